@@ -1,0 +1,160 @@
+"""The command table, and the one place where errors and signals become exit codes.
+
+Nothing heavy is imported here: a command's module is imported when that command (or the list of all) is asked for,
+and such a module imports its libraries inside the function.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from vlcli import __version__
+from vlcli.errors import Terminated, VlcliError
+
+# command -> the panel of `vlcli --help` it stands in; the module is vlcli.commands.NAME, its function `command`.
+COMMANDS = {
+    "filter": "Data",
+    "shard": "Data",
+    "check": "Data",
+    "pretrain": "Models",
+    "zeroshot": "Evaluation",
+    "retrieve": "Evaluation",
+    "visualize": "Evaluation",
+    "recipes": "Help",
+}
+
+EXIT_SIGINT, EXIT_SIGPIPE, EXIT_SIGTERM = 130, 141, 143
+
+
+class CommandTable(TyperGroup):
+    """A group whose commands are imported on demand."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        if cmd_name not in self.commands:
+            module = importlib.import_module(f"vlcli.commands.{cmd_name}")
+            app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+            app.command(
+                cmd_name,
+                rich_help_panel=COMMANDS[cmd_name],
+                no_args_is_help=False,
+                context_settings={"help_option_names": ["-h", "--help"]},
+                epilog="\n\n".join(getattr(module, "EXAMPLES", ())) or None,
+            )(module.command)
+            self.commands[cmd_name] = typer.main.get_command(app)
+        return self.commands[cmd_name]
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"vlcli {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=CommandTable,
+    add_completion=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error (anywhere on the line)."),
+) -> None:
+    """From raw image-text pairs to a trained vision-language model and its figures, one pipe at a time.
+
+    Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 runtime error, 2 usage, 3 damaged input,
+    4 incomplete but resumable, 130/141/143 signals.
+    """
+
+
+def _is_broken_pipe(error: BaseException) -> bool:
+    # polars raises a broken pipe as a plain OSError without errno.
+    return isinstance(error, BrokenPipeError) or (isinstance(error, OSError) and "os error 32" in str(error))
+
+
+def _quiet_stdout() -> None:
+    """Point fd 1 at /dev/null, so that the interpreter's own flush at exit cannot fail a second time."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _die_of_sigpipe() -> None:
+    _quiet_stdout()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGPIPE)
+
+
+def _on_sigterm(*_: Any) -> None:
+    raise Terminated
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    return text or type(error).__name__
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line; returns the exit code (a broken pipe dies of SIGPIPE instead)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    stop = argv.index("--") if "--" in argv else len(argv)
+    debug = "--debug" in argv[:stop] or bool(os.environ.get("VLCLI_DEBUG"))
+    argv = [a for i, a in enumerate(argv) if not (a == "--debug" and i < stop)]
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:], "--help"]
+    program = f"vlcli {argv[0]}" if argv and argv[0] in COMMANDS else "vlcli"
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        code = app(argv, prog_name="vlcli", standalone_mode=False) or 0
+        sys.stdout.flush()
+        sys.stdout.close()  # a delayed write error (a full disk) surfaces here and not after exit 0
+        return code if isinstance(code, int) else 0
+    except Terminated:
+        print(f"{program}: terminated", file=sys.stderr)
+        code = EXIT_SIGTERM
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        code = EXIT_SIGINT
+    except Exception as error:
+        if _is_broken_pipe(error):
+            _die_of_sigpipe()
+        if type(error).__name__ == "Abort":  # typer's own, for Ctrl-C inside its parser
+            code = EXIT_SIGINT
+        elif hasattr(error, "format_message"):  # typer's vendored click: usage errors
+            print(f"{program}: {_one_line_of_usage(error)}", file=sys.stderr)
+            code = getattr(error, "exit_code", 2)
+        elif debug:
+            raise
+        else:
+            print(f"{program}: {_one_line(error)}", file=sys.stderr)
+            code = error.exit_code if isinstance(error, VlcliError) else 1
+    _quiet_stdout()
+    return code
+
+
+def _one_line_of_usage(error: Any) -> str:
+    text = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    return f"{text}; see '{context.command_path} --help'" if context is not None else text
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""vlcli recipes: list, show, validate."""

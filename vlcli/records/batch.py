@@ -1,0 +1,79 @@
+"""A batch of pairs: the columns vlcli understands as one typed frame, everything else carried beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import polars as pl
+
+# Columns of design §2 that rules, shards and loaders read. Every frame has all of them, null where a row has none.
+COLUMNS: dict[str, Any] = {
+    "id": pl.String(),
+    "image": pl.String(),  # a reference: path, file.parquet#ROW, shard.tar#MEMBER, data:, URL
+    "image_id": pl.String(),
+    "text": pl.List(pl.String()),
+    "text_candidates": pl.List(pl.String()),
+    "query": pl.String(),
+    "width": pl.Int64(),
+    "height": pl.Int64(),
+}
+# Columns of the frame that are about the row and never written out as they are.
+BOOKKEEPING: dict[str, Any] = {
+    "line": pl.Int64(),  # 1-based line of a text file, 0-based row of Parquet and Arrow
+    "text_is_scalar": pl.Boolean(),  # `text` came as a string and goes out as one
+    "image_bytes": pl.Binary(),  # embedded pixels, when the source has them and the reader was asked for them
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive rows of one input.
+
+    `frame` has exactly COLUMNS and BOOKKEEPING; `rest` holds the other columns row by row (dicts of a JSONL input) or
+    as a frame (Parquet, Arrow) and passes through untouched. `file` names the source in messages.
+    """
+
+    frame: pl.DataFrame
+    rest: list[dict[str, Any]] | pl.DataFrame
+    file: str
+    text_lines: bool  # True: `line` counts lines of text; False: rows of a columnar file
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    def take(self, keep: pl.Series) -> Batch:
+        """The rows for which the boolean series `keep` is true."""
+        if isinstance(self.rest, pl.DataFrame):
+            rest: Any = self.rest.filter(keep)
+        else:
+            rest = [row for row, kept in zip(self.rest, keep, strict=True) if kept]
+        return replace(self, frame=self.frame.filter(keep), rest=rest)
+
+    def slice(self, offset: int, length: int) -> Batch:
+        rest = (
+            self.rest.slice(offset, length)
+            if isinstance(self.rest, pl.DataFrame)
+            else self.rest[offset : offset + length]
+        )
+        return replace(self, frame=self.frame.slice(offset, length), rest=rest)
+
+    def column(self, name: str) -> pl.Series:
+        """Any column, known or not; all null when no row has it."""
+        if name in self.frame.columns:
+            return self.frame[name]
+        if isinstance(self.rest, pl.DataFrame):
+            return self.rest[name] if name in self.rest.columns else pl.Series(name, [None] * len(self))
+        return pl.Series(name, [row.get(name) for row in self.rest], strict=False)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows as plain objects, known columns first, nulls of known columns left out."""
+        known = self.frame.select(list(COLUMNS)).iter_rows(named=True)
+        scalar = self.frame["text_is_scalar"]
+        others = self.rest.iter_rows(named=True) if isinstance(self.rest, pl.DataFrame) else self.rest
+        for row, one, other in zip(known, scalar, others, strict=True):
+            row = {name: value for name, value in row.items() if value is not None}
+            if one and "text" in row:
+                row["text"] = row["text"][0] if row["text"] else ""
+            yield {**row, **other}
