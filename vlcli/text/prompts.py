@@ -1,0 +1,81 @@
+"""Prompt sets: the templates a class name is put into before it is encoded [W App. A.1, spec §5.2]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlcli.errors import InputError, UsageError
+
+_DATA = Path(__file__).parent / "data"
+BUILT_IN = {
+    "wukong-80": _DATA / "wukong-80.txt",  # 80 lines, 78 distinct: both duplicates weigh twice, as printed
+    "none": None,  # the bare name
+}
+SLOT = "{}"
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """`templates` in order, each with exactly one `{}`; `name` is what results are labelled with."""
+
+    name: str
+    templates: tuple[str, ...]
+
+    def fill(self, name: str) -> list[str]:
+        """One text a template, in order. Braces inside `name` are kept as they are."""
+        return [template.replace(SLOT, name, 1) for template in self.templates]
+
+    def __len__(self) -> int:
+        return len(self.templates)
+
+
+def load_prompts(name_or_file: str) -> PromptSet:
+    """A built-in set by name, or a UTF-8 file with one template a line.
+
+    Each template holds `{}` once (`{c}`, the form of CLIP_benchmark's lists, is read as `{}`). Blank lines are skipped and
+    equal templates are kept. Raises UsageError when there is no such set or file, InputError naming file and line for a
+    line without a slot or with two.
+    """
+    if name_or_file in BUILT_IN:
+        built_in = BUILT_IN[name_or_file]
+        return PromptSet(name_or_file, (SLOT,) if built_in is None else _read(built_in))
+    file = Path(name_or_file)
+    if not file.is_file():
+        raise UsageError(
+            f"{name_or_file}: no such prompt set",
+            remedy=f"built in are {', '.join(BUILT_IN)}; else give a file with one template a line, '{SLOT}' for the name",
+        )
+    return PromptSet(file.name, _read(file))
+
+
+def _read(file: Path) -> tuple[str, ...]:
+    templates = []
+    for number, line in enumerate(read_lines(file), start=1):
+        template = line.strip().replace("{c}", SLOT)
+        if not template:
+            continue
+        slots = template.count(SLOT)
+        if slots != 1:
+            cause = "no '{}'" if not slots else f"{slots} times '{{}}'"
+            raise InputError(
+                f"{cause} in the template {template!r}", file=str(file), line=number, remedy="each needs one"
+            )
+        templates.append(template)
+    if not templates:
+        raise InputError("no templates", file=str(file))
+    return tuple(templates)
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a UTF-8 file, with or without a byte-order mark; InputError names the line that is not UTF-8."""
+    raw = file.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    lines = []
+    for number, line in enumerate(raw.split(b"\n"), start=1):
+        try:
+            lines.append(line.removesuffix(b"\r").decode("utf-8"))
+        except UnicodeDecodeError:
+            raise InputError("not UTF-8", file=str(file), line=number) from None
+    if lines and not lines[-1]:
+        lines.pop()
+    return lines

@@ -1,0 +1,161 @@
+"""WordPiece over the 21,128 pieces of Chinese BERT, the tokenizer of Wukong, R2D2 and Chinese-CLIP [W §4.2].
+
+The rules are BERT's: control characters removed, spaces round every Chinese character, lower case, accents stripped,
+punctuation split off, then greedy longest match within a word of at most 100 letters. Ids equal those of transformers'
+`BertTokenizer` but for two deliberate differences:
+
+- `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]` and `[MASK]` typed inside a caption are ordinary text here (`[`, `cls`, `]`).
+  transformers maps all five to the special ids and Wukong's release maps three of them; then id 0 or a second `[SEP]` can
+  stand in the middle of a text, and pooling "at the last non-zero token" or "at `[SEP]`" reads the wrong place.
+- `〈人名〉`, which stands for a masked person name, is one token. It takes the slot of `[unused1]` (spec D6), so that the
+  vocabulary keeps its size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from vlcli.errors import InputError, UsageError
+
+VOCABULARY = Path(__file__).parent / "data" / "bert-base-chinese-vocab.txt"
+NAME_TOKEN = "〈人名〉"  # U+3008 U+4EBA U+540D U+3009
+NAME_SLOT = "[unused1]"
+SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+class WordPiece:
+    """Texts to ids and back. `pieces` is the vocabulary in the order of its ids."""
+
+    def __init__(self, pieces: Sequence[str], *, source: str = "vocabulary") -> None:
+        ids = {piece: number for number, piece in enumerate(pieces)}
+        if len(ids) != len(pieces):
+            twice = next(piece for number, piece in enumerate(pieces) if ids[piece] != number)
+            raise InputError(f"the piece {twice!r} stands twice in the vocabulary", file=source)
+        missing = [piece for piece in SPECIALS if piece not in ids]
+        if missing:
+            raise InputError(f"no {', '.join(missing)} in the vocabulary", file=source)
+        if NAME_TOKEN not in ids and NAME_SLOT in ids:
+            slot = ids.pop(NAME_SLOT)
+            ids[NAME_TOKEN] = slot
+        self.pieces: tuple[str, ...] = tuple(sorted(ids, key=ids.__getitem__))
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids[piece] for piece in SPECIALS)
+        self.special_ids = frozenset((self.pad_id, self.cls_id, self.sep_id))
+        # None only with a foreign vocabulary that has neither the token nor the slot.
+        self.name_id: int | None = ids.get(NAME_TOKEN)
+        self._tokenizer = _build(ids)
+        self._length = 0  # what truncation is set to; 0 is none
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> WordPiece:
+        """The shipped vocabulary, or that of a checkpoint directory (its `vocab.txt`), or a vocabulary file."""
+        file = VOCABULARY if path is None else Path(path)
+        if file.is_dir():
+            file = file / "vocab.txt"
+        try:
+            text = file.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise UsageError(f"{file}: no such vocabulary", remedy="a checkpoint carries its vocab.txt") from None
+        except UnicodeDecodeError as error:
+            raise InputError(f"not UTF-8 ({error.reason} at byte {error.start})", file=str(file)) from None
+        # Not splitlines(): pieces may hold characters that it takes for line ends.
+        pieces = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+        return cls(pieces, source=str(file))
+
+    def save(self, path: str | Path) -> None:
+        """Write `vocab.txt`, `tokenizer.json` and `tokenizer_config.json`; transformers opens the directory too."""
+        directory = Path(path)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "vocab.txt").write_text("\n".join(self.pieces) + "\n", encoding="utf-8", newline="\n")
+        plain = _build({piece: number for number, piece in enumerate(self.pieces)})
+        plain.save(str(directory / "tokenizer.json"))
+        config = {
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": True,
+            "strip_accents": True,
+            "tokenize_chinese_chars": True,
+            **{f"{piece[1:-1].lower()}_token": piece for piece in SPECIALS},
+        }
+        text = json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True)
+        (directory / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8", newline="\n")
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.pieces)
+
+    def encode(self, texts: Sequence[str], length: int = 32) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Ids (B, n) and mask (B, n), true on `[CLS]` … `[SEP]`; padded to the longest, n ≤ `length`.
+
+        A longer text is cut and keeps its `[SEP]` [W §4.2: context 32].
+        """
+        if length < 2:
+            raise UsageError(f"a text length of {length} has no room for [CLS] and [SEP]")
+        if not texts:
+            return np.empty((0, 0), dtype=np.int64), np.empty((0, 0), dtype=np.bool_)
+        if length != self._length:
+            self._tokenizer.enable_truncation(length)
+            self._length = length
+        rows = [encoding.ids for encoding in self._run(texts)]
+        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
+        ids[mask] = np.fromiter((number for row in rows for number in row), np.int64, count=int(lengths.sum()))
+        return ids, mask
+
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        """The pieces, `##` kept."""
+        return [self.pieces[int(number)] for number in ids]
+
+    def find(self, ids: Sequence[int], part: str) -> list[list[int]]:
+        """Every place where the tokens of `part` stand in a row, as the positions of its tokens, left to right."""
+        wanted = self.content(part)
+        here = [int(number) for number in ids]
+        size = len(wanted)
+        if not size:
+            return []
+        return [
+            list(range(start, start + size))
+            for start in range(len(here) - size + 1)
+            if here[start : start + size] == wanted
+        ]
+
+    def content(self, text: str) -> list[int]:
+        """The ids of one text, uncut and without `[CLS]` and `[SEP]`."""
+        return list(self._uncut.encode(_clean(text), add_special_tokens=False).ids)
+
+    @cached_property
+    def _uncut(self) -> Tokenizer:
+        return _build({piece: number for number, piece in enumerate(self.pieces)})
+
+    def _run(self, texts: Sequence[str]) -> list:
+        try:
+            return self._tokenizer.encode_batch_fast(list(texts))
+        except (TypeError, UnicodeEncodeError):  # a lone surrogate, as json.loads makes of "\ud83d"
+            return self._tokenizer.encode_batch_fast([_clean(text) for text in texts])
+
+
+def _clean(text: str) -> str:
+    """Without lone surrogates: no character, so nothing to look up (BERT removes them as controls)."""
+    return text.encode("utf-8", "ignore").decode("utf-8")
+
+
+def _build(ids: dict[str, int]) -> Tokenizer:
+    """A `tokenizers` pipeline with BERT's rules and no special token that a text could spell."""
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, strip_accents=True, lowercase=True
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[(piece, ids[piece]) for piece in ("[CLS]", "[SEP]")]
+    )
+    if NAME_TOKEN in ids:
+        tokenizer.add_tokens([AddedToken(NAME_TOKEN, normalized=False)])
+    return tokenizer
