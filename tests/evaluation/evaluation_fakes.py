@@ -1,0 +1,44 @@
+"""Features with known vectors, and the slow, literal forms of what the library computes in tiles."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+
+class Features(NamedTuple):
+    """What retrieval needs of ImageTokens and TextTokens."""
+
+    tokens: torch.Tensor | None
+    pooled: torch.Tensor | None
+
+    def rows(self, index) -> Features:
+        return Features(*(None if part is None else part[index] for part in self))
+
+
+class Scores(NamedTuple):
+    i2t: torch.Tensor
+    t2i: torch.Tensor
+
+
+def pooled(vectors) -> Features:
+    return Features(None, torch.as_tensor(np.asarray(vectors), dtype=torch.float32))
+
+
+def dot(image: Features, text: Features) -> Scores:
+    score = image.pooled @ text.pooled.T
+    return Scores(score, score)
+
+
+def two_way(image: Features, text: Features) -> Scores:
+    """Two matrices that differ, as those of late interaction do."""
+    score = image.pooled @ text.pooled.T
+    return Scores(score, score.square() - 0.3 * score)
+
+
+def literal_rank(scores, positive: set[int]) -> int:
+    """Sort the candidates, wrong ones first among equals, and walk down to the first right one."""
+    order = sorted(range(len(scores)), key=lambda c: (-float(scores[c]), c in positive))
+    return 1 + next(place for place, c in enumerate(order) if c in positive)

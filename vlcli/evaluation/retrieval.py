@@ -1,0 +1,188 @@
+"""Image-text retrieval in both directions, with several positives on either side, in bounded memory.
+
+Ranking (FILIP §3.1): the `i2t` matrix orders the texts for an image, the `t2i` matrix the images for a text; for
+a global model the two are one. What matters of a query is the rank of its best positive,
+
+    rank = 1 + |{non-positives with a score >= that positive's score}|
+
+so ties are pessimistic: a wrong item with an equal score stands ahead, and a model that scores everything
+alike has no recall. Only ranks are kept, never the images × texts matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vlcli.errors import InputError
+from vlcli.evaluation.bootstrap import components, interval
+from vlcli.evaluation.metrics import RECALL_AT, mean_recall, recall_hits, recalls
+
+if TYPE_CHECKING:
+    from vlcli.models.dual import ImageTokens, Similarity, TextTokens
+
+    SimilarityFunction = Callable[[ImageTokens, TextTokens], Similarity]
+
+# Token products of one tile: 2^24 float32 are 64 MiB, whatever the gallery's size.
+TILE_PRODUCTS = 1 << 24
+
+
+class Ranks(NamedTuple):
+    """1-based rank of the best positive of every query; 0 for a row that has none (a mere candidate)."""
+
+    i2t: npt.NDArray[np.int64]  # (images,)
+    t2i: npt.NDArray[np.int64]  # (texts,)
+
+
+def rows_of(features: Any) -> int:
+    """How many images or texts an ImageTokens or TextTokens holds."""
+    return len(features.pooled if features.tokens is None else features.tokens)
+
+
+def tile_side(images: ImageTokens, texts: TextTokens, products: int = TILE_PRODUCTS) -> int:
+    """Side of a square tile of pairs whose token products stay below `products`."""
+    a = 1 if images.tokens is None else images.tokens.shape[1]
+    b = 1 if texts.tokens is None else texts.tokens.shape[1]
+    return max(1, int((products / (a * b)) ** 0.5))
+
+
+def tiles(total: int, side: int) -> Iterator[slice]:
+    for start in range(0, total, side):
+        yield slice(start, min(start + side, total))
+
+
+def ranks(
+    similarity: SimilarityFunction,
+    images: ImageTokens,
+    texts: TextTokens,
+    positives: Sequence[AbstractSet[int]],
+    *,
+    side: int | None = None,
+) -> Ranks:
+    """Ranks of the best positives; `positives[i]` are the text columns that image i shows.
+
+    Two passes over the same tiles: the first, only over tiles with a positive, finds the best positive score of
+    each query; the second counts the non-positives that reach it. Working memory is one tile and a few vectors.
+    """
+    n, m = rows_of(images), rows_of(texts)
+    assert len(positives) == n, "one set of positives an image"
+    side = side or tile_side(images, texts)
+    pairs: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for i, shown in enumerate(positives):
+        for j in shown:
+            pairs.setdefault((i // side, j // side), []).append((i % side, j % side))
+
+    best_i2t = torch.full((n,), -torch.inf)
+    best_t2i = torch.full((m,), -torch.inf)
+
+    def tile(rows: slice, columns: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        score = similarity(images.rows(rows), texts.rows(columns))
+        i2t, t2i = score.i2t.detach().float().cpu(), score.t2i.detach().float().cpu()
+        if not (torch.isfinite(i2t).all() and torch.isfinite(t2i).all()):
+            # NaN compares false with everything: it would count as a perfect rank.
+            raise InputError("the model's similarities are not finite", remedy="the checkpoint is damaged")
+        inside = pairs.get((rows.start // side, columns.start // side))
+        if inside is None:
+            return i2t, t2i, None
+        mask = torch.zeros(i2t.shape, dtype=torch.bool)
+        mask[tuple(torch.tensor(inside).T)] = True
+        return i2t, t2i, mask
+
+    for a, b in sorted(pairs):
+        rows, columns = slice(a * side, min((a + 1) * side, n)), slice(b * side, min((b + 1) * side, m))
+        i2t, t2i, mask = tile(rows, columns)
+        assert mask is not None
+        best_i2t[rows] = torch.maximum(best_i2t[rows], i2t.masked_fill(~mask, -torch.inf).amax(1))
+        best_t2i[columns] = torch.maximum(best_t2i[columns], t2i.masked_fill(~mask, -torch.inf).amax(0))
+
+    ahead_i2t = torch.ones(n, dtype=torch.int64)
+    ahead_t2i = torch.ones(m, dtype=torch.int64)
+    for rows in tiles(n, side):
+        for columns in tiles(m, side):
+            i2t, t2i, mask = tile(rows, columns)
+            over_i2t, over_t2i = i2t >= best_i2t[rows, None], t2i >= best_t2i[None, columns]
+            if mask is not None:
+                over_i2t, over_t2i = over_i2t & ~mask, over_t2i & ~mask
+            ahead_i2t[rows] += over_i2t.sum(1)
+            ahead_t2i[columns] += over_t2i.sum(0)
+    ahead_i2t[best_i2t.isneginf()] = 0
+    ahead_t2i[best_t2i.isneginf()] = 0
+    return Ranks(ahead_i2t.numpy(), ahead_t2i.numpy())
+
+
+def recall_interval(
+    found: Ranks, positives: Sequence[AbstractSet[int]], *, count: int, seed: int
+) -> dict[str, Any]:
+    """95 % intervals of the six recalls and their mean, resampling images together with their texts.
+
+    The units are the connected components of the positives: an image and its captions, or, where a text has
+    several images, all of them. With a single unit nothing can be resampled and there is no interval: `{}`.
+    """
+    n, m = len(found.i2t), len(found.t2i)
+    unit = components(n, m, [(i, j) for i, columns in enumerate(positives) for j in columns])
+    units = int(unit.max()) + 1
+    both = (("i2t", found.i2t, unit[:n]), ("t2i", found.t2i, unit[n:]))
+    sides = [side for side in both if side[1].any()]
+    if units < 2 or count < 1:
+        return {}
+    sums, totals = [], []
+    for _, rank, where in sides:
+        asked = rank > 0
+        hits = recall_hits(rank[asked])
+        sums.append(np.stack([np.bincount(where[asked], hits[:, k], units) for k in range(hits.shape[1])]))
+        totals.append(np.bincount(where[asked], minlength=units))
+
+    def statistic(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        with np.errstate(invalid="ignore"):
+            values = [100 * (s @ weights) / (t @ weights) for s, t in zip(sums, totals, strict=True)]
+        return np.append(np.concatenate(values), np.mean(values))
+
+    bounds = interval(statistic, units, count=count, seed=seed)
+    names = [f"R@{k}" for k in RECALL_AT]
+    result: dict[str, Any] = {
+        name: dict(zip(names, bounds[s * len(names) :], strict=False)) for s, (name, _, _) in enumerate(sides)
+    }
+    return {**result, "MR": bounds[-1]}
+
+
+def retrieval(
+    similarity: SimilarityFunction,
+    images: ImageTokens,
+    texts: TextTokens,
+    positives: Sequence[AbstractSet[int]],
+    *,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    side: int | None = None,
+) -> dict[str, Any]:
+    """Recall@1, 5, 10 in both directions and their mean (MR), in percent, with bootstrap intervals.
+
+    `similarity` is `model.similarity` or any function of (image features, text features) that gives `.i2t` and
+    `.t2i`, both (images, texts); `positives[i]` is the set of text columns of image i. An image or text without
+    a positive is a candidate and no query; a direction without a query is None. `bootstrap=0`: no intervals.
+    """
+    found = ranks(similarity, images, texts, positives, side=side)
+    return summary(found, positives, bootstrap=bootstrap, seed=seed)
+
+
+def summary(
+    found: Ranks, positives: Sequence[AbstractSet[int]], *, bootstrap: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """The retrieval object of design §3 from ranks."""
+    if not found.i2t.any() and not found.t2i.any():
+        raise InputError("no image has a text: there is nothing to retrieve")
+    i2t = recalls(found.i2t[found.i2t > 0]) if found.i2t.any() else None
+    t2i = recalls(found.t2i[found.t2i > 0]) if found.t2i.any() else None
+    return {
+        "images": len(found.i2t),
+        "texts": len(found.t2i),
+        "i2t": i2t,
+        "t2i": t2i,
+        "MR": mean_recall(i2t, t2i),
+        "ci95": recall_interval(found, positives, count=bootstrap, seed=seed),
+    }
