@@ -44,7 +44,8 @@ class LabelSet:
     def index(self, label: int | str) -> int:
         """The position of `label`'s name in `names`; InputError for a label without a name.
 
-        "7" is found as 7 in a list of plain names, and 7 as "7" in a keyed one: a Parquet column may hold either.
+        "7" is found as 7 in a list of plain names, and 7 as "7" in a keyed one: a Parquet column may hold
+        either.
         """
         key: int | str = label
         if self.keyed:
@@ -58,7 +59,8 @@ class LabelSet:
             return self._index[key]
         except KeyError:
             raise InputError(
-                f"label {label!r} has no name in {self.name}", remedy=f"its {len(self)} labels are {self._span()}"
+                f"label {label!r} has no name in {self.name}",
+                remedy=f"its {len(self)} labels are {self._span()}",
             ) from None
 
     def indices(self, labels: Iterable[int | str]) -> list[int]:
@@ -72,10 +74,11 @@ class LabelSet:
 
 
 def load_labels(path: str | Path) -> LabelSet:
-    """Read a UTF-8 label file: a name a line (line k, from 0, names integer label k), or `key<TAB>name` lines.
+    """Read a UTF-8 label file: a name a line (line k, from 0, names integer label k), or `key<TAB>name`
+    lines.
 
-    Raises UsageError when the file is missing; InputError naming file and line for an empty name, a repeated key, or a
-    file that mixes both forms.
+    Raises UsageError when the file is missing; InputError naming file and line for an empty name, a repeated
+    key, or a file that mixes both forms.
     """
     file = Path(path)
     if not file.is_file():

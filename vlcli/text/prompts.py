@@ -33,9 +33,9 @@ class PromptSet:
 def load_prompts(name_or_file: str) -> PromptSet:
     """A built-in set by name, or a UTF-8 file with one template a line.
 
-    Each template holds `{}` once (`{c}`, the form of CLIP_benchmark's lists, is read as `{}`). Blank lines are skipped and
-    equal templates are kept. Raises UsageError when there is no such set or file, InputError naming file and line for a
-    line without a slot or with two.
+    Each template holds `{}` once (`{c}`, the form of CLIP_benchmark's lists, is read as `{}`). Blank lines
+    are skipped and equal templates are kept. Raises UsageError when there is no such set or file, InputError
+    naming file and line for a line without a slot or with two.
     """
     if name_or_file in BUILT_IN:
         built_in = BUILT_IN[name_or_file]
@@ -44,7 +44,7 @@ def load_prompts(name_or_file: str) -> PromptSet:
     if not file.is_file():
         raise UsageError(
             f"{name_or_file}: no such prompt set",
-            remedy=f"built in are {', '.join(BUILT_IN)}; else give a file with one template a line, '{SLOT}' for the name",
+            remedy=f"built in are {', '.join(BUILT_IN)}; else give a file, one template with '{SLOT}' a line",
         )
     return PromptSet(file.name, _read(file))
 
@@ -68,7 +68,7 @@ def _read(file: Path) -> tuple[str, ...]:
 
 
 def read_lines(file: Path) -> list[str]:
-    """The lines of a UTF-8 file, with or without a byte-order mark; InputError names the line that is not UTF-8."""
+    """The lines of a UTF-8 file, a byte-order mark left out; InputError names the line that is not UTF-8."""
     raw = file.read_bytes().removeprefix(b"\xef\xbb\xbf")
     lines = []
     for number, line in enumerate(raw.split(b"\n"), start=1):

@@ -1,21 +1,22 @@
 """WordPiece over the 21,128 pieces of Chinese BERT, the tokenizer of Wukong, R2D2 and Chinese-CLIP [W §4.2].
 
-The rules are BERT's: control characters removed, spaces round every Chinese character, lower case, accents stripped,
-punctuation split off, then greedy longest match within a word of at most 100 letters. Ids equal those of transformers'
-`BertTokenizer` but for two deliberate differences:
+The rules are BERT's: control characters removed, spaces round every Chinese character, lower case, accents
+stripped, punctuation split off, then greedy longest match within a word of at most 100 letters. Ids equal
+those of transformers' `BertTokenizer` but for two deliberate differences:
 
-- `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]` and `[MASK]` typed inside a caption are ordinary text here (`[`, `cls`, `]`).
-  transformers maps all five to the special ids and Wukong's release maps three of them; then id 0 or a second `[SEP]` can
-  stand in the middle of a text, and pooling "at the last non-zero token" or "at `[SEP]`" reads the wrong place.
-- `〈人名〉`, which stands for a masked person name, is one token. It takes the slot of `[unused1]` (spec D6), so that the
-  vocabulary keeps its size.
+- `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]` and `[MASK]` typed inside a caption are ordinary text here (`[`, `cls`,
+  `]`). transformers maps all five to the special ids and Wukong's release maps three of them; then id 0 or a
+  second `[SEP]` can stand in the middle of a text, and pooling "at the last non-zero token" or "at `[SEP]`"
+  reads the wrong place.
+- `〈人名〉`, which stands for a masked person name, is one token. It takes the slot of `[unused1]` (spec D6),
+  so that the vocabulary keeps its size.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -49,19 +50,21 @@ class WordPiece:
         self.special_ids = frozenset((self.pad_id, self.cls_id, self.sep_id))
         # None only with a foreign vocabulary that has neither the token nor the slot.
         self.name_id: int | None = ids.get(NAME_TOKEN)
-        self._tokenizer = _build(ids)
-        self._length = 0  # what truncation is set to; 0 is none
+        self._letters = _Letters()
+        self._word_ids = _WordIds(_model(ids))
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> WordPiece:
-        """The shipped vocabulary, or that of a checkpoint directory (its `vocab.txt`), or a vocabulary file."""
+        """The shipped vocabulary, that of a checkpoint directory (`vocab.txt`), or a vocabulary file."""
         file = VOCABULARY if path is None else Path(path)
         if file.is_dir():
             file = file / "vocab.txt"
         try:
             text = file.read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise UsageError(f"{file}: no such vocabulary", remedy="a checkpoint carries its vocab.txt") from None
+            raise UsageError(
+                f"{file}: no such vocabulary", remedy="a checkpoint carries its vocab.txt"
+            ) from None
         except UnicodeDecodeError as error:
             raise InputError(f"not UTF-8 ({error.reason} at byte {error.start})", file=str(file)) from None
         # Not splitlines(): pieces may hold characters that it takes for line ends.
@@ -69,12 +72,13 @@ class WordPiece:
         return cls(pieces, source=str(file))
 
     def save(self, path: str | Path) -> None:
-        """Write `vocab.txt`, `tokenizer.json` and `tokenizer_config.json`; transformers opens the directory too."""
+        """Write `vocab.txt`, `tokenizer.json`, `tokenizer_config.json`; transformers opens the directory too."""
         directory = Path(path)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "vocab.txt").write_text("\n".join(self.pieces) + "\n", encoding="utf-8", newline="\n")
-        plain = _build({piece: number for number, piece in enumerate(self.pieces)})
-        plain.save(str(directory / "tokenizer.json"))
+        pipeline({piece: number for number, piece in enumerate(self.pieces)}).save(
+            str(directory / "tokenizer.json")
+        )
         config = {
             "tokenizer_class": "BertTokenizer",
             "do_lower_case": True,
@@ -98,22 +102,35 @@ class WordPiece:
             raise UsageError(f"a text length of {length} has no room for [CLS] and [SEP]")
         if not texts:
             return np.empty((0, 0), dtype=np.int64), np.empty((0, 0), dtype=np.bool_)
-        if length != self._length:
-            self._tokenizer.enable_truncation(length)
-            self._length = length
-        rows = [encoding.ids for encoding in self._run(texts)]
-        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+        room = length - 2
+        rows = [[self.cls_id, *self.content(text)[:room], self.sep_id] for text in texts]
+        lengths = np.fromiter(map(len, rows), np.int64, count=len(rows))
         mask = np.arange(lengths.max()) < lengths[:, None]
         ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
-        ids[mask] = np.fromiter((number for row in rows for number in row), np.int64, count=int(lengths.sum()))
+        ids[mask] = np.fromiter(chain.from_iterable(rows), np.int64, count=int(lengths.sum()))
         return ids, mask
+
+    def content(self, text: str) -> list[int]:
+        """The ids of one text, uncut and without `[CLS]` and `[SEP]`."""
+        if self.name_id is None or NAME_TOKEN not in text:
+            return self._words(text)
+        ids: list[int] = []
+        for number, stretch in enumerate(text.split(NAME_TOKEN)):
+            if number:
+                ids.append(self.name_id)
+            ids.extend(self._words(stretch))
+        return ids
+
+    def _words(self, text: str) -> list[int]:
+        word_ids = self._word_ids
+        return [number for word in text.translate(self._letters).split() for number in word_ids[word]]
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """The pieces, `##` kept."""
         return [self.pieces[int(number)] for number in ids]
 
     def find(self, ids: Sequence[int], part: str) -> list[list[int]]:
-        """Every place where the tokens of `part` stand in a row, as the positions of its tokens, left to right."""
+        """Every place where the tokens of `part` stand in a row, as their positions in `ids`, left to right."""
         wanted = self.content(part)
         here = [int(number) for number in ids]
         size = len(wanted)
@@ -125,32 +142,58 @@ class WordPiece:
             if here[start : start + size] == wanted
         ]
 
-    def content(self, text: str) -> list[int]:
-        """The ids of one text, uncut and without `[CLS]` and `[SEP]`."""
-        return list(self._uncut.encode(_clean(text), add_special_tokens=False).ids)
 
-    @cached_property
-    def _uncut(self) -> Tokenizer:
-        return _build({piece: number for number, piece in enumerate(self.pieces)})
+class _Letters(dict[int, str]):
+    """Code point → what BERT's normaliser and pre-tokeniser make of it, asked once per code point.
 
-    def _run(self, texts: Sequence[str]) -> list:
-        try:
-            return self._tokenizer.encode_batch_fast(list(texts))
-        except (TypeError, UnicodeEncodeError):  # a lone surrogate, as json.loads makes of "\ud83d"
-            return self._tokenizer.encode_batch_fast([_clean(text) for text in texts])
+    Every rule of theirs looks at one character at a time, so `str.translate` with this table does in one pass
+    what they do in five: "" for controls and accents, " 狐 " for Chinese and punctuation, lower case without
+    accents for the rest.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._normalizer = normalizers.BertNormalizer(**_NORMALIZER)
+        self._splitter = pre_tokenizers.BertPreTokenizer()
+
+    def __missing__(self, code: int) -> str:
+        letter = ""
+        if not 0xD800 <= code < 0xE000:  # a lone surrogate is no character: nothing to look up
+            letter = self._normalizer.normalize_str(chr(code))
+        # Between two letters, so that a lone mark, a space and a break keep what they do to their neighbours.
+        words = [word for word, _ in self._splitter.pre_tokenize_str(f"a{letter}a")]
+        self[code] = spaced = " ".join(words)[1:-1]
+        return spaced
 
 
-def _clean(text: str) -> str:
-    """Without lone surrogates: no character, so nothing to look up (BERT removes them as controls)."""
-    return text.encode("utf-8", "ignore").decode("utf-8")
+class _WordIds(dict[str, tuple[int, ...]]):
+    """Word → ids of its pieces by greedy longest match, asked once per word; forgets all beyond `limit`."""
+
+    def __init__(self, model: models.WordPiece, limit: int = 200_000) -> None:
+        super().__init__()
+        self._model = model
+        self._limit = limit
+
+    def __missing__(self, word: str) -> tuple[int, ...]:
+        ids = tuple(token.id for token in self._model.tokenize(word))
+        if len(self) >= self._limit:
+            self.clear()
+        if len(word) <= 100:
+            self[word] = ids
+        return ids
 
 
-def _build(ids: dict[str, int]) -> Tokenizer:
-    """A `tokenizers` pipeline with BERT's rules and no special token that a text could spell."""
-    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
-    tokenizer.normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=True, strip_accents=True, lowercase=True
-    )
+_NORMALIZER = {"clean_text": True, "handle_chinese_chars": True, "strip_accents": True, "lowercase": True}
+
+
+def _model(ids: dict[str, int]) -> models.WordPiece:
+    return models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100)
+
+
+def pipeline(ids: dict[str, int]) -> Tokenizer:
+    """The same rules as a `tokenizers` pipeline, for `tokenizer.json`; no text can spell a special token."""
+    tokenizer = Tokenizer(_model(ids))
+    tokenizer.normalizer = normalizers.BertNormalizer(**_NORMALIZER)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
     tokenizer.post_processor = processors.TemplateProcessing(
