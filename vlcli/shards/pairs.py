@@ -1,0 +1,327 @@
+"""A table of pairs for training and evaluation: what the rows say in memory, their pixels on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import orjson
+import polars as pl
+
+from vlcli.errors import InputError, UsageError
+from vlcli.shards.layout import SIDECAR_MARK, SUCCESS, find_tars, is_shard_directory, sidecar_of
+from vlcli.shards.reader import (
+    ShardIndex,
+    open_tar,
+    read_index,
+    read_sidecar,
+    sidecar_metadata,
+    verify_count,
+)
+from vlcli.shards.rows import place, row_texts
+
+
+class Part(Protocol):
+    """The images of consecutive rows."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, row: int) -> bytes: ...
+
+
+class TarPart:
+    """Rows of one tar. The descriptor is opened at the first read and `os.pread` needs no lock."""
+
+    def __init__(self, path: str, spans: np.ndarray) -> None:
+        self.path, self.spans = path, spans  # spans: (n, 2) offset, size
+        self._fd: int | None = None
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def read(self, row: int) -> bytes:
+        offset, size = (int(x) for x in self.spans[row])
+        with self._lock:
+            if self._fd is None:
+                self._fd = open_tar(self.path)
+        data = os.pread(self._fd, size, offset)
+        if len(data) != size:
+            raise InputError(
+                f"changed while it was read: {len(data)} of {size} bytes at {offset}", file=self.path
+            )
+        return data
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class ReferencePart:
+    """Rows that name their images; embedded ones are spooled to an unlinked temporary file."""
+
+    def __init__(self, root: Path | None) -> None:
+        from vlcli.images.resolve import ImageReader
+
+        self._reader = ImageReader(root)
+        self._lock = threading.Lock()  # the reader caches one open file
+        self._references: list[str | None] = []
+        self._spans: dict[int, tuple[int, int]] = {}
+        self._spool: Any = None
+
+    def add(self, reference: str | None, data: bytes | None) -> None:
+        if data is None and reference is not None and reference.startswith("data:"):
+            data = self._reader.read(reference)
+        if data is not None:
+            self._spool = self._spool or tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the table)
+            offset = self._spool.seek(0, os.SEEK_END)
+            self._spool.write(data)
+            self._spans[len(self)] = (offset, len(data))
+            reference = None
+        self._references.append(reference)
+
+    def flush(self) -> None:
+        if self._spool is not None:
+            self._spool.flush()
+
+    def __len__(self) -> int:
+        return len(self._references)
+
+    def read(self, row: int) -> bytes:
+        if row in self._spans:
+            offset, size = self._spans[row]
+            return os.pread(self._spool.fileno(), size, offset)
+        reference = self._references[row]
+        assert reference is not None
+        with self._lock:
+            return self._reader.read(reference)
+
+
+@dataclass
+class PairTable:
+    """Pairs row by row. `groups[i]` is None where the row has no group; `frame` has the columns that were
+    asked for.
+    """
+
+    source: str
+    ids: list[str] = field(default_factory=list)
+    image_ids: list[str] = field(default_factory=list)
+    texts: list[list[str]] = field(default_factory=list)
+    candidates: list[list[str]] = field(default_factory=list)
+    groups: list[str | None] = field(default_factory=list)
+    frame: pl.DataFrame = field(default_factory=pl.DataFrame)
+    parts: list[Part] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __post_init__(self) -> None:
+        self._starts = [0]
+
+    def _add_part(self, part: Part) -> None:
+        self.parts.append(part)
+        self._starts.append(self._starts[-1] + len(part))
+
+    def image_bytes(self, i: int) -> bytes:
+        """The encoded image of row i, read from where it lies. Any thread may call it."""
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        part = bisect_right(self._starts, i) - 1
+        return self.parts[part].read(i - self._starts[part])
+
+    @property
+    def split_hash(self) -> str:
+        """sha256 over (image_id, texts) of all rows in order: names the data that a number was measured
+        on.
+        """
+        digest = hashlib.sha256()
+        for image_id, texts in zip(self.image_ids, self.texts, strict=True):
+            digest.update(orjson.dumps([image_id, texts]))
+            digest.update(b"\n")
+        return digest.hexdigest()
+
+
+def load_pairs(
+    paths: Sequence[str],
+    *,
+    renames: Mapping[str, str] | None = None,
+    group: str | None = "family",
+    columns: Sequence[str] = (),
+    image_root: Path | None = None,
+    head: int | None = None,
+    need_text: bool = True,
+) -> PairTable:
+    """Pairs from shard directories, `.tar` files, or anything that `records.read` accepts, in the order
+    given.
+
+    `renames` is old → new and applies to rows, not to shards. `columns` are kept in `PairTable.frame`; one
+    that no input has is a UsageError. With `need_text=False` rows without a text are allowed (labelled
+    images). Raises InputError for a damaged shard, a row without image or text.
+    """
+    table = PairTable(source=" ".join(paths))
+    frames: list[pl.DataFrame] = []
+    rows: list[str] = []
+
+    def left() -> int | None:
+        return None if head is None else max(0, head - len(table))
+
+    def flush_rows() -> None:
+        if rows:
+            frames.append(_add_rows(table, rows, renames, group, columns, image_root, left(), need_text))
+            rows.clear()
+
+    for path in paths:
+        tars = (
+            find_tars(path) if is_shard_directory(path) else [Path(path)] if path.endswith(".tar") else None
+        )
+        if tars is None:
+            rows.append(path)
+            continue
+        flush_rows()
+        if not tars:
+            raise InputError("no tar in it", file=path)
+        for tar in tars:
+            if left() != 0:
+                frames.append(_add_shard(table, tar, group, columns, left()))
+    flush_rows()
+    if not paths:
+        frames.append(_add_rows(table, [], renames, group, columns, image_root, head, need_text))
+    table.frame = _join(frames, columns, len(table))
+    return table
+
+
+def _join(frames: list[pl.DataFrame], columns: Sequence[str], rows: int) -> pl.DataFrame:
+    frame = pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
+    missing = [
+        name for name in columns if name not in frame.columns or (rows and frame[name].null_count() == rows)
+    ]
+    if missing and rows:
+        raise UsageError(f"no row has a column {missing[0]!r}")
+    return frame.select(list(columns)) if rows else pl.DataFrame({name: [] for name in columns})
+
+
+def _as_group(value: Any) -> str | None:
+    return None if value is None or value == "" else str(value)
+
+
+def _add_rows(
+    table: PairTable,
+    inputs: list[str],
+    renames: Mapping[str, str] | None,
+    group: str | None,
+    columns: Sequence[str],
+    image_root: Path | None,
+    head: int | None,
+    need_text: bool,
+) -> pl.DataFrame:
+    from vlcli.records.identity import Identity
+    from vlcli.records.reader import read
+
+    part, identity, frames = ReferencePart(image_root), Identity(), [pl.DataFrame()]
+    for raw in read(inputs, renames=renames, head=head):
+        batch = identity.assign(raw)
+        frame = batch.frame
+        texts = row_texts(batch)
+        for i, (reference, data) in enumerate(zip(frame["image"], frame["image_bytes"], strict=True)):
+            if reference is None and data is None:
+                raise InputError("no image", **place(batch, i))
+            if need_text and not texts[i]:
+                raise InputError("no text", **place(batch, i))
+            part.add(reference, data)
+        table.ids += frame["id"].to_list()
+        table.image_ids += frame["image_id"].to_list()
+        table.texts += texts
+        table.candidates += [list(c or ()) for c in frame["text_candidates"].to_list()]
+        table.groups += [_as_group(v) for v in batch.column(group)] if group else [None] * len(batch)
+        frames.append(pl.DataFrame([batch.column(name).alias(name) for name in columns]))
+    part.flush()
+    table._add_part(part)
+    return pl.concat(frames, how="diagonal_relaxed")
+
+
+def _add_shard(
+    table: PairTable, tar: Path, group: str | None, columns: Sequence[str], head: int | None
+) -> pl.DataFrame:
+    index = read_index(tar)
+    verify_count(tar, len(index))
+    extension = index.image_extension
+    if extension is None and len(index):
+        raise InputError("its samples have no image", file=str(tar))
+    spans = index.spans[extension] if extension else np.zeros((0, 2), np.int64)
+    rows = _shard_rows(tar, index)
+    rows = rows if head is None else rows[:head]
+    for key, row in zip(index.keys, rows, strict=False):
+        if not row["texts"]:
+            raise InputError(f"sample {key} has no text", file=str(tar))
+        table.ids.append(row["id"])
+        table.image_ids.append(row["image_id"])
+        table.texts.append(row["texts"])
+        table.candidates.append(list(row.get("text_candidates") or ()))
+        table.groups.append(_as_group(row.get(group)) if group else None)
+    table._add_part(TarPart(str(tar), spans[: len(rows)]))
+    return pl.DataFrame(
+        {name: pl.Series([row.get(name) for row in rows], strict=False) for name in columns if rows}
+    )
+
+
+def _shard_rows(tar: Path, index: ShardIndex) -> list[dict[str, Any]]:
+    """One dict a sample in the tar's order, with id, image_id and texts; from the sidecar, else from the
+    members.
+    """
+    sidecar = sidecar_of(tar)
+    if not sidecar.exists():
+        return [_from_members(tar, index, i) for i in range(len(index))]
+    ours = SIDECAR_MARK in sidecar_metadata(sidecar)
+    good = {r["key"]: r for r in read_sidecar(sidecar).to_pylist() if r.get("status", SUCCESS) == SUCCESS}
+    if len(good) != len(index) or any(key not in good for key in index.keys):
+        raise InputError(
+            f"{len(index)} samples, but {sidecar.name} has {len(good)} successful rows",
+            file=str(tar),
+            remedy="run 'vlcli check' on it",
+        )
+    rows = [good[key] for key in index.keys]
+    return rows if ours else [_foreign(row) for row in rows]
+
+
+def _foreign(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of img2dataset's sidecar (or json member) in our terms."""
+    texts = row.get("texts") or row.get("text") or row.get("caption")
+    row["texts"] = [texts] if isinstance(texts, str) else list(_strings(texts))
+    row["image_id"] = str(row.get("image_id") or row.get("sha256") or row.get("url") or row["key"])
+    row["id"] = str(row.get("id") or row.get("uid") or row["key"])
+    return row
+
+
+def _strings(values: Any) -> Iterable[str]:
+    return (v for v in values or () if isinstance(v, str) and v.strip())
+
+
+def _from_members(tar: Path, index: ShardIndex, i: int) -> dict[str, Any]:
+    key = index.keys[i]
+    members = {
+        ext: TarPart(index.path, index.spans[ext]).read(i) for ext in ("json", "txt") if ext in index.spans
+    }
+    row: dict[str, Any] = {}
+    try:
+        row = orjson.loads(members.get("json", b"{}"))
+        if not isinstance(row, dict):
+            raise ValueError("not an object")
+        caption = members.get("txt", b"").decode("utf-8").strip()
+    except ValueError as error:
+        raise InputError(f"sample {key}: {error}", file=str(tar)) from None
+    if caption:
+        row.setdefault("caption", caption)
+        row["caption"] = row["caption"] or caption
+    return _foreign({**row, "key": key})
