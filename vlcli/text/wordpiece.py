@@ -72,7 +72,7 @@ class WordPiece:
         return cls(pieces, source=str(file))
 
     def save(self, path: str | Path) -> None:
-        """Write `vocab.txt`, `tokenizer.json`, `tokenizer_config.json`; transformers opens the directory too."""
+        """Write `vocab.txt`, `tokenizer.json`, `tokenizer_config.json`, which transformers opens too."""
         directory = Path(path)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "vocab.txt").write_text("\n".join(self.pieces) + "\n", encoding="utf-8", newline="\n")
@@ -130,7 +130,7 @@ class WordPiece:
         return [self.pieces[int(number)] for number in ids]
 
     def find(self, ids: Sequence[int], part: str) -> list[list[int]]:
-        """Every place where the tokens of `part` stand in a row, as their positions in `ids`, left to right."""
+        """All places where the tokens of `part` stand in a row, as positions in `ids`, left to right."""
         wanted = self.content(part)
         here = [int(number) for number in ids]
         size = len(wanted)
