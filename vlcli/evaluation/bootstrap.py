@@ -1,7 +1,8 @@
 """Percentile bootstrap intervals for numbers that are ratios of sums over independent units.
 
-A unit is what was sampled independently: a labelled image, or an image with all its captions. Resampling units,
-not queries, keeps the five captions of one picture together; they are not five independent observations.
+A unit is what was sampled independently: a labelled image, or an image with all its captions. Resampling
+units, not queries, keeps the five captions of one picture together; they are not five independent
+observations.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def interval(
 
 
 def components(left: int, right: int, edges: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
-    """Connected components of a two-sided graph: a unit number for each `left` node, then for each `right` one.
+    """Connected components of a two-sided graph: a unit number for each `left` node, then for each
+    `right` one.
 
     With one image per text these are the images; where texts are shared, what hangs together is one unit.
     """

@@ -1,7 +1,7 @@
 """Image-text retrieval in both directions, with several positives on either side, in bounded memory.
 
-Ranking (FILIP §3.1): the `i2t` matrix orders the texts for an image, the `t2i` matrix the images for a text; for
-a global model the two are one. What matters of a query is the rank of its best positive,
+Ranking (FILIP §3.1): the `i2t` matrix orders the texts for an image, the `t2i` matrix the images for a
+text; for a global model the two are one. What matters of a query is the rank of its best positive,
 
     rank = 1 + |{non-positives with a score >= that positive's score}|
 
@@ -66,8 +66,9 @@ def ranks(
 ) -> Ranks:
     """Ranks of the best positives; `positives[i]` are the text columns that image i shows.
 
-    Two passes over the same tiles: the first, only over tiles with a positive, finds the best positive score of
-    each query; the second counts the non-positives that reach it. Working memory is one tile and a few vectors.
+    Two passes over the same tiles: the first, only over tiles with a positive, finds the best positive
+    score of each query; the second counts the non-positives that reach it. Working memory is one tile and
+    a few vectors.
     """
     n, m = rows_of(images), rows_of(texts)
     assert len(positives) == n, "one set of positives an image"
@@ -162,9 +163,10 @@ def retrieval(
 ) -> dict[str, Any]:
     """Recall@1, 5, 10 in both directions and their mean (MR), in percent, with bootstrap intervals.
 
-    `similarity` is `model.similarity` or any function of (image features, text features) that gives `.i2t` and
-    `.t2i`, both (images, texts); `positives[i]` is the set of text columns of image i. An image or text without
-    a positive is a candidate and no query; a direction without a query is None. `bootstrap=0`: no intervals.
+    `similarity` is `model.similarity` or any function of (image features, text features) that gives
+    `.i2t` and `.t2i`, both (images, texts); `positives[i]` is the set of text columns of image i. An
+    image or text without a positive is a candidate and no query; a direction without a query is None.
+    `bootstrap=0`: no intervals.
     """
     found = ranks(similarity, images, texts, positives, side=side)
     return summary(found, positives, bootstrap=bootstrap, seed=seed)

@@ -1,0 +1,180 @@
+"""Encode pictures and texts in batches; features that would fill the memory live in a nameless file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from vlcli.errors import InputError
+
+if TYPE_CHECKING:
+    from vlcli.evaluation.retrieval import SimilarityFunction
+    from vlcli.models.dual import ImageTokens, TextTokens
+
+Progress = Callable[[int], None]  # told how many rows are done since the last call
+
+SPOOL_ABOVE = 1 << 30  # bytes of one feature tensor that stay in memory
+
+
+class Pictures(Protocol):
+    """What `embed_images` reads: a PairTable, or anything with these two."""
+
+    def __len__(self) -> int: ...
+    def image_bytes(self, i: int) -> bytes: ...
+
+
+class _Bytes:
+    """A sequence of encoded pictures in memory as `Pictures`."""
+
+    def __init__(self, pictures: Sequence[bytes]) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def image_bytes(self, i: int) -> bytes:
+        return self.pictures[i]
+
+
+def inference(model: Any, precision: str = "fp32") -> Any:
+    """The context a forward pass runs in: bf16 autocast, or nothing."""
+    if precision == "bf16":
+        return torch.autocast(torch.device(model.device).type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def decode_row(source: Any, row: int) -> Any:
+    """The PIL picture of a row; InputError names the row's id where it is damaged."""
+    from vlcli.images.decode import decode
+
+    try:
+        return decode(source.image_bytes(row))
+    except InputError:
+        raise
+    except ValueError as error:
+        ids = getattr(source, "ids", None)
+        where = f"image of {ids[row]}" if ids is not None else f"image {row}"
+        raise InputError(f"{where}: {error}", file=str(getattr(source, "source", ""))) from error
+
+
+def image_batches(
+    model: Any,
+    source: Pictures | Sequence[bytes],
+    rows: Sequence[int] | None = None,
+    *,
+    batch_size: int = 64,
+    precision: str = "fp32",
+    progress: Progress | None = None,
+) -> Iterator[ImageTokens]:
+    """The features of `rows` of `source` (default all), float32 on the CPU, `batch_size` at a time."""
+    pictures: Any = source if hasattr(source, "image_bytes") else _Bytes(source)
+    rows = range(len(pictures)) if rows is None else rows
+    for start in range(0, len(rows), batch_size):
+        part = rows[start : start + batch_size]
+        pixels = torch.stack([model.preprocess(decode_row(pictures, row)) for row in part])  # (b, 3, h, w)
+        with torch.no_grad(), inference(model, precision):
+            features = model.encode_image(pixels.to(model.device))
+        yield to_cpu(features)
+        if progress is not None:
+            progress(len(part))
+
+
+def embed_images(
+    model: Any,
+    source: Pictures | Sequence[bytes],
+    rows: Sequence[int] | None = None,
+    *,
+    batch_size: int = 64,
+    precision: str = "fp32",
+    progress: Progress | None = None,
+) -> ImageTokens:
+    """Image features of `rows` of a PairTable or of encoded pictures, on the CPU in float32.
+
+    Raises InputError for a picture that does not decode.
+    """
+    count = len(source) if rows is None else len(rows)
+    batches = image_batches(
+        model, source, rows, batch_size=batch_size, precision=precision, progress=progress
+    )
+    return collect(batches, count)
+
+
+def embed_texts(
+    model: Any,
+    texts: Sequence[str],
+    *,
+    batch_size: int = 256,
+    precision: str = "fp32",
+    progress: Progress | None = None,
+) -> TextTokens:
+    """Text features on the CPU in float32, all padded to the longest text (B, n2, d)."""
+    ids, mask = model.tokenize(list(texts))
+
+    def batches() -> Iterator[TextTokens]:
+        for start in range(0, len(ids), batch_size):
+            part = slice(start, start + batch_size)
+            with torch.no_grad(), inference(model, precision):
+                features = model.encode_text(ids[part].to(model.device), mask[part].to(model.device))
+            yield to_cpu(features)
+            if progress is not None:
+                progress(len(ids[part]))
+
+    return collect(batches(), len(texts))
+
+
+def to_cpu(features: Any) -> Any:
+    """The same NamedTuple with its tensors on the CPU, floats as float32."""
+    return type(features)(*(None if part is None else _plain(part) for part in features))
+
+
+def _plain(part: torch.Tensor) -> torch.Tensor:
+    part = part.detach().cpu()
+    return part.float() if part.is_floating_point() else part
+
+
+def collect(batches: Iterator[Any], count: int) -> Any:
+    """Batches of a NamedTuple of tensors as one of `count` rows; large tensors are mapped from a file."""
+    whole: list[torch.Tensor | None] = []
+    kind: Any = None
+    done = 0
+    for batch in batches:
+        if kind is None:
+            kind = type(batch)
+            whole = [None if part is None else _room(count, part) for part in batch]
+        size = next(len(part) for part in batch if part is not None)
+        for room, part in zip(whole, batch, strict=True):
+            if room is not None:
+                room[done : done + size] = part
+        done += size
+    if kind is None:
+        raise InputError("nothing to encode: the data has no rows")
+    assert done == count, f"{done} rows encoded, {count} expected"
+    return kind(*whole)
+
+
+def _room(count: int, like: torch.Tensor) -> torch.Tensor:
+    shape = (count, *like.shape[1:])
+    if like.element_size() * int(np.prod(shape)) <= SPOOL_ABOVE:
+        return torch.empty(shape, dtype=like.dtype)
+    with tempfile.TemporaryFile(prefix="vlcli-features-") as file:  # the map outlives it
+        return torch.from_numpy(np.memmap(file, dtype=like.numpy().dtype, mode="w+", shape=shape))
+
+
+def similarity_of(model: Any) -> SimilarityFunction:
+    """`model.similarity` for features that lie on the CPU: tiles travel to the model's device and back."""
+
+    def similarity(image: Any, text: Any) -> Any:
+        with torch.no_grad():
+            score = model.similarity(_on(image, model.device), _on(text, model.device))
+        return to_cpu(score)
+
+    return similarity
+
+
+def _on(features: Any, device: Any) -> Any:
+    return type(features)(*(None if part is None else part.to(device) for part in features))
