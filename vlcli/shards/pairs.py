@@ -159,6 +159,7 @@ def load_pairs(
     renames: Mapping[str, str] | None = None,
     group: str | None = "family",
     columns: Sequence[str] = (),
+    optional: Sequence[str] = (),
     image_root: Path | None = None,
     head: int | None = None,
     need_text: bool = True,
@@ -166,20 +167,22 @@ def load_pairs(
     """Pairs from shard directories, `.tar` files, or anything that `records.read` accepts, in the order
     given.
 
-    `renames` is old → new and applies to rows, not to shards. `columns` are kept in `PairTable.frame`; one
-    that no input has is a UsageError. With `need_text=False` rows without a text are allowed (labelled
-    images). Raises InputError for a damaged shard, a row without image or text.
+    `renames` is old → new and applies to rows, not to shards. `columns` are kept in `PairTable.frame`;
+    one that no input has is a UsageError, and null throughout when it is among the `optional` ones. With
+    `need_text=False` rows without a text are allowed (labelled images). Raises InputError for a damaged
+    shard, a row without image or text.
     """
     table = PairTable(source=" ".join(paths))
     frames: list[pl.DataFrame] = []
     rows: list[str] = []
+    wanted = [*columns, *optional]
 
     def left() -> int | None:
         return None if head is None else max(0, head - len(table))
 
     def flush_rows() -> None:
         if rows:
-            frames.append(_add_rows(table, rows, renames, group, columns, image_root, left(), need_text))
+            frames.append(_add_rows(table, rows, renames, group, wanted, image_root, left(), need_text))
             rows.clear()
 
     for path in paths:
@@ -194,22 +197,27 @@ def load_pairs(
             raise InputError("no tar in it", file=path)
         for tar in tars:
             if left() != 0:
-                frames.append(_add_shard(table, tar, group, columns, left()))
+                frames.append(_add_shard(table, tar, group, wanted, left()))
     flush_rows()
     if not paths:
-        frames.append(_add_rows(table, [], renames, group, columns, image_root, head, need_text))
-    table.frame = _join(frames, columns, len(table))
+        frames.append(_add_rows(table, [], renames, group, wanted, image_root, head, need_text))
+    table.frame = _join(frames, columns, optional, len(table))
     return table
 
 
-def _join(frames: list[pl.DataFrame], columns: Sequence[str], rows: int) -> pl.DataFrame:
+def _join(
+    frames: list[pl.DataFrame], columns: Sequence[str], optional: Sequence[str], rows: int
+) -> pl.DataFrame:
     frame = pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
     missing = [
         name for name in columns if name not in frame.columns or (rows and frame[name].null_count() == rows)
     ]
     if missing and rows:
         raise UsageError(f"no row has a column {missing[0]!r}")
-    return frame.select(list(columns)) if rows else pl.DataFrame({name: [] for name in columns})
+    if not rows:
+        return pl.DataFrame({name: [] for name in [*columns, *optional]})
+    absent = [pl.lit(None).alias(name) for name in optional if name not in frame.columns]
+    return frame.with_columns(absent).select([*columns, *optional])
 
 
 def _as_group(value: Any) -> str | None:
