@@ -39,6 +39,11 @@ class Batch:
     rest: list[dict[str, Any]] | pl.DataFrame
     file: str
     text_lines: bool  # True: `line` counts lines of text; False: rows of a columnar file
+    folder: str = ""  # what was put before relative references to make them resolvable; "" = nothing
+    folder_label: str = ""  # that folder as identities see it: relative to what all inputs have in common
+    lineage: tuple[
+        dict[str, Any], ...
+    ] = ()  # the steps recorded in the source, oldest first (records/lineage.py)
 
     def __len__(self) -> int:
         return self.frame.height
@@ -58,6 +63,11 @@ class Batch:
             else self.rest[offset : offset + length]
         )
         return replace(self, frame=self.frame.slice(offset, length), rest=rest)
+
+    def with_columns(self, *columns: pl.Series) -> Batch:
+        """The same rows with these columns of the frame replaced (named as in COLUMNS and BOOKKEEPING)."""
+        schema = COLUMNS | BOOKKEEPING
+        return replace(self, frame=self.frame.with_columns([c.cast(schema[c.name]) for c in columns]))
 
     def column(self, name: str) -> pl.Series:
         """Any column, known or not; all null when no row has it."""

@@ -1,0 +1,95 @@
+"""Files that appear under their final name only when they are whole."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from vlcli.errors import UsageError
+
+
+def is_special(path: str | os.PathLike[str]) -> bool:
+    """A device, a named pipe or `/dev/fd/N`: written in place, never replaced."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def refuse_existing(path: str | os.PathLike[str]) -> None:
+    """Raises UsageError when something stands at `path` already."""
+    if os.path.lexists(path):
+        raise UsageError(f"{os.fspath(path)} exists", remedy="--force replaces it")
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[BinaryIO]:
+    """A binary file that takes the name `path` when the block ends well, and leaves nothing behind otherwise.
+
+    It is written beside its place, flushed to the disk and renamed; missing parent directories are made. Raises
+    UsageError before anything is written when `path` exists and `force` is False, or is a directory.
+    """
+    if is_special(path):
+        with open(path, "wb") as device:
+            yield device
+        return
+    if os.path.isdir(path):
+        raise UsageError(f"{os.fspath(path)} is a directory")
+    if not force:
+        refuse_existing(path)
+    final = os.path.realpath(path)  # through a symbolic link, its target is replaced and not the link
+    folder, name = os.path.split(final)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(4)}.tmp")
+    file = os.fdopen(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb")
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if force:
+            os.replace(temporary, final)
+        else:
+            _create_once(temporary, final)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    sync_folder(folder)
+
+
+def _create_once(temporary: str, final: str) -> None:
+    """Rename that cannot replace what another process has put there in the meantime."""
+    try:
+        os.link(temporary, final)
+    except FileExistsError:
+        raise UsageError(f"{final} has appeared meanwhile", remedy="--force replaces it") from None
+    except OSError:  # a file system without hard links
+        refuse_existing(final)
+        os.replace(temporary, final)
+    else:
+        os.unlink(temporary)
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Make a rename durable where the file system allows it."""
+    with suppress(OSError):
+        handle = os.open(folder or ".", os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_json(path: str | os.PathLike[str] | Path, obj: Any, *, force: bool = False) -> None:
+    """`obj` as indented JSON with a final newline."""
+    with atomic_file(path, force=force) as file:
+        file.write(orjson.dumps(obj, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))

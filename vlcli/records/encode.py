@@ -1,0 +1,85 @@
+"""Rows as lines of JSON, and compression by file name."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import orjson
+
+from vlcli.records.batch import Batch
+from vlcli.records.references import Relocator
+
+_MAGIC = (
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"\x89PNG", "png"),
+    (b"GIF8", "gif"),
+    (b"BM", "bmp"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no type for: bytes in base64, decimals and durations as text."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(value).decode()
+    return str(value)
+
+
+def json_line(row: dict[str, Any]) -> bytes:
+    """One object and its line end."""
+    try:
+        return orjson.dumps(row, default=_plain, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # whole numbers beyond 64 bits, very deep nesting
+        return json.dumps(row, ensure_ascii=False, separators=(",", ":"), default=_plain).encode() + b"\n"
+
+
+def data_url(image: bytes) -> str:
+    """`data:image/…;base64,…` of an image file's bytes."""
+    kind = next((name for magic, name in _MAGIC if image.startswith(magic)), "")
+    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
+        kind = "webp"
+    elif image[4:12] in (b"ftypavif", b"ftypavis"):
+        kind = "avif"
+    return f"data:{f'image/{kind}' if kind else 'application/octet-stream'};base64,{base64.b64encode(image).decode()}"
+
+
+def portable_references(batch: Batch, relocate: Relocator) -> list[str | None]:
+    """The `image` column as a reader elsewhere can use it; bytes that have no file behind them become `data:`."""
+    moved = relocate.all(batch.frame["image"].to_list(), batch.folder)
+    pixels = batch.frame["image_bytes"]
+    if pixels.null_count() == len(pixels):
+        return moved
+    return [
+        data_url(data) if reference is None and data is not None else reference
+        for reference, data in zip(moved, pixels.to_list(), strict=True)
+    ]
+
+
+def portable_rows(batch: Batch, relocate: Relocator) -> Iterator[dict[str, Any]]:
+    """The rows as plain objects with their references rewritten."""
+    import polars as pl
+
+    references = pl.Series("image", portable_references(batch, relocate), pl.String())
+    return batch.with_columns(references).rows()
+
+
+@contextmanager
+def compressed(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
+    """`file` behind gzip or zstd where `name` ends in .gz or .zst; equal content gives equal bytes."""
+    if name.endswith(".gz"):
+        with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=6) as packed:
+            yield packed  # type: ignore[misc]
+    elif name.endswith(".zst"):
+        import zstandard
+
+        writer = zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(file, closefd=False)
+        yield writer  # type: ignore[misc]
+        writer.close()
+    else:
+        yield file

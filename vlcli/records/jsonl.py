@@ -1,0 +1,148 @@
+"""Lines of JSON to batches: every row arrives, or its line is named."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+import orjson
+import polars as pl
+
+from vlcli.errors import InputError
+from vlcli.records.batch import BOOKKEEPING, COLUMNS, Batch
+from vlcli.records.columns import KNOWN, BadValue, Renames, has_nul, take_known
+from vlcli.records.references import anchor
+
+BLOCK = 2 << 20  # bytes read at a time; a batch is what one block holds
+MAX_ROWS = 8192  # rows of a batch at most
+MAX_LINE = 256 << 20  # no caption is that long: what has no line ends is not JSONL
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+BOM = b"\xef\xbb\xbf"
+
+# (line, cause, raw line or parsed row) of a bad row
+OnBad = Callable[[int, str, "bytes | dict[str, Any]"], None]
+
+
+def read_jsonl(
+    stream: BinaryIO, *, file: str, folder: str, folder_label: str, renames: Renames, on_bad: OnBad
+) -> Iterator[Batch]:
+    """Batches of at most MAX_ROWS rows. Blank lines are no rows.
+
+    An unterminated last line that does not parse raises InputError whatever `on_bad` does: its producer died.
+    """
+    number = 0
+    for lines, terminated in _blocks(stream, file):
+        for start in range(0, len(lines), MAX_ROWS):
+            part = lines[start : start + MAX_ROWS]
+            yield _batch(part, number, terminated, file, folder, folder_label, renames, on_bad)
+            number += len(part)
+
+
+def _blocks(stream: BinaryIO, file: str) -> Iterator[tuple[list[bytes], bool]]:
+    """Lines without their ends, a block at a time; False with what follows the last line end."""
+    pending: list[bytes] = []
+    size, first = 0, True
+    while block := stream.read(BLOCK):
+        if first:
+            block, first = block.removeprefix(BOM), False
+        cut = block.rfind(b"\n")
+        if cut < 0:
+            pending.append(block)
+            size += len(block)
+            if size > MAX_LINE:
+                raise InputError(f"a line of more than {MAX_LINE >> 20} MiB: not JSON lines", file=file)
+            continue
+        pending.append(block[:cut])
+        yield b"".join(pending).split(b"\n"), True
+        pending = [block[cut + 1 :]]
+        size = len(pending[0])
+    tail = b"".join(pending)
+    if tail:
+        yield [tail], False
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    """One object. Raises BadValue with the cause."""
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise BadValue(_why(line, error)) from None
+    if not isinstance(row, dict):
+        raise BadValue("not a JSON object")
+    if _LONG_NUMBER.search(line):
+        row = json.loads(line)  # whole numbers beyond 64 bits keep every digit
+    return row
+
+
+def _why(line: bytes, error: orjson.JSONDecodeError) -> str:
+    if b"\0" in line:
+        return "not JSON: a NUL byte"
+    try:
+        line.decode()
+    except UnicodeDecodeError as wrong:
+        return f"not UTF-8 (byte {wrong.start + 1})"
+    if not line.lstrip().startswith(b"{"):
+        return "not a JSON object"
+    return f"not JSON: {error.msg.split(': line ')[0]}, column {error.colno}"
+
+
+def _batch(
+    lines: list[bytes],
+    before: int,
+    terminated: bool,
+    file: str,
+    folder: str,
+    folder_label: str,
+    renames: Renames,
+    on_bad: OnBad,
+) -> Batch:
+    known: list[list[Any]] = []
+    scalars: list[bool] = []
+    numbers: list[int] = []
+    rest: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, before + 1):
+        if not line or line.isspace():
+            continue
+        try:
+            row = _parse(line)
+        except BadValue as cause:
+            if not terminated and not _is_json(line):
+                raise InputError(
+                    f"the last line is cut ({cause})",
+                    file=file,
+                    line=number,
+                    remedy="what wrote it died or the file was truncated",
+                ) from None
+            on_bad(number, str(cause), line)
+            continue
+        try:
+            row = renames.row(row, f"{file}:{number}")
+            values, scalar = take_known(row)
+            if b"\\u0000" in line and has_nul(values):
+                raise BadValue("a NUL character in a known column")
+        except BadValue as cause:
+            on_bad(number, str(cause), _parse(line))
+            continue
+        known.append(values)
+        scalars.append(scalar)
+        numbers.append(number)
+        rest.append(row)
+    columns: dict[str, Any] = dict(zip(KNOWN, zip(*known, strict=True), strict=True)) if known else {}
+    if known:
+        columns["image"] = anchor(columns["image"], folder)
+    columns |= {"line": numbers, "text_is_scalar": scalars}
+    schema = COLUMNS | BOOKKEEPING
+    frame = pl.DataFrame(
+        [pl.Series(name, columns.get(name, [None] * len(numbers)), dtype) for name, dtype in schema.items()]
+    )
+    return Batch(frame, rest, file, True, folder, folder_label)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    return True

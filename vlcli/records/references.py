@@ -1,0 +1,93 @@
+"""What an image reference is, and how one is moved from one place to another.
+
+A reference is a path, `file.parquet#ROW`, `shard.tar#MEMBER`, `data:image/…;base64,…` or a URL. Only the first three
+are places in the file system: relative ones are relative to *something*, and this module changes to what.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+_FIXED = re.compile(r"/|data:|[A-Za-z][A-Za-z0-9+.-]+://").match
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://").match
+
+
+def is_url(reference: str) -> bool:
+    return _URL(reference) is not None
+
+
+def is_relative(reference: str) -> bool:
+    """True for what depends on a folder: neither absolute, nor `data:`, nor a URL."""
+    return _FIXED(reference) is None
+
+
+def anchor(references: Iterable[str | None], folder: str) -> list[str | None]:
+    """Relative references with `folder` before them, so that they can be opened from the working directory."""
+    if not folder:
+        return list(references)
+    prefix = folder if folder.endswith("/") else folder + "/"
+    return [prefix + r if r is not None and _FIXED(r) is None else r for r in references]
+
+
+class Relocator:
+    """Rewrites references that can be opened from the working directory for a reader that stands elsewhere.
+
+    `start` is the folder they become relative to; None makes them absolute. What is absolute already, `data:` and
+    URLs stay as they are.
+    """
+
+    def __init__(self, start: Path | str | None) -> None:
+        # `..` is followed by the kernel from the folder that a symbolic link leads to: both sides must be real paths.
+        self._start = None if start is None else os.path.realpath(start)
+        self._folders: dict[str, str] = {}
+
+    def __call__(self, reference: str) -> str:
+        return reference if _FIXED(reference) else self._relocate(reference)
+
+    def _relocate(self, reference: str) -> str:
+        # The name may hold a "/" after "#" (a tar member), which is no folder of the file system.
+        container, hash_, fragment = reference.rpartition("#")
+        if hash_ and os.path.splitext(container)[1].lower() in (".tar", ".parquet"):
+            return self._move(container) + hash_ + fragment
+        return self._move(reference)
+
+    def _move(self, path: str) -> str:
+        folder, name = os.path.split(path)
+        moved = self._folders.get(folder)
+        if moved is None:
+            moved = self._folders[folder] = self._move_folder(folder)
+        return name if moved in ("", ".") else os.path.join(moved, name)
+
+    def _move_folder(self, folder: str) -> str:
+        if self._start is not None:
+            return os.path.relpath(os.path.realpath(folder or "."), self._start)
+        return os.path.realpath(folder) if ".." in folder.split("/") else os.path.abspath(folder or ".")
+
+    def all(self, references: Iterable[str | None], folder: str = "") -> list[str | None]:
+        """All of a column; `folder` is what `anchor` put before those that were relative in their source."""
+        if not folder.startswith("/"):
+            return [None if r is None else self(r) for r in references]
+        # Behind an absolute folder they look absolute now.
+        prefix = folder if folder.endswith("/") else folder + "/"
+        return [
+            None if r is None else self._relocate(r) if r.startswith(prefix) else self(r) for r in references
+        ]
+
+
+def split_container(reference: str) -> tuple[str, str] | None:
+    """`("file.parquet", "12")` or `("shard.tar", "000.jpg")` when the reference points into a file, else None.
+
+    Split at the last `#` after which a row or a member can stand; a plain file whose name holds `#` stays whole.
+    """
+    container, hash_, fragment = reference.rpartition("#")
+    if not hash_ or not container or not fragment:
+        return None
+    suffix = os.path.splitext(container)[1].lower()
+    if suffix == ".tar" or (fragment.isdecimal() and fragment.isascii() and suffix == ".parquet"):
+        return container, fragment
+    if os.path.exists(reference):
+        return None
+    return (container, fragment) if os.path.isfile(container) else None

@@ -1,0 +1,70 @@
+"""The rows that did not pass, one JSON object a line: rule, reason, file, line, and the row itself."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from vlcli.records.atomic import atomic_file
+from vlcli.records.batch import Batch
+from vlcli.records.encode import compressed, json_line, portable_rows
+from vlcli.records.references import Relocator
+
+
+class RejectsWriter:
+    """`--rejects FILE`, atomic, .gz and .zst by name. With path None nothing is written.
+
+    A dropped row is `{"rule", "reason", "file", "line", "row": {…}}`; a bad one has rule "bad" and, where it does not
+    parse, `raw_base64` instead of `row`. `line` counts lines from 1, rows of Parquet and Arrow from 0.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None, *, force: bool = False) -> None:
+        self._path, self._force = path, force
+        self._entered: AbstractContextManager[BinaryIO] | None = None
+        self._packed: AbstractContextManager[BinaryIO] | None = None
+        self._file: BinaryIO | None = None
+        self._relocate = Relocator(Path(path).parent if path is not None else None)
+        self.count = 0
+
+    def __enter__(self) -> RejectsWriter:
+        if self._path is not None:
+            self._entered = atomic_file(self._path, force=self._force)
+            self._packed = compressed(self._entered.__enter__(), os.fspath(self._path))
+            self._file = self._packed.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._entered is not None and self._packed is not None:
+            try:
+                self._packed.__exit__(*error)
+            except BaseException as late:
+                self._entered.__exit__(type(late), late, late.__traceback__)
+                raise
+            self._entered.__exit__(*error)
+
+    def write(self, batch: Batch, rules: Sequence[str], reasons: Sequence[str]) -> None:
+        """All rows of `batch`, each with the first rule that it failed and why."""
+        self.count += len(batch)
+        if self._file is None:
+            return
+        lines = batch.frame["line"].to_list()
+        for row, rule, reason, line in zip(
+            portable_rows(batch, self._relocate), rules, reasons, lines, strict=True
+        ):
+            self._file.write(
+                json_line({"rule": rule, "reason": reason, "file": batch.file, "line": line, "row": row})
+            )
+
+    def write_bad(self, file: str, line: int, cause: str, raw: bytes | dict[str, Any]) -> None:
+        """A row that could not be used."""
+        self.count += 1
+        if self._file is None:
+            return
+        content: dict[str, Any] = (
+            {"row": raw} if isinstance(raw, dict) else {"raw_base64": base64.b64encode(raw).decode()}
+        )
+        self._file.write(json_line({"rule": "bad", "reason": cause, "file": file, "line": line, **content}))

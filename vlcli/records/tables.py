@@ -1,0 +1,269 @@
+"""Batches as Arrow tables of one schema, and the two columnar outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vlcli.errors import InputError
+from vlcli.records import lineage
+from vlcli.records.batch import COLUMNS, Batch
+from vlcli.records.encode import data_url
+from vlcli.records.references import Relocator
+
+IMAGE = pa.struct([("bytes", pa.large_binary()), ("path", pa.large_string())])
+_STRINGS = pa.large_list(pa.large_string())
+_TYPES = {
+    "id": pa.large_string(),
+    "image": pa.large_string(),
+    "image_id": pa.large_string(),
+    "text": _STRINGS,
+    "text_candidates": _STRINGS,
+    "query": pa.large_string(),
+    "width": pa.int64(),
+    "height": pa.int64(),
+}
+assert list(_TYPES) == list(COLUMNS)
+ROW_GROUP_ROWS = 1 << 16
+ROW_GROUP_BYTES = 64 << 20
+
+
+class Tabulator:
+    """Gives every batch the schema of the first: known columns, then the others in the order they came.
+
+    A later column or type that does not fit raises InputError, naming the column and the remedy.
+    """
+
+    def __init__(
+        self,
+        relocate: Relocator,
+        embed_images: bool,
+        read_image: Callable[[str], bytes] | None,
+        step: Mapping[str, Any] | None,
+    ) -> None:
+        self._relocate, self._embed, self._read_image, self._step = relocate, embed_images, read_image, step
+        self.schema: pa.Schema | None = None
+        self._scalar_text = False
+
+    def schema_or_default(self) -> pa.Schema:
+        """The schema, which no batch may have settled."""
+        return self.schema or self._settle(None, {})
+
+    def _settle(self, batch: Batch | None, others: dict[str, Any]) -> pa.Schema:
+        if batch is not None:
+            with_text = batch.frame.filter(pl.col("text").is_not_null())["text_is_scalar"]
+            self._scalar_text = len(with_text) > 0 and bool(with_text.all())
+        types = dict(_TYPES)
+        if self._scalar_text:
+            types["text"] = pa.large_string()
+        if self._embed:
+            types["image"] = IMAGE
+        fields = [pa.field(n, t) for n, t in types.items()] + [pa.field(n, a.type) for n, a in others.items()]
+        chain = lineage.extend(batch.lineage if batch is not None else (), self._step)
+        self.schema = pa.schema(fields, metadata=lineage.to_metadata(chain) or None)
+        return self.schema
+
+    def __call__(self, batch: Batch) -> pa.Table:
+        """All rows of `batch`."""
+        if self.schema is None:
+            others = _first_others(batch)
+            schema = self._settle(batch, others)
+        else:
+            schema = self.schema
+            others = self._later_others(batch, schema)
+        arrays = [
+            self._known(batch, field) if field.name in _TYPES else others[field.name] for field in schema
+        ]
+        return pa.Table.from_arrays(arrays, schema=schema)
+
+    def _known(self, batch: Batch, field: pa.Field) -> pa.Array:
+        if field.name == "image":
+            return self._images(batch)
+        column = batch.frame[field.name]
+        if field.name == "text" and self._scalar_text:
+            wrong = (column.is_not_null() & ~batch.frame["text_is_scalar"].fill_null(False)).arg_true()
+            if len(wrong):
+                raise _conflict("text", batch, int(batch.frame["line"][wrong[0]]), "a list after strings")
+            column = column.list.first()
+        return column.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(field.type)
+
+    def _images(self, batch: Batch) -> pa.Array:
+        references = self._relocate.all(batch.frame["image"].to_list(), batch.folder)
+        pixels = batch.frame["image_bytes"].to_list()
+        if not self._embed:
+            strings = [
+                data_url(d) if r is None and d is not None else r
+                for r, d in zip(references, pixels, strict=True)
+            ]
+            return pa.array(strings, pa.large_string())
+        if self._read_image is not None:
+            pixels = [
+                self._read_image(r) if d is None and r is not None else d
+                for r, d in zip(batch.frame["image"].to_list(), pixels, strict=True)
+            ]
+        structs = [
+            None if r is None and d is None else {"bytes": d, "path": None if d is not None else r}
+            for r, d in zip(references, pixels, strict=True)
+        ]
+        return pa.array(structs, IMAGE)
+
+    def _later_others(self, batch: Batch, schema: pa.Schema) -> dict[str, Any]:
+        rows = len(batch)
+        names = [name for name in schema.names if name not in _TYPES]
+        if isinstance(batch.rest, pl.DataFrame):
+            for name in batch.rest.columns:
+                if name not in names:
+                    raise _conflict(
+                        name, batch, int(batch.frame["line"][0]), "a column that the first rows lack"
+                    )
+            arrays = {}
+            for name in names:
+                wanted = schema.field(name).type
+                if name not in batch.rest.columns:
+                    arrays[name] = pa.nulls(rows, wanted)
+                    continue
+                column = batch.rest[name].to_arrow(compat_level=pl.CompatLevel.oldest())
+                try:
+                    arrays[name] = column if column.type == wanted else column.cast(wanted)
+                except pa.ArrowException:
+                    found = f"{column.type} after {wanted}"
+                    raise _conflict(name, batch, int(batch.frame["line"][0]), found) from None
+            return arrays
+        known = set(names)
+        for row, line in zip(batch.rest, batch.frame["line"], strict=True):
+            if new := row.keys() - known:
+                raise _conflict(sorted(new)[0], batch, line, "a column that the first rows lack")
+        return {name: self._later_column(batch, name, schema.field(name).type) for name in names}
+
+    def _later_column(self, batch: Batch, name: str, wanted: pa.DataType) -> pa.Array:
+        values = [row.get(name) for row in batch.rest]  # type: ignore[union-attr]
+        try:
+            found = pa.array(values)
+            if _fits(found.type, wanted):
+                return pa.array(values, wanted)
+            cause = f"{found.type} after {wanted}"
+        except (pa.ArrowException, OverflowError, TypeError):
+            cause = f"values that are not all {wanted}"
+        raise _conflict(name, batch, _culprit(batch, name, wanted), cause)
+
+
+def _first_others(batch: Batch) -> dict[str, Any]:
+    if isinstance(batch.rest, pl.DataFrame):
+        level = pl.CompatLevel.oldest()
+        return {name: batch.rest[name].to_arrow(compat_level=level) for name in batch.rest.columns}
+    names = dict.fromkeys(name for row in batch.rest for name in row)
+    arrays = {}
+    for name in names:
+        values = [row.get(name) for row in batch.rest]
+        try:
+            arrays[name] = pa.array(values)
+        except (pa.ArrowException, OverflowError, TypeError) as error:
+            cause = (
+                "values of several types"
+                if not isinstance(error, OverflowError)
+                else "a number beyond 64 bits"
+            )
+            raise _conflict(name, batch, int(batch.frame["line"][0]), cause) from None
+    return arrays
+
+
+def _fits(found: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether every value of a column inferred as `found` can stand in one of type `wanted` without loss."""
+    if found == wanted or pa.types.is_null(found):
+        return True
+    if pa.types.is_struct(found) and pa.types.is_struct(wanted):
+        return all(
+            wanted.get_field_index(f.name) >= 0 and _fits(f.type, wanted.field(f.name).type) for f in found
+        )
+    if _is_list(found) and _is_list(wanted):
+        return _fits(found.value_type, wanted.value_type)
+    return pa.types.is_integer(found) and pa.types.is_floating(wanted)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def _culprit(batch: Batch, name: str, wanted: pa.DataType) -> int:
+    """The line of the first row whose value alone does not fit."""
+    for row, line in zip(batch.rest, batch.frame["line"], strict=True):
+        try:
+            if not _fits(pa.array([row.get(name)]).type, wanted):  # type: ignore[union-attr]
+                return int(line)
+        except (pa.ArrowException, OverflowError, TypeError):
+            return int(line)
+    return int(batch.frame["line"][0])
+
+
+def _conflict(name: str, batch: Batch, line: int, cause: str) -> InputError:
+    place: dict[str, int] = {"line": line} if batch.text_lines else {"row": line}
+    return InputError(
+        f"column {name!r}: {cause}; a table has one type a column, settled by its first rows",
+        file=batch.file,
+        remedy="write JSON lines (--to jsonl), or make the column alike in all rows",
+        **place,  # type: ignore[arg-type]
+    )
+
+
+class ArrowEncoder:
+    """An IPC stream; it has its end mark only after `finish`."""
+
+    def __init__(self, out: Any, tabulate: Tabulator) -> None:
+        self._out, self._tabulate = out, tabulate
+        self._writer: Any = None
+
+    def _open(self, schema: pa.Schema) -> Any:
+        if self._writer is None:
+            self._writer = pa.ipc.new_stream(pa.PythonFile(self._out, mode="w"), schema)
+        return self._writer
+
+    def write(self, batch: Batch) -> None:
+        if len(batch):
+            table = self._tabulate(batch)
+            self._open(table.schema).write_table(table)
+
+    def finish(self) -> None:
+        self._open(self._tabulate.schema_or_default()).close()
+
+    def abort(self) -> None:
+        # A message that never comes: no reader takes this for an end. (pyarrow's writer must not be closed.)
+        self._out.write(b"\xff\xff\xff\xff")
+
+
+class ParquetEncoder:
+    """Row groups of at most 65,536 rows or 64 MiB, zstd, with page checksums."""
+
+    def __init__(self, out: Any, tabulate: Tabulator) -> None:
+        self._out, self._tabulate = out, tabulate
+        self._writer: pq.ParquetWriter | None = None
+        self._pending: list[pa.Table] = []
+
+    def write(self, batch: Batch) -> None:
+        if not len(batch):
+            return
+        self._pending.append(self._tabulate(batch))
+        rows = sum(t.num_rows for t in self._pending)
+        if rows >= ROW_GROUP_ROWS or sum(t.nbytes for t in self._pending) >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(
+                self._out, self._tabulate.schema_or_default(), compression="zstd", write_page_checksum=True
+            )
+        if self._pending:
+            table = pa.concat_tables(self._pending)
+            self._writer.write_table(table, row_group_size=table.num_rows)
+            self._pending.clear()
+
+    def finish(self) -> None:
+        self._flush()
+        assert self._writer is not None
+        self._writer.close()
+
+    def abort(self) -> None:
+        self._pending.clear()  # the file never gets its name
