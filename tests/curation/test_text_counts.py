@@ -1,0 +1,85 @@
+"""The two-pass count of texts against collections.Counter, held and spilled, split and not."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vlcli.curation.bounds import Bound, parse_bound
+from vlcli.curation.text_counts import TextCounts
+from vlcli.curation.text_frequency import COUNT, PLAIN, FrequentTexts, max_text_freq
+
+BOUND = Bound("<=", 2)
+
+# Few different texts, some of them equal only after NFC (é in two spellings) and stripping (an ideographic
+# space).
+TEXTS = st.sampled_from(
+    ["狗", "猫", " 狗", "狗\u3000", "\u00e9", "e\u0301", "a", "A", "", "长" * 300]
+) | st.text(max_size=3)
+ROWS = st.lists(st.lists(TEXTS, max_size=4), max_size=40)
+
+
+def literal(rows: list[list[str]]) -> Counter[str]:
+    strip = " \t\n\r\x0b\x0c\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
+        map(chr, range(0x2000, 0x200B))
+    )
+    return Counter(t for row in rows for t in {unicodedata.normalize("NFC", t).strip(strip) for t in row})
+
+
+def frame(rows: list[list[str]]) -> pl.DataFrame:
+    lines = [(i, text) for i, row in enumerate(rows) for text in row]
+    return pl.DataFrame(lines, schema={"row": pl.UInt32(), "text": pl.String()}, orient="row")
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    ROWS,
+    ROWS,
+    st.sampled_from(
+        [{}, {"flush_bytes": 1, "buckets": 3}, {"flush_bytes": 1, "bucket_bytes": 1, "buckets": 2}]
+    ),
+)
+def test_counts_equal_a_counter(first, second, sizes):
+    with TextCounts(**sizes) as counts:
+        counts.add(frame(first))
+        counts.add(frame(second))
+        found = counts.over(BOUND)
+    expected = {t: n for t, n in literal(first + second).items() if n > 2}
+    assert dict(found.iter_rows()) == expected
+    texts = [t for row in first + second for t in row]
+    asked = FrequentTexts(found).counts(pl.Series("text", texts, dtype=pl.String()))
+    assert asked.to_list() == [expected.get(next(iter(literal([[t]])))) for t in texts]
+
+
+def test_spilled_files_go_with_the_counter(tmp_path):
+    with TextCounts(tmp_path, flush_bytes=1, buckets=4) as counts:
+        counts.add(frame([["狗"], ["猫"]]))
+        assert list(tmp_path.rglob("*.arrows"))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RuntimeError), TextCounts(tmp_path, flush_bytes=1) as counts:
+        counts.add(frame([["狗"]]))
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ten_are_kept_and_eleven_dropped():
+    bound = parse_bound("<=10", "max", "")
+    with TextCounts() as counts:
+        counts.add(frame([["十"]] * 10 + [["十一"]] * 11))
+        found = counts.over(bound)
+    assert list(found.iter_rows()) == [("十一", 11)]
+    asked = FrequentTexts(found).counts(pl.Series("text", ["十", " 十一 "]))
+    keep = pl.DataFrame({COUNT: asked}).select(max_text_freq(bound).keep).to_series()
+    assert keep.to_list() == [True, False]
+
+
+def test_another_text_with_the_same_hash_is_not_taken_for_it(monkeypatch):
+    monkeypatch.setattr(pl.Series, "hash", lambda self, *_: pl.Series([7] * len(self), dtype=pl.UInt64()))
+    found = pl.DataFrame({PLAIN: ["甲", "乙", "丙"], COUNT: [30, 20, 10]})
+    asked = FrequentTexts(found).counts(pl.Series("text", ["丙", "丁", "甲", "乙"]))
+    assert asked.to_list() == [10, None, 30, 20]

@@ -1,0 +1,161 @@
+"""vlcli filter: the pairs that pass a corpus's rules."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from typer import Option
+
+from vlcli.commands._options import (
+    DryRun,
+    Force,
+    From,
+    Head,
+    ImageRoot,
+    Inputs,
+    Map,
+    MaxBad,
+    Output,
+    Quiet,
+    Rejects,
+    Report,
+    To,
+    Verbose,
+    Where,
+    parse_map,
+)
+
+EXAMPLES = (
+    "vlcli filter raw.jsonl --preset wukong -o kept.jsonl --report report.json",
+    "vlcli filter raw.parquet --map text=caption --min-side '>=64' --max-words '<32' | vlcli shard -o shards/",
+    "vlcli filter raw.parquet --where \"split = 'val'\" -o val.jsonl",
+)
+
+_RULES = "Rules (each overrides the preset; 'off' switches one off)"
+
+
+def _rule(flag: str, metavar: str, help: str) -> Any:
+    return Option(flag, metavar=metavar, help=help, rich_help_panel=_RULES, show_default=False)
+
+
+def _switch(flags: str, help: str) -> Any:
+    return Option(flags, help=help, rich_help_panel=_RULES, show_default=False)
+
+
+def command(
+    inputs: Inputs = None,
+    output: Output = None,
+    preset: Annotated[
+        str | None,
+        Option("--preset", metavar="NAME|FILE.toml", help="A corpus's rules, in its order: wukong."),
+    ] = None,
+    where: Where = None,
+    max_per_query: Annotated[
+        str | None, _rule("--max-per-query", "N", "Rows of one query, the first in input order (<= N).")
+    ] = None,
+    min_side: Annotated[
+        str | None, _rule("--min-side", "PX", "Shorter side of the image; '>200' is strict.")
+    ] = None,
+    max_aspect: Annotated[str | None, _rule("--max-aspect", "R", "Longer side over shorter side.")] = None,
+    lang: Annotated[str | None, _rule("--lang", "zh|any", "Language, by the scripts of the letters.")] = None,
+    min_words: Annotated[str | None, _rule("--min-words", "N", "Words of a text, at least.")] = None,
+    max_words: Annotated[
+        str | None, _rule("--max-words", "N", "Words of a text, at most; '<32' is strict.")
+    ] = None,
+    drop_meaningless: Annotated[
+        bool | None,
+        _switch(
+            "--drop-meaningless/--no-drop-meaningless", "Drop file names and bare digits or punctuation."
+        ),
+    ] = None,
+    max_text_freq: Annotated[
+        str | None, _rule("--max-text-freq", "N", "Rows of the whole input with the same text (two passes).")
+    ] = None,
+    mask_names: Annotated[
+        bool | None, _switch("--mask-names/--no-mask-names", "Write 〈人名〉 for the names of persons.")
+    ] = None,
+    sensitive_words: Annotated[
+        str | None,
+        _rule("--sensitive-words", "FILE", "Drop texts that hold a word of this list, one word a line."),
+    ] = None,
+    word_unit: Annotated[
+        str | None, Option("--word-unit", metavar="char|jieba|wordpiece", help="What counts as a word.")
+    ] = None,
+    segmenter: Annotated[
+        str, Option("--segmenter", metavar="rjieba|jieba", help="What cuts the words of --word-unit jieba.")
+    ] = "rjieba",
+    map: Map = None,
+    from_: From = None,
+    to: To = None,
+    image_root: ImageRoot = None,
+    embed_images: Annotated[
+        bool, Option("--embed-images", help="Put the pixels into the output (arrow, parquet).")
+    ] = False,
+    head: Head = None,
+    max_bad: MaxBad = "0",
+    rejects: Rejects = None,
+    report: Report = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Keep the pairs that pass: image size, words, language, frequency of texts, names, sensitive words.
+
+    Rules apply in the preset's order, and every row that goes is charged to the first one that fails. A bound
+    carries its operator ('>200', '<=3'); a bare N means at least N for minima and at most N for maxima. A
+    `text` that is a list is judged text by text; the row goes when none is left. --max-text-freq reads the
+    input twice and spools a pipe to the temporary directory ($TMPDIR); everything else streams.
+    """
+    import sys
+
+    from vlcli.commands._console import Console, show_table
+    from vlcli.curation.filter import Source, Target, filter_pairs
+    from vlcli.curation.plan import resolve
+    from vlcli.curation.preset import load_preset
+    from vlcli.curation.report import details, summary
+
+    console = Console("filter", quiet=quiet, verbose=verbose)
+    options = {
+        "max-per-query": max_per_query,
+        "min-side": min_side,
+        "max-aspect": max_aspect,
+        "lang": lang,
+        "min-words": min_words,
+        "max-words": max_words,
+        "drop-meaningless": drop_meaningless,
+        "max-text-freq": max_text_freq,
+        "mask-names": mask_names,
+        "sensitive-words": sensitive_words,
+    }
+    plan = resolve(
+        load_preset(preset) if preset is not None else None,
+        options,
+        where=where,
+        word_unit=word_unit,
+        segmenter=segmenter,
+    )
+    source = Source(inputs or [], from_, parse_map(map), head, image_root)
+    target = Target(output, to, rejects, report, force=force, embed_images=embed_images)
+    if dry_run:
+        lines = [*plan.table(), *source.table(), *target.table()]
+        show_table(
+            "filter", ["rule", "value", "from"], [list(line.values()) for line in lines], stream=sys.stdout
+        )
+        return
+    if plan.is_empty:
+        console.note("no rules: every row passes (try --preset wukong)")
+    if (words := plan.unfilled()) is not None:
+        console.note(f"the preset's rule {words} needs a list of yours: --{words} FILE")
+    with console.progress("[progress.description]{task.description}", "{task.completed:,} rows") as bar:
+        tasks: dict[str, Any] = {}
+
+        def on_progress(doing: str, rows: int) -> None:
+            if doing not in tasks:
+                tasks[doing] = bar.add_task(doing, total=None)
+            bar.advance(tasks[doing], rows)
+
+        result = filter_pairs(plan, source, target, max_bad=max_bad, on_progress=on_progress)
+    console.note(summary(result))
+    for line in details(result):
+        console.note(line, level=1)

@@ -1,0 +1,101 @@
+"""The rules that `filter` knows, in their canonical order: adding a rule is one file and one line here.
+
+The option of a rule is `--` and its name. A preset names rules the same way; the order of its lines is the
+order in which they apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlcli.curation.bounds import parse_bound
+from vlcli.curation.image_size import max_aspect, min_side
+from vlcli.curation.language import LANGUAGES, lang
+from vlcli.curation.meaningless import drop_meaningless
+from vlcli.curation.measures import Words
+from vlcli.curation.query_cap import max_per_query
+from vlcli.curation.rule import Step
+from vlcli.curation.text_frequency import max_text_freq
+from vlcli.curation.text_length import max_words, min_words
+from vlcli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How a rule's value is read (from an option or a preset; errors name it) and what rule the value makes."""
+
+    name: str
+    parse: Callable[[Any, str], Any]  # (value, how to name it in an error) -> value
+    build: Callable[[Any, Words], Step | None]
+    off_flag: str = ""  # the switch that turns it off, where that is not `--NAME off`
+
+
+def _minimum(value: Any, name: str) -> Any:
+    return parse_bound(value, "min", name)
+
+
+def _maximum(value: Any, name: str) -> Any:
+    return parse_bound(value, "max", name)
+
+
+def _ratio(value: Any, name: str) -> Any:
+    return parse_bound(value, "max", name, whole=False)
+
+
+def _flag(value: Any, name: str) -> Any:
+    if value is not True:
+        raise UsageError(f"{name} {value!r} is not true or off")
+    return True
+
+
+def one_of(value: Any, names: tuple[str, ...], option: str) -> str:
+    if value not in names:
+        raise UsageError(f"{option} {value!r} is not one of {', '.join(names)}")
+    return str(value)
+
+
+def _language(value: Any, name: str) -> Any:
+    return one_of(value, LANGUAGES, name)
+
+
+def _word_list(value: Any, name: str) -> Any:
+    path = Path(str(value))
+    if not path.is_file():
+        raise UsageError(f"{name}: {path}: no such file")
+    return path
+
+
+def _mask_names(_: Any, __: Words) -> Step:
+    from vlcli.curation.masking import mask_names
+
+    return mask_names()
+
+
+def _sensitive_words(path: Path, _: Words) -> Step:
+    from vlcli.curation.sensitive_text import sensitive_words
+
+    return sensitive_words(path)
+
+
+CATALOGUE: tuple[Entry, ...] = (
+    Entry("max-per-query", _maximum, lambda bound, _: max_per_query(bound)),
+    Entry("min-side", _minimum, lambda bound, _: min_side(bound)),
+    Entry("max-aspect", _ratio, lambda bound, _: max_aspect(bound)),
+    Entry("lang", _language, lambda language, _: lang(language)),
+    Entry("min-words", _minimum, min_words),
+    Entry("max-words", _maximum, max_words),
+    Entry("drop-meaningless", _flag, lambda _, __: drop_meaningless(), "--no-drop-meaningless"),
+    Entry("max-text-freq", _maximum, lambda bound, _: max_text_freq(bound)),
+    Entry("mask-names", _flag, _mask_names, "--no-mask-names"),
+    Entry("sensitive-words", _word_list, _sensitive_words),
+)
+BY_NAME = {entry.name: entry for entry in CATALOGUE}
+NAMES = tuple(BY_NAME)
+
+
+def is_off(value: Any) -> bool:
+    """`off`, or a switch set to false: the rule is named, and not applied."""
+    return value is False or (isinstance(value, str) and value.strip().lower() == "off")

@@ -1,0 +1,223 @@
+"""Rows in, rows that pass out: the two passes of `filter`.
+
+One pass over the input, unless texts are counted: then the first pass applies only what comes before the
+count (the condition and the per-query cap) and counts, and the second does everything. Input from a pipe is
+spooled for that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from vlcli import __version__
+from vlcli.curation.image_probe import HeaderSizes
+from vlcli.curation.judge import BAD, KEPT, Docket, Judge, explode
+from vlcli.curation.plan import Plan
+from vlcli.curation.query_cap import QueryRanks
+from vlcli.curation.report import build_report
+from vlcli.curation.rule import Step
+from vlcli.curation.tally import Checksum, Totals
+from vlcli.curation.text_counts import TextCounts
+from vlcli.curation.text_frequency import FrequentTexts
+from vlcli.records import lineage
+from vlcli.records.atomic import refuse_existing, write_json
+from vlcli.records.bad import BadRows
+from vlcli.records.batch import Batch
+from vlcli.records.identity import Identity
+from vlcli.records.reader import read, repeatable
+from vlcli.records.rejects import RejectsWriter
+from vlcli.records.writer import open_writer
+
+Progress = Callable[[str, int], None]  # (what is being done, rows of this batch)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is read, and how."""
+
+    inputs: Sequence[str]
+    format: str | None = None
+    renames: Mapping[str, str] = field(default_factory=dict)
+    head: int | None = None
+    image_root: Path | None = None
+
+    def table(self) -> list[dict[str, str]]:
+        """For the plan: what will be read."""
+        lines = [{"rule": "input", "value": " ".join(self.inputs) or "stdin", "from": "arguments"}]
+        lines += [
+            {"rule": "map", "value": f"{new}={old}", "from": "--map"} for old, new in self.renames.items()
+        ]
+        if self.head is not None:
+            lines.append({"rule": "head", "value": str(self.head), "from": "--head"})
+        return lines
+
+    def batches(self, inputs: Sequence[str], bad: BadRows, *, image_bytes: bool = False) -> Iterator[Batch]:
+        return read(
+            inputs,
+            format=self.format,
+            renames=self.renames,
+            head=self.head,
+            image_root=self.image_root,
+            image_bytes=image_bytes,
+            bad=bad,
+        )
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where rows, rejects and the report go."""
+
+    output: str | None = None
+    format: str | None = None
+    rejects: Path | None = None
+    report: Path | None = None
+    force: bool = False
+    embed_images: bool = False
+
+    def table(self) -> list[dict[str, str]]:
+        """For the plan: what will be written, and what stands there already."""
+        lines = []
+        for name, path in (("output", self.output), ("rejects", self.rejects), ("report", self.report)):
+            if path is not None and path != "-":
+                fate = "replaced" if self.force else "exists: needs --force"
+                lines.append(
+                    {"rule": name, "value": str(path), "from": fate if os.path.lexists(path) else "new"}
+                )
+        return lines or [{"rule": "output", "value": "stdout", "from": "default"}]
+
+
+def filter_pairs(
+    plan: Plan,
+    source: Source,
+    target: Target,
+    *,
+    max_bad: str = "0",
+    on_progress: Progress = lambda _, __: None,
+) -> dict[str, Any]:
+    """Filters and returns the report, which is written too when `target.report` says where.
+
+    Raises UsageError for a condition that cannot be, InputError for damage and for more bad rows than
+    `max_bad`.
+    """
+    if target.report is not None and not target.force:
+        refuse_existing(target.report)
+    with ExitStack() as stack:
+        inputs: Sequence[str] = list(source.inputs)
+        frequent = None
+        if (bound := plan.bound("max-text-freq")) is not None:
+            inputs = repeatable(inputs)
+            with TextCounts() as counts:
+                _count(plan, source, inputs, counts, max_bad, on_progress)
+                frequent = FrequentTexts(counts.over(bound))
+        where, steps = plan.steps()
+        sizes = stack.enter_context(HeaderSizes())
+        ranks = stack.enter_context(QueryRanks())
+        judge = Judge(where, steps, ranks=ranks.number, sizes=sizes, frequent=frequent)
+        rejects = stack.enter_context(RejectsWriter(target.rejects, force=target.force))
+        bad = BadRows(max_bad, rejects)
+        identity = stack.enter_context(Identity())
+        writer = stack.enter_context(
+            open_writer(
+                target.output,
+                format=target.format,
+                force=target.force,
+                image_root=source.image_root,
+                embed_images=target.embed_images,
+                read_image=sizes.read if target.embed_images else None,
+                step=lineage.step("filter", __version__, plan.fingerprint()),
+            )
+        )
+        rows, texts, checksum = Totals(), Totals(), Checksum()
+        unreadable = 0
+        for batch in source.batches(inputs, bad, image_bytes=target.embed_images):
+            docket = judge.judge(identity.assign(batch))
+            unreadable += len(docket.bad)
+            _divert(docket, bad)
+            kept = docket.result().take(pl.Series(docket.standing))
+            _tally(docket, kept, rows, texts)
+            checksum.add(kept.frame["image_id"].to_list(), kept.frame["text"].to_list())
+            _reject(docket, judge, rejects)
+            writer.write(kept)
+            on_progress("filtering", len(batch))
+        if where is not None:
+            where.finish()
+        unread = bad.count - unreadable  # rows that never made it into a batch
+        rows.given += unread
+        rows.bad += unread
+        assert rows.given == bad.seen, f"{rows.given} rows accounted for, {bad.seen} read"
+        report = build_report(
+            plan,
+            judge,
+            inputs=list(source.inputs) or ["-"],
+            head=source.head,
+            rows=rows,
+            texts=texts,
+            frequent=frequent.found if frequent is not None else None,
+            checksum=checksum,
+        )
+    if target.report is not None:
+        write_json(target.report, report, force=target.force)
+    return report
+
+
+def _count(
+    plan: Plan, source: Source, inputs: Sequence[str], counts: TextCounts, max_bad: str, on_progress: Progress
+) -> None:
+    """The first pass: texts of the rows that pass the condition and the per-query cap."""
+    where, steps = plan.steps()
+    first: list[Step] = [step for step in steps if step.name == "max-per-query"]
+    bad = BadRows(max_bad, None)
+    with QueryRanks() as ranks, Identity() as identity:
+        judge = Judge(where, first, ranks=ranks.number)
+        for batch in source.batches(inputs, bad):
+            if where is not None and {"id", "image_id"} & set(where.columns):
+                batch = identity.assign(batch)
+            standing = judge.front(batch).standing
+            counts.add(explode(batch.frame["text"], standing).filter("is_text"))
+            on_progress("counting texts", len(batch))
+    if where is not None:
+        where.finish()
+
+
+def _divert(docket: Docket, bad: BadRows) -> None:
+    """Rows whose image cannot be read."""
+    batch = docket.batch
+    for row, cause in docket.bad:
+        raw = next(iter(batch.slice(row, 1).rows()))
+        bad.add(batch.file, batch.frame["line"][row], cause, raw, text_lines=batch.text_lines)
+
+
+def _tally(docket: Docket, kept: Batch, rows: Totals, texts: Totals) -> None:
+    charged = docket.charged
+    rows.given += len(charged)
+    rows.kept += len(kept)
+    rows.dropped += int((charged >= 0).sum())
+    rows.bad += int((charged == BAD).sum())
+    assert len(kept) == int((charged == KEPT).sum())
+    lengths = docket.batch.frame["text"].list.len().fill_null(0).to_numpy()
+    kept_texts, bad_texts = int(kept.frame["text"].list.len().sum()), int(lengths[charged == BAD].sum())
+    texts.given += docket.texts_given
+    texts.kept += kept_texts
+    texts.bad += bad_texts
+    texts.dropped += docket.texts_given - kept_texts - bad_texts
+
+
+def _reject(docket: Docket, judge: Judge, rejects: RejectsWriter) -> None:
+    """The dropped rows as they came in, each with the rule it is charged to."""
+    dropped = docket.charged >= 0
+    if not dropped.any():
+        return
+    places: list[int] = docket.charged[dropped].astype(np.int64).tolist()
+    reasons = judge.reasons
+    names = [step.name for step in judge.steps]
+    rejects.write(
+        docket.batch.take(pl.Series(dropped)), [names[p] for p in places], [reasons[p] for p in places]
+    )

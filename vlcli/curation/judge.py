@@ -1,0 +1,272 @@
+"""A batch before the rules: which rows and texts stand, and which rule each of the others is charged to.
+
+Accounting is sequential whatever is computed at once: rules without state are evaluated together on all that
+stands before them, and their verdicts are then applied in order. Rule k therefore counts what survived the
+rules before it, and a row is charged to the first rule that fails it; a row with several texts, to the rule
+that took the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from vlcli.curation.measures import measure
+from vlcli.curation.query_cap import RANK
+from vlcli.curation.rule import Change, Rule, Step
+from vlcli.curation.tally import StepTally, TopStrings
+from vlcli.curation.text_frequency import COUNT, FrequentTexts
+from vlcli.curation.where import Where
+from vlcli.records.batch import Batch
+
+KEPT, BAD = -1, -2  # in `charged`; 0, 1, … is the place of a rule
+_SIZE = ("width", "height")
+
+Sizes = Callable[[Batch], tuple[pl.DataFrame, list[tuple[int, str]]]]
+Ranks = Callable[[pl.Series], pl.Series]
+
+
+@dataclass
+class Docket:
+    """One batch while it is judged. Rows and texts are numbered as they stand in the batch."""
+
+    batch: Batch
+    standing: NDArray[np.bool_]  # (rows,)
+    charged: NDArray[np.int16]  # (rows,) KEPT, BAD or a rule's place
+    bad: list[tuple[int, str]]  # rows that cannot be judged, and why
+    # The texts that stand: row, text, is_text (false: the line of a row without any), counts and measures.
+    texts: pl.DataFrame | None = None
+    texts_given: int = 0
+    texts_changed: bool = False
+
+    @classmethod
+    def of(cls, batch: Batch) -> Docket:
+        n = len(batch)
+        given = int(batch.frame["text"].list.len().fill_null(0).sum())
+        return cls(batch, np.ones(n, np.bool_), np.full(n, KEPT, np.int16), [], texts_given=given)
+
+    def result(self) -> Batch:
+        """All rows, with the sizes that were looked up and, in rows that stand, the texts that are left."""
+        if self.texts is None or not self.texts_changed:
+            return self.batch
+        left = self.texts.filter("is_text").group_by("row", maintain_order=True).agg("text")
+        rows = pl.DataFrame({"row": np.arange(len(self.batch), dtype=np.uint32)})
+        text = rows.join(left, on="row", how="left", maintain_order="left")["text"]
+        old = self.batch.frame["text"]
+        frame = self.batch.frame.with_columns(
+            text=pl.select(pl.when(text.is_not_null()).then(text).otherwise(old)).to_series()
+        )
+        return replace(self.batch, frame=frame)
+
+
+class Judge:
+    """Applies a plan's steps to batch after batch, in input order, and counts."""
+
+    def __init__(
+        self,
+        where: Where | None,
+        steps: Sequence[Step],
+        *,
+        ranks: Ranks | None = None,
+        sizes: Sizes | None = None,
+        frequent: FrequentTexts | None = None,
+    ) -> None:
+        """`ranks` numbers the rows of each query from 1 on; `sizes` fills width and height of a batch where
+        they are absent; `frequent` knows the texts over the bound."""
+        self._where = where
+        self.steps: list[Step] = ([where.rule()] if where else []) + list(steps)
+        self._ranks, self._sizes, self._frequent = ranks, sizes, frequent
+        self.tallies = [
+            StepTally(
+                step.name,
+                step.scope,
+                has_texts=isinstance(step, Change) or step.judges == "text",
+                changes=isinstance(step, Change),
+            )
+            for step in self.steps
+        ]
+        self.dropped_texts = {
+            i: TopStrings()
+            for i, step in enumerate(self.steps)
+            if isinstance(step, Rule) and step.judges == "text"
+        }
+        self.replaced = {i: TopStrings() for i, step in enumerate(self.steps) if isinstance(step, Change)}
+        self._front = sum(_is_front(step) for step in self.steps)
+        assert all(_is_front(step) for step in self.steps[: self._front]), "the per-query cap comes first"
+
+    @property
+    def reasons(self) -> list[str]:
+        return [step.reason for step in self.steps]
+
+    def front(self, batch: Batch) -> Docket:
+        """Only the condition and the per-query cap: what the frequency of texts is counted after."""
+        docket = Docket.of(batch)
+        for place in range(self._front):
+            if self._where is not None and place == 0:
+                keep = self._where.judge(self._where.view(batch)).to_numpy()
+            else:
+                keep = self._within_query(docket, self.steps[place])
+            self._rows(docket, place, keep)
+        return docket
+
+    def judge(self, batch: Batch) -> Docket:
+        """All steps, in order."""
+        docket = self.front(batch)
+        for places in self._phases():
+            step = self.steps[places[0]]
+            if isinstance(step, Change):
+                self._change(docket, places[0], step)
+            else:
+                self._judge_together(docket, places)
+        return docket
+
+    def _phases(self) -> Iterator[list[int]]:
+        """Places of rules that are evaluated in one pass; a change and a costly rule stand alone."""
+        together: list[int] = []
+        for place in range(self._front, len(self.steps)):
+            step = self.steps[place]
+            alone = isinstance(step, Change) or step.costly
+            if together and (alone or isinstance(self.steps[together[-1]], Change)):
+                yield together
+                together = []
+            together.append(place)
+            if alone:
+                yield together
+                together = []
+        if together:
+            yield together
+
+    def _within_query(self, docket: Docket, rule: Step) -> NDArray[np.bool_]:
+        assert isinstance(rule, Rule) and self._ranks is not None
+        queries = docket.batch.frame["query"].filter(docket.standing)
+        keep = np.ones(len(docket.standing), np.bool_)
+        frame = pl.DataFrame({RANK: self._ranks(queries)})
+        keep[docket.standing] = frame.select(rule.keep.fill_null(False)).to_series().to_numpy()
+        return keep
+
+    def _judge_together(self, docket: Docket, places: list[int]) -> None:
+        rules = [(place, step) for place in places if isinstance(step := self.steps[place], Rule)]
+        of_rows = [(place, rule) for place, rule in rules if rule.judges == "row"]
+        of_texts = [(place, rule) for place, rule in rules if rule.judges == "text"]
+        if any(name in _SIZE for _, rule in of_rows for name in rule.columns):
+            self._fill_sizes(docket)
+        verdicts: dict[int, NDArray[np.bool_]] = {}
+        if of_rows:
+            for place, keep in _evaluate(docket.batch.frame, of_rows):
+                verdicts[place] = keep
+        if of_texts:
+            texts = self._texts(docket)
+            for name in dict.fromkeys(name for _, rule in of_texts for name in rule.columns):
+                if name not in texts.columns:
+                    texts = docket.texts = measure(texts, name)
+            for place, keep in _evaluate(texts, of_texts):
+                verdicts[place] = keep
+        row_of_text = docket.texts["row"].to_numpy() if docket.texts is not None else np.empty(0, np.uint32)
+        left = docket.standing[row_of_text]
+        for place, rule in rules:
+            if rule.judges == "row":
+                self._rows(docket, place, verdicts[place])
+                left &= docket.standing[row_of_text]
+            else:
+                left = self._judge_texts(docket, place, verdicts[place], left)
+        if docket.texts is not None:
+            docket.texts = docket.texts.filter(left)
+
+    def _rows(self, docket: Docket, place: int, keep: NDArray[np.bool_]) -> None:
+        seen = docket.standing
+        docket.charged[seen & ~keep] = place
+        docket.standing = seen & keep
+        self.tallies[place].rows.add(int(seen.sum()), int(docket.standing.sum()))
+
+    def _judge_texts(
+        self, docket: Docket, place: int, keep: NDArray[np.bool_], left: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """The texts that are left after one rule; rows without any fall."""
+        assert docket.texts is not None
+        rows, is_text = docket.texts["row"].to_numpy(), docket.texts["is_text"].to_numpy()
+        after = left & keep
+        fallen = left & ~keep & is_text
+        self.tallies[place].texts.add(int((left & is_text).sum()), int((after & is_text).sum()))
+        if fallen.any():
+            docket.texts_changed = True
+            self.dropped_texts[place].add(docket.texts["text"].filter(fallen))
+        has_text = np.zeros(len(docket.standing), np.bool_)
+        has_text[rows[after]] = True
+        self._rows(docket, place, has_text)
+        return after
+
+    def _change(self, docket: Docket, place: int, step: Change) -> None:
+        texts = self._texts(docket)
+        old = texts["text"].to_list()
+        new, replaced = step.apply(old)
+        changed = sum(a != b for a, b in zip(old, new, strict=True))
+        count, seen = int(texts["is_text"].sum()), int(docket.standing.sum())
+        tally = self.tallies[place]
+        tally.rows.add(seen, seen)
+        tally.texts.add(count, count)
+        tally.changed_texts += changed
+        tally.replaced += len(replaced)
+        self.replaced[place].add(replaced)
+        if changed:
+            docket.texts_changed = True
+            # Measures of the old texts go with them.
+            unmeasured = texts.select("row", "is_text", *(c for c in texts.columns if c == COUNT))
+            docket.texts = unmeasured.with_columns(text=pl.Series(new, dtype=pl.String()))
+
+    def _texts(self, docket: Docket) -> pl.DataFrame:
+        """The texts of the rows that stand, one a line, with how often the corpus has each where that is too often."""
+        if docket.texts is not None:
+            return docket.texts
+        texts = explode(docket.batch.frame["text"], docket.standing)
+        if any(isinstance(step, Rule) and COUNT in step.columns for step in self.steps):
+            assert self._frequent is not None
+            counts = self._frequent.counts(texts["text"])
+            texts = texts.with_columns(counts).with_columns(pl.when("is_text").then(COUNT).alias(COUNT))
+        docket.texts = texts
+        return texts
+
+    def _fill_sizes(self, docket: Docket) -> None:
+        """Width and height of the rows that stand; rows whose image cannot be read turn bad."""
+        frame = docket.batch.frame
+        known = frame.select(
+            pl.all_horizontal((pl.col(name) > 0).fill_null(False) for name in _SIZE)
+        ).to_series()
+        wanted = np.flatnonzero(docket.standing & ~known.to_numpy())
+        if not len(wanted):
+            return
+        assert self._sizes is not None
+        part = replace(docket.batch, frame=frame[wanted], rest=[])
+        sizes, bad = self._sizes(part)
+        columns = []
+        for name in _SIZE:
+            column = frame[name].clone()
+            columns.append(column.scatter(wanted, sizes[name].fill_null(0)))
+        docket.batch = replace(docket.batch, frame=frame.with_columns(columns))
+        for place, cause in bad:
+            row = int(wanted[place])
+            docket.bad.append((row, cause))
+            docket.charged[row] = BAD
+            docket.standing[row] = False
+
+
+def explode(texts: pl.Series, standing: NDArray[np.bool_]) -> pl.DataFrame:
+    """row, text, is_text: one line a text of the rows that stand; a row without any has one line with an empty text."""
+    rows = pl.DataFrame({"row": np.arange(len(texts), dtype=np.uint32), "text": texts}).filter(standing)
+    rows = rows.with_columns(is_text=(pl.col("text").list.len() > 0).fill_null(False))
+    return rows.explode("text").with_columns(pl.col("text").fill_null(""))
+
+
+def _is_front(step: Step) -> bool:
+    return step.name in ("where", "max-per-query")
+
+
+def _evaluate(frame: pl.DataFrame, rules: list[tuple[int, Rule]]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """All rules' verdicts in one pass over the frame."""
+    verdicts: Any = frame.select(rule.keep.fill_null(False).alias(str(place)) for place, rule in rules)
+    for place, _ in rules:
+        yield place, verdicts[str(place)].to_numpy()

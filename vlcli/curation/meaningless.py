@@ -1,0 +1,25 @@
+"""Texts that describe nothing: file names like `000.jpg`, bare numbers and punctuation (Wukong §3, reading D5)."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from vlcli.curation.rule import Rule
+
+FILE_NAME = r"(?i)^[\w\-. ]+\.(jpe?g|png|gif|bmp|webp|tiff?)$"
+# Decimal digits, punctuation and the symbols a keyboard counts among it (+ = $ ^ …); emoji are other symbols.
+DIGITS_OR_PUNCTUATION = r"^[\p{Nd}\p{P}\p{Sm}\p{Sc}\p{Sk}\s]*$"
+
+
+def drop_meaningless() -> Rule:
+    """Drops a text when the whole of it, stripped, is a file name or only digits and punctuation (or empty)."""
+    stripped = pl.col("text").str.strip_chars().str
+    keep = ~(stripped.contains(FILE_NAME) | stripped.contains(DIGITS_OR_PUNCTUATION))
+    return Rule(
+        "drop-meaningless",
+        "text",
+        ("text",),
+        keep,
+        "a file name, or only digits and punctuation",
+        judges="text",
+    )

@@ -1,0 +1,56 @@
+"""What rules measure on a text: how many words it has, in three readings of "word" (spec D1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+WORD_UNITS = ("char", "jieba", "wordpiece")
+SEGMENTERS = ("rjieba", "jieba")
+
+# One CJK ideograph: of the Han script and ideographic, which leaves out 々 and the radicals, and takes in 〇.
+IDEOGRAPH = r"[\p{Han}&&\p{Ideographic}]"
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a word is: `unit` char, jieba or wordpiece; `segmenter` is the library that cuts for jieba."""
+
+    unit: str = "char"
+    segmenter: str = "rjieba"
+
+    @property
+    def column(self) -> str:
+        """The column that holds the number of words of each text."""
+        return f"words_{self.segmenter if self.unit == 'jieba' else self.unit}"
+
+    @property
+    def is_costly(self) -> bool:
+        return self.unit != "char"
+
+
+def measure(texts: pl.DataFrame, name: str) -> pl.DataFrame:
+    """`texts` (column `text`, no nulls) with the measure `name` as a further column of integers."""
+    kind, _, how = name.partition("_")
+    assert kind == "words", f"nothing measures {name!r}"
+    if how == "char":
+        return texts.with_columns(pl.col("text").str.count_matches(IDEOGRAPH).alias(name))
+    counts = _pieces(texts["text"]) if how == "wordpiece" else _segmented(texts["text"], how)
+    return texts.with_columns(counts.alias(name))
+
+
+def _segmented(texts: pl.Series, engine: str) -> pl.Series:
+    """Words of a segmentation that hold an ideograph: Latin, digits and punctuation are not Chinese words."""
+    from vlcli.curation.words import segment
+
+    pieces = pl.Series(segment(texts.to_list(), engine), dtype=pl.List(pl.String()))
+    return pieces.list.eval(pl.element().str.contains(IDEOGRAPH)).list.sum().fill_null(0)
+
+
+def _pieces(texts: pl.Series) -> pl.Series:
+    """WordPiece tokens without the special ones."""
+    from vlcli.text.wordpiece import WordPiece
+
+    content = WordPiece.load().content
+    return pl.Series([len(content(text)) for text in texts], dtype=pl.Int64())

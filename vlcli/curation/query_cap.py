@@ -1,0 +1,53 @@
+"""At most so many rows of one query, the first in input order (Wukong §3: 1,000, to balance the search terms)."""
+
+from __future__ import annotations
+
+import hashlib
+from types import TracebackType
+
+import numpy as np
+import polars as pl
+
+from vlcli.curation.bounds import Bound
+from vlcli.curation.rule import Rule
+from vlcli.records.occurrences import Occurrences
+
+RANK = "query_rank"  # 1 for the first row of its query, null for a row without one
+
+
+def max_per_query(bound: Bound) -> Rule:
+    """Keeps a row while its rank among the rows of its query is within the bound; rows without a query are exempt."""
+    keep = pl.col(RANK).is_null() | bound.holds(pl.col(RANK))
+    return Rule("max-per-query", "corpus", ("query", RANK), keep, f"rows of this query are not {bound}")
+
+
+class QueryRanks:
+    """Numbers the rows of each query in input order, in bounded memory; a context manager.
+
+    Queries are told apart by 64 bits of BLAKE2: among a million of them two are taken for one with a chance
+    of 3e-8.
+    """
+
+    def __init__(self) -> None:
+        self._seen = Occurrences()
+
+    def number(self, queries: pl.Series) -> pl.Series:
+        """1 for the first row of its query, 2 for the next, …; null for a row without one (null or empty)."""
+        queries = queries.set(queries == "", None)
+        ranks = np.zeros(len(queries), np.int64)
+        given = queries.is_not_null().to_numpy()
+        if given.any():
+            digests = b"".join(
+                hashlib.blake2b(query.encode(), digest_size=8).digest() for query in queries.drop_nulls()
+            )
+            ranks[given] = self._seen.count(np.frombuffer(digests, np.dtype("<u8")).astype(np.uint64)) + 1
+        found = pl.Series(RANK, ranks)
+        return found.set(found == 0, None)
+
+    def __enter__(self) -> QueryRanks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._seen.close()

@@ -1,0 +1,144 @@
+"""How often each text stands in the corpus, exactly and in bounded memory.
+
+Texts are spilled to files by a hash; each file then is counted alone, as strings. What stays in memory is one
+such file, and the texts over the bound: at most corpus / bound of them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import polars as pl
+
+from vlcli.curation.bounds import Bound
+from vlcli.curation.text_frequency import COUNT, PLAIN, plain
+
+_SCHEMA: dict[str, Any] = {PLAIN: pl.String(), COUNT: pl.Int64()}
+_DEEPEST = 3  # 64^4 buckets; beyond it a bucket is large because one batch of spills is
+
+
+class TextCounts:
+    """Counts texts; a context manager, whose files go when it closes.
+
+    `flush_bytes` of texts are held before they go to disk, and a bucket larger than `bucket_bytes` on disk is
+    split again before it is counted.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path | None = None,
+        *,
+        buckets: int = 64,
+        flush_bytes: int = 64 << 20,
+        bucket_bytes: int = 128 << 20,
+    ) -> None:
+        self._parent = directory
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._buckets, self._flush_bytes, self._bucket_bytes = buckets, flush_bytes, bucket_bytes
+        self._held: list[pl.DataFrame] = []
+        self._held_bytes = 0
+        self._spill: _Spill | None = None
+
+    def __enter__(self) -> TextCounts:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._spill is not None:
+            self._spill.close()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def add(self, texts: pl.DataFrame) -> None:
+        """`texts` has `row` (any integer that tells rows of this call apart) and `text`: a row counts a text once."""
+        frame = texts.select("row", plain()).unique().group_by(PLAIN).len(COUNT)
+        frame = frame.cast({COUNT: pl.Int64()})
+        self._held.append(frame)
+        self._held_bytes += int(frame.estimated_size())
+        if self._held_bytes >= self._flush_bytes:
+            self._flush()
+
+    def over(self, bound: Bound) -> pl.DataFrame:
+        """The texts whose count is not within `bound`, with their counts, the most frequent first."""
+        if self._spill is None:
+            parts = [_merge(self._held).filter(~bound.holds(pl.col(COUNT)))] if self._held else []
+        else:
+            self._flush()
+            parts = list(self._spill.over(bound, self._bucket_bytes))
+        found = pl.concat(parts) if parts else pl.DataFrame(schema=_SCHEMA)
+        return found.sort([COUNT, PLAIN], descending=[True, False])
+
+    def _flush(self) -> None:
+        if self._spill is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="vlcli-filter-", dir=self._parent)
+            self._spill = _Spill(Path(self._folder.name), self._buckets)
+        if self._held:
+            self._spill.write(_merge(self._held))
+        self._held, self._held_bytes = [], 0
+
+
+def _merge(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat(frames).group_by(PLAIN).agg(pl.col(COUNT).sum())
+
+
+class _Spill:
+    """Files of (text, count), one for each value of a hash of the text."""
+
+    def __init__(self, folder: Path, buckets: int, depth: int = 0) -> None:
+        self._folder, self._buckets, self._depth = folder, buckets, depth
+        self._files: dict[int, Any] = {}
+
+    def _path(self, bucket: int) -> Path:
+        return self._folder / f"{bucket}.arrows"
+
+    def write(self, frame: pl.DataFrame) -> None:
+        import pyarrow as pa
+
+        # The hash only deals texts out, the same text always to the same file; it decides nothing.
+        bucket = pl.col(PLAIN).hash(self._depth) % self._buckets
+        for (number,), part in frame.with_columns(bucket.alias("b")).partition_by("b", as_dict=True).items():
+            table = part.drop("b").to_arrow(compat_level=pl.CompatLevel.oldest())
+            if number not in self._files:
+                options = pa.ipc.IpcWriteOptions(compression="lz4")
+                path = str(self._path(number))
+                self._files[number] = pa.ipc.new_stream(path, table.schema, options=options)
+            self._files[number].write_table(table)
+
+    def over(self, bound: Bound, bucket_bytes: int) -> Iterator[pl.DataFrame]:
+        """Bucket by bucket, the texts over the bound."""
+        self.close()
+        for number in sorted(self._files):
+            path = self._path(number)
+            if path.stat().st_size > bucket_bytes and self._depth < _DEEPEST:
+                yield from self._split(path, bound, bucket_bytes)
+            else:
+                yield _merge(list(_read(path))).filter(~bound.holds(pl.col(COUNT)))
+            path.unlink()
+
+    def _split(self, path: Path, bound: Bound, bucket_bytes: int) -> Iterator[pl.DataFrame]:
+        folder = path.with_suffix("")
+        folder.mkdir()
+        finer = _Spill(folder, self._buckets, self._depth + 1)
+        try:
+            for frame in _read(path):
+                finer.write(frame)
+            yield from finer.over(bound, bucket_bytes)
+        finally:
+            finer.close()
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+
+def _read(path: Path) -> Iterator[pl.DataFrame]:
+    import pyarrow as pa
+
+    with pa.ipc.open_stream(str(path)) as stream:
+        for batch in stream:
+            yield pl.DataFrame(pa.Table.from_batches([batch])).cast(_SCHEMA)  # type: ignore[arg-type]

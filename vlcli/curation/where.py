@@ -1,0 +1,90 @@
+"""`--where SQL`: a polars SQL expression over any column of the rows, known to vlcli or not."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from vlcli.curation.rule import Rule
+from vlcli.errors import UsageError
+from vlcli.records.batch import COLUMNS, Batch
+
+
+class Where:
+    """One condition on rows; remembers which of its columns the input has had, and their types.
+
+    The rows of a JSONL input need not all have a column, so whether it exists is known at the end: `finish`.
+    """
+
+    def __init__(self, sql: str) -> None:
+        self.sql = sql
+        try:
+            self._expression = pl.sql_expr(sql)
+        except Exception as error:  # polars' SQL errors and its panics on odd input have no common class
+            raise UsageError(f"--where {sql!r}: {error}") from None
+        if not self._expression.meta.is_row_separable():
+            raise UsageError(
+                f"--where {sql!r} does not judge each row by itself",
+                remedy="aggregates, windows and subqueries have no meaning on a stream",
+            )
+        self.columns: tuple[str, ...] = tuple(dict.fromkeys(self._expression.meta.root_names()))
+        self._types: dict[str, pl.DataType] = {}
+        self._rows = 0
+
+    def rule(self) -> Rule:
+        return Rule("where", "row", self.columns, self._expression, f"not: {self.sql}")
+
+    def view(self, batch: Batch) -> pl.DataFrame:
+        """The columns that the condition reads; `text` is a string where all rows of the batch have one."""
+        series: dict[str, pl.Series] = {}
+        for name in self.columns:
+            self._look_for(name, batch)
+            series[name] = self._column(name, batch)
+        self._rows += len(batch)
+        return pl.DataFrame(series) if series else pl.DataFrame({"": [None] * len(batch)})
+
+    def judge(self, rows: pl.DataFrame) -> pl.Series:
+        """True where the condition holds; null (unknown) counts as no."""
+        try:
+            verdict = rows.select(keep=self._expression)["keep"]
+        except Exception as error:
+            raise UsageError(f"--where {self.sql!r}: {' '.join(str(error).split())}") from None
+        if verdict.dtype == pl.Null():
+            verdict = verdict.cast(pl.Boolean())
+        if verdict.dtype != pl.Boolean():
+            raise UsageError(f"--where {self.sql!r} gives {verdict.dtype}, not true or false")
+        verdict = verdict.fill_null(False)
+        return verdict if len(verdict) == rows.height else verdict.new_from_index(0, rows.height)
+
+    def finish(self) -> None:
+        """After the last row: a column that no row had is a mistake in the condition."""
+        missing = [name for name in self.columns if name not in self._types]
+        if missing and self._rows:
+            raise UsageError(f"--where {self.sql!r}: no row has a column {missing[0]!r}")
+
+    def _look_for(self, name: str, batch: Batch) -> None:
+        if name in COLUMNS or not isinstance(batch.rest, pl.DataFrame) or name in batch.rest.columns:
+            return
+        names = ", ".join([*COLUMNS, *batch.rest.columns])
+        raise UsageError(
+            f"--where {self.sql!r}: {batch.file} has no column {name!r}", remedy=f"it has {names}"
+        )
+
+    def _column(self, name: str, batch: Batch) -> pl.Series:
+        if name in COLUMNS:
+            column = batch.frame[name]
+            if name == "text" and batch.frame["text_is_scalar"].fill_null(False).all():
+                column = column.list.first()
+            self._types[name] = column.dtype
+            return column
+        if isinstance(batch.rest, pl.DataFrame):
+            column = batch.rest[name]
+            self._types[name] = column.dtype
+            return column
+        column = pl.Series(name, [row.get(name) for row in batch.rest], strict=False)
+        if column.dtype != pl.Null():
+            self._types[name] = column.dtype
+            return column
+        if any(name in row for row in batch.rest):
+            self._types.setdefault(name, pl.String())
+        # No value in this batch: the type it had before, so that operators work.
+        return column.cast(self._types.get(name, pl.String()))
