@@ -14,7 +14,7 @@ import os
 import re
 import tarfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, Protocol
 
 BLOCK = 512
 RECORD = 20 * BLOCK  # tar pads an archive to whole records
@@ -36,7 +36,12 @@ LAYOUT_VERSION = 1
 SIDECAR_MARK = b"vlcli"  # key of the Parquet metadata by which `check` knows our own sidecars
 
 _MEMBER = re.compile(r"^((?:.*/)?[^./][^.]*)\.([^/]+)$")
-_OWN_FILE = re.compile(r"^\d{5,}(\.tar|\.parquet|_stats\.json)$")
+_OWN_FILE = re.compile(r"^(\d{5,}(\.tar|\.parquet|_stats\.json)|sizes\.json)$")
+_OWN_TEMPORARY = re.compile(r"^\.(\d{5,}(\.tar|\.parquet|_stats\.json)|sizes\.json)\.[0-9a-f]+\.tmp$")
+
+
+class Writable(Protocol):
+    def write(self, data: bytes, /) -> Any: ...
 
 
 def shard_name(number: int) -> str:
@@ -75,7 +80,7 @@ def member_header(name: str, size: int) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict")
 
 
-def write_member(file: BinaryIO, name: str, data: bytes) -> int:
+def write_member(file: Writable, name: str, data: bytes) -> int:
     """Append one member; returns the bytes it takes."""
     file.write(member_header(name, len(data)))
     file.write(data)
@@ -84,7 +89,7 @@ def write_member(file: BinaryIO, name: str, data: bytes) -> int:
     return BLOCK + len(data) + padding
 
 
-def end_archive(file: BinaryIO, size: int) -> int:
+def end_archive(file: Writable, size: int) -> int:
     """Two zero blocks, padded to a whole record, after `size` bytes of members; returns the archive's
     size.
     """
@@ -95,7 +100,12 @@ def end_archive(file: BinaryIO, size: int) -> int:
 
 def is_shard_file(name: str) -> bool:
     """Whether `--force` may remove this name from an output directory: only what `shard` itself writes."""
-    return name == SIZES or _OWN_FILE.match(name) is not None
+    return _OWN_FILE.match(name) is not None or is_leftover(name)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a run that was killed left this: a file that never got its final name."""
+    return _OWN_TEMPORARY.match(name) is not None
 
 
 def sidecar_of(tar: str | os.PathLike[str]) -> Path:

@@ -75,8 +75,7 @@ class ReferencePart:
     def __init__(self, root: Path | None) -> None:
         from vlcli.images.resolve import ImageReader
 
-        self._reader = ImageReader(root)
-        self._lock = threading.Lock()  # the reader caches one open file
+        self._reader = ImageReader(root)  # threads may share it
         self._references: list[str | None] = []
         self._spans: dict[int, tuple[int, int]] = {}
         self._spool: Any = None
@@ -105,8 +104,7 @@ class ReferencePart:
             return os.pread(self._spool.fileno(), size, offset)
         reference = self._references[row]
         assert reference is not None
-        with self._lock:
-            return self._reader.read(reference)
+        return self._reader.read(reference)
 
 
 @dataclass

@@ -32,11 +32,14 @@ class Member(NamedTuple):
 
 
 class TarDamage(ValueError):
-    """The archive is not whole. `code`: cut, header, hole, end; `offset`: where, in bytes."""
+    """The archive is not whole. `code`: cut, header, hole, end; `offset`: where, in bytes.
 
-    def __init__(self, code: str, offset: int, message: str) -> None:
+    `at_boundary`: nothing is torn, the file just ends where a header would begin.
+    """
+
+    def __init__(self, code: str, offset: int, message: str, *, at_boundary: bool = False) -> None:
         super().__init__(message)
-        self.code, self.offset = code, offset
+        self.code, self.offset, self.at_boundary = code, offset, at_boundary
 
 
 def _kind(info: tarfile.TarInfo) -> str:
@@ -91,9 +94,8 @@ def walk(fd: int) -> Iterator[Member]:
         block = os.pread(fd, BLOCK, offset)
         if len(block) < BLOCK:
             if not block:
-                raise TarDamage(
-                    "cut", offset, f"ends at byte {offset}, a header boundary, without end-of-archive blocks"
-                )
+                cause = f"ends at byte {offset}, a header boundary, without end-of-archive blocks"
+                raise TarDamage("cut", offset, cause, at_boundary=True)
             raise TarDamage("cut", offset, f"cut inside the header at byte {offset}")
         if block == _ZERO:
             _check_end(fd, offset, size)

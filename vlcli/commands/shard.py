@@ -1,0 +1,126 @@
+"""vlcli shard: pairs into WebDataset shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from vlcli.commands import _options as o
+
+EXAMPLES = (
+    "vlcli filter raw.parquet --preset wukong | vlcli shard -o shards/",
+    "vlcli shard pairs.jsonl --image-root photos/ --map text=caption -o shards/ --resume",
+    "vlcli shard pairs.parquet --resize 384 --encode jpg --max-bad 1% --rejects bad.jsonl -o shards/",
+)
+
+
+def command(
+    inputs: o.Inputs = None,
+    output: Annotated[Path, Option("-o", "--output", help="Directory of the shards.")] = Path("shards"),
+    per_shard: Annotated[int, Option("--per-shard", min=1, help="Input rows in a shard.")] = 10_000,
+    encode: Annotated[
+        str,
+        Option(
+            "--encode",
+            metavar="keep|jpg|png|webp",
+            help="The one image format of the data set; keep: that of the first good image. "
+            "Images that have it already keep their bytes.",
+        ),
+    ] = "keep",
+    resize: Annotated[
+        int | None,
+        Option("--resize", min=1, metavar="N", help="Shrink images whose short side is above N pixels."),
+    ] = None,
+    expect: Annotated[
+        int | None, Option("--expect", min=0, metavar="N", help="Exit 3 unless exactly N rows come.")
+    ] = None,
+    renames: o.Map = None,
+    from_: o.From = None,
+    image_root: o.ImageRoot = None,
+    head: o.Head = None,
+    max_bad: o.MaxBad = "0",
+    rejects: o.Rejects = None,
+    resume: Annotated[
+        bool, Option("--resume", help="Skip the shards that stand; the input and options must be the same.")
+    ] = False,
+    force: o.Force = False,
+    dry_run: o.DryRun = False,
+    jobs: o.Jobs = None,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = 0,
+) -> None:
+    """Pack pairs into WebDataset shards that open_clip, img2dataset's readers and Hugging Face datasets open.
+
+    Every image is decoded in full before it is packed; one that is not whole is recorded in the shard's
+    Parquet sidecar and counted against --max-bad. Equal rows and options give equal bytes, whatever -j is.
+    sizes.json appears when all is whole. A run that stopped is finished with --resume: a shard stands
+    completely or not at all, and one that was being written is written again.
+    """
+    import os
+    import sys
+
+    from vlcli.commands._console import Console
+    from vlcli.errors import UsageError
+    from vlcli.images.resolve import ImageReader
+    from vlcli.records.bad import BadRows
+    from vlcli.records.reader import read
+    from vlcli.records.rejects import RejectsWriter
+    from vlcli.shards.dataset import Options, ShardDataset, count_rows
+    from vlcli.shards.layout import shard_name
+
+    console = Console("shard", quiet=quiet, verbose=verbose)
+    if force and resume:
+        raise UsageError("--force and --resume exclude each other")
+    options = Options(per_shard=per_shard, encode=encode, resize=resize)
+
+    def rows(bad: BadRows, *, image_bytes: bool):
+        return read(
+            inputs or [],
+            format=from_,
+            renames=o.parse_map(renames),
+            head=head,
+            image_bytes=image_bytes,
+            image_root=image_root,
+            bad=bad,
+        )
+
+    if dry_run:
+        count = count_rows(rows(BadRows(max_bad), image_bytes=False))
+        shards = -(-count // per_shard)
+        console.note(f"would write {count:,} rows into {shards:,} shards of {per_shard:,} in {output}/")
+        if shards:
+            console.note(f"{shard_name(0)}.tar … {shard_name(shards - 1)}.tar, {encode=!s}, {resize=!s}")
+        return
+    with RejectsWriter(rejects, force=force or resume) as rejected, ImageReader(image_root) as reader:
+        bad = BadRows(max_bad, rejected)
+        batches = rows(bad, image_bytes=True)
+        dataset = ShardDataset(output, options, force=force, resume=resume, command_line=sys.argv)
+        totals = dataset.write(
+            batches,
+            reader,
+            bad,
+            expect=expect,
+            jobs=jobs or min(4, os.cpu_count() or 1),
+            on_shard=lambda shard, skipped: console.note(
+                f"{shard.tar.name}: {shard.samples:,} of {shard.rows:,} rows, {shard.tar.bytes:,} bytes"
+                + (", stood already" if skipped else ""),
+                level=1,
+            ),
+        )
+    failed = totals.rows - totals.samples
+    console.note(
+        f"{output}: {totals.rows:,} rows = {totals.samples:,} samples + {failed:,} failed, "
+        f"{totals.shards:,} shards, {totals.bytes:,} bytes"
+        + (f" ({totals.skipped:,} shards stood already)" if totals.skipped else "")
+    )
+    if bad.count > failed:
+        console.note(f"{bad.count - failed:,} further rows could not be read and are in no shard")
+    if not totals.rows:
+        console.warn("no rows came")
+    elif not quiet:
+        console.note(
+            f"open_clip wants at least as many shards as workers × processes: at most {totals.shards:,} here"
+            " (more with a smaller --per-shard)"
+        )
