@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Recorded:
 
 @dataclass
 class Found:
-    """What a walk over a tar saw: complete samples in order, each with its members, and how the walk ended."""
+    """What a walk over a tar saw: complete samples in order with their members, and how it ended."""
 
     samples: list[tuple[str, dict[str, Member]]] = field(default_factory=list)
     partial: tuple[str, dict[str, Member]] | None = None  # the sample that a cut went through
@@ -54,7 +55,7 @@ class Found:
 def read_recorded(
     tar: Path, verdict: Verdict, *, sizes: dict[str, Any], manifest: dict[str, Any], deep: bool
 ) -> Recorded:
-    """Read sidecar, stats and the tar's entries of sizes.json and the manifest; damage in them is a finding."""
+    """Read sidecar, stats, and what sizes.json and the manifest say; damage in them is a finding."""
     recorded = Recorded(manifest=manifest)
     sidecar, stats = sidecar_of(tar), stats_of(tar)
     if sidecar.exists():
@@ -192,7 +193,7 @@ def _report_damage(tar: Path, found: Found, verdict: Verdict, recorded: Recorded
     if damage.code == "cut" and damage.at_boundary:
         place = f"(header boundary at byte {damage.offset})"
         if expected is None:
-            text = f"no end-of-archive blocks {after} {place}: it may have been cut there; {seen} samples are whole"
+            text = f"no end-of-archive blocks {after} {place}: it may be cut there; {seen} samples are whole"
         elif seen == expected and found.partial is None:
             verdict.add(
                 "end", tar, f"all {seen} samples, but no end-of-archive blocks {place}", damage.offset
@@ -237,7 +238,7 @@ def _check_members(tar: Path, found: Found, verdict: Verdict) -> None:
 
 def _check_counts(tar: Path, found: Found, verdict: Verdict, recorded: Recorded) -> None:
     keys = [key for key, _ in found.samples]
-    if recorded.ours and (late := next((b for a, b in zip(keys, keys[1:], strict=False) if b <= a), None)):
+    if recorded.ours and (late := next((b for a, b in pairwise(keys) if b <= a), None)):
         verdict.add("order", tar, f"sample {late} stands after a later one")
     if recorded.rows is not None:
         good, present = {row["key"] for row in recorded.good}, set(keys)
@@ -266,7 +267,7 @@ def _check_sidecar_keys(tar: Path, keys: list[str], verdict: Verdict) -> None:
     first = int(tar.stem) * 10**digits if tar.stem.isdigit() and digits >= 0 else None
     if first is not None and int(keys[0]) != first:
         verdict.add("keys", sidecar_of(tar), f"its first key is {keys[0]}, that of another shard")
-    for before, key in zip(keys, keys[1:], strict=False):
+    for before, key in pairwise(keys):
         if int(key) != int(before) + 1:
             verdict.add("keys", sidecar_of(tar), f"key {key} follows {before}")
             return

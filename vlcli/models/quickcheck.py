@@ -1,0 +1,114 @@
+"""Is a checkpoint whole? Its config parses, and its safetensors header describes exactly the bytes that
+follow.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from vlcli.shards.findings import Verdict
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_MAX_HEADER = 100 << 20  # the bound of the safetensors library
+_BITS = {
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
+    **dict.fromkeys(("F32", "I32", "U32"), 32),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 16),
+    **dict.fromkeys(("BOOL", "I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
+}
+
+
+def is_checkpoint(path: Path) -> bool:
+    return (path / WEIGHTS).exists() or ((path / CONFIG).exists() and not any(path.glob("*.tar")))
+
+
+def is_run(path: Path) -> bool:
+    return (path / "checkpoints").is_dir()
+
+
+def check_checkpoint(path: Path) -> Verdict:
+    """A directory of config.json and model.safetensors."""
+    verdict = Verdict(str(path), "checkpoint")
+    _check_into(path, verdict)
+    return verdict
+
+
+def check_run(path: Path) -> Verdict:
+    """All checkpoints of a run directory, and the links `last` and `best`."""
+    verdict = Verdict(str(path), "run")
+    for step in sorted((path / "checkpoints").iterdir()):
+        if step.is_dir() and not step.name.startswith("."):
+            _check_into(step, verdict)
+    for name in ("last", "best"):
+        link = path / name
+        if link.is_symlink() and not link.exists():
+            verdict.add("missing", link, f"it leads to {os.readlink(link)}, which is not there")
+    return verdict
+
+
+def _check_into(path: Path, verdict: Verdict) -> None:
+    for name in (CONFIG, WEIGHTS):
+        if not (path / name).is_file():
+            verdict.add("missing", path, f"no {name}")
+    try:
+        if (path / CONFIG).is_file():
+            _check_config(path / CONFIG, verdict)
+        if (path / WEIGHTS).is_file():
+            _check_weights(path / WEIGHTS, verdict)
+    except OSError as error:
+        verdict.add("unreadable", error.filename or path, error.strerror or str(error))
+
+
+def _check_config(path: Path, verdict: Verdict) -> None:
+    try:
+        if not isinstance(orjson.loads(path.read_bytes()), dict):
+            verdict.add("config", path, "not a JSON object")
+    except orjson.JSONDecodeError as error:
+        verdict.add("config", path, f"not JSON ({error})")
+
+
+def _check_weights(path: Path, verdict: Verdict) -> None:
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        if not 2 <= length <= min(_MAX_HEADER, size - 8):
+            verdict.add("weights", path, f"cut inside its header: {size} bytes", 0)
+            return
+        raw = file.read(length)
+    try:
+        header = orjson.loads(raw)
+        tensors = {name: value for name, value in header.items() if name != "__metadata__"}
+        spans = sorted((*_span(value), name) for name, value in tensors.items())
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        verdict.add("weights", path, f"its header does not parse ({error})", 8)
+        return
+    position = 0
+    for start, end, name in spans:
+        bits = _BITS.get(tensors[name]["dtype"])
+        wanted = None if bits is None else math.prod(tensors[name]["shape"]) * bits // 8
+        if start != position or (wanted is not None and end - start != wanted):
+            verdict.add(
+                "weights", path, f"tensor {name} does not lie where its header says", 8 + length + start
+            )
+            return
+        position = end
+    if 8 + length + position != size:
+        cut = next((name for _, end, name in spans if 8 + length + end > size), None)
+        where = f", cut inside tensor {cut}" if cut else ", more than its header describes"
+        verdict.add("weights", path, f"{size} bytes of {8 + length + position}{where}", size)
+
+
+def _span(value: dict[str, Any]) -> tuple[int, int]:
+    start, end = value["data_offsets"]
+    if not (isinstance(start, int) and isinstance(end, int) and 0 <= start <= end):
+        raise ValueError(f"data_offsets {value['data_offsets']}")
+    if not all(isinstance(side, int) and side >= 0 for side in value["shape"]):
+        raise ValueError(f"shape {value['shape']}")
+    return start, end

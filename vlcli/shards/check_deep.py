@@ -1,0 +1,104 @@
+"""The slow half of `check`: every byte of a shard against what was recorded of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from vlcli.images.decode import decode
+from vlcli.shards.check_shard import Found, Recorded
+from vlcli.shards.findings import Verdict
+from vlcli.shards.layout import FOREIGN_IMAGE_EXTENSIONS, sidecar_of
+from vlcli.shards.reader import open_tar
+from vlcli.shards.sidecar import FIXED_SCHEMA
+from vlcli.shards.tar import Member
+
+
+def check_deep(tar: Path, found: Found, recorded: Recorded, verdict: Verdict) -> None:
+    """Images decode and have the recorded sha256; json and txt parse, and agree with each other and the
+    sidecar.
+
+    Of a shard that another tool wrote, only what any reader needs is judged: its sha256 may be that of the
+    image before it was encoded again.
+    """
+    rows = {row["key"]: row for row in recorded.good} if recorded.ours else {}
+    fd = open_tar(tar)
+    try:
+        for key, members in found.samples:
+            for problem, member in _sample_problems(fd, members, rows.get(key)):
+                verdict.add("content", tar, f"member {member.name}: {problem}", member.data)
+    finally:
+        os.close(fd)
+    for file in (tar, sidecar_of(tar)):
+        line = recorded.manifest.get(file.name)
+        if line is not None and file.exists() and _sha256(file) != line["sha256"]:
+            verdict.add("sha256", file, "its bytes are not those that the manifest recorded")
+
+
+def _sample_problems(
+    fd: int, members: dict[str, Member], row: dict[str, Any] | None
+) -> list[tuple[str, Member]]:
+    problems: list[tuple[str, Member]] = []
+    for extension, member in members.items():
+        data = os.pread(fd, member.size, member.data)
+        if extension in FOREIGN_IMAGE_EXTENSIONS:
+            problem = _image_problem(data, row)
+        elif extension == "json":
+            problem = _json_problem(data, row)
+        elif extension == "txt":
+            problem = _text_problem(data, row)
+        else:
+            problem = None
+        if problem:
+            problems.append((problem, member))
+    return problems
+
+
+def _image_problem(data: bytes, row: dict[str, Any] | None) -> str | None:
+    if row is not None and hashlib.sha256(data).hexdigest() != row["sha256"]:
+        return "not the image whose sha256 the sidecar has"
+    try:
+        decode(data)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _text_problem(data: bytes, row: dict[str, Any] | None) -> str | None:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return f"not UTF-8 (byte {error.start})"
+    if row is not None and text != row["caption"]:
+        return "not the caption that the sidecar has"
+    return None
+
+
+def _json_problem(data: bytes, row: dict[str, Any] | None) -> str | None:
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        return f"not JSON ({error})"
+    if not isinstance(value, dict):
+        return "not a JSON object"
+    if row is None:
+        return None
+    for name, recorded in row.items():
+        said = value.get("text" if name == "texts" else name)
+        if said != recorded and not (name not in FIXED_SCHEMA and _as_text(said) == recorded):
+            return f"its {name} is not what the sidecar has"
+    return None
+
+
+def _as_text(value: Any) -> str:
+    """How the sidecar keeps what fits no typed column."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
