@@ -15,7 +15,8 @@ MAX_PIXELS = 89_478_485  # Pillow's own bound: a quarter of a gigabyte in RGB
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image:
     """The first frame in RGB, transparency on white, EXIF orientation not applied.
 
-    Raises ValueError for what is no image, is cut, or has more than `max_pixels` pixels (nothing is decoded then).
+    Raises ValueError for what is no image, is cut, or has more than `max_pixels` pixels (nothing is decoded
+    then).
     """
     image, format = open_image(data)
     width, height = image.size

@@ -36,8 +36,8 @@ def format_of(data: bytes) -> str | None:
 def open_image(data: bytes) -> tuple[Any, str]:
     """A Pillow image whose header has been read, and its format. Raises ValueError("not an image …").
 
-    The format's own class is called: `Image.open` would try every plug-in, some of which start other programs, and
-    would judge the size before we can.
+    The format's own class is called: `Image.open` would try every plug-in, some of which start other
+    programs, and would judge the size before we can.
     """
     format = format_of(data)
     if format is None:
@@ -59,7 +59,8 @@ def open_image(data: bytes) -> tuple[Any, str]:
 def probe(data: bytes) -> Probe:
     """Width, height and format. Raises ValueError("not an image …")."""
     image, format = open_image(data)
-    return Probe(*image.size, format)
+    width, height = image.size
+    return Probe(width, height, format)
 
 
 def _plugin(format: str) -> Any:

@@ -23,9 +23,10 @@ MAX_BYTES = 1 << 30  # of one image file
 class ImageReader:
     """Reads `path`, `file.parquet#ROW`, `shard.tar#MEMBER` and `data:…;base64,…`.
 
-    `root`: where relative references start (default: the working directory). Row groups and tar indices are kept, so
-    reading in order is cheap and reading at random is possible. Threads may share one; a pickled copy (a worker's)
-    opens its own files. Raises InputError for everything that keeps a reference from being read.
+    `root`: where relative references start (default: the working directory). Row groups and tar indices are
+    kept, so reading in order is cheap and reading at random is possible. Threads may share one; a pickled
+    copy (a worker's) opens its own files. Raises InputError for everything that keeps a reference from being
+    read.
     """
 
     def __init__(self, root: Path | str | None = None) -> None:
@@ -108,7 +109,7 @@ class TarIndex:
                         self._members[member.name.removeprefix("./")] = (member.offset_data, member.size)
                     elif not member.isdir():
                         self._links.add(member.name.removeprefix("./"))
-                    tar.members = []  # tarfile keeps all headers otherwise
+                    tar.members = []  # type: ignore[attr-defined]  # tarfile keeps all headers otherwise
         except (tarfile.TarError, OSError) as error:
             self._file.close()
             raise InputError(f"not a readable tar ({error})", file=path) from error

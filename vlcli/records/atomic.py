@@ -34,8 +34,8 @@ def refuse_existing(path: str | os.PathLike[str]) -> None:
 def atomic_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[BinaryIO]:
     """A binary file that takes the name `path` when the block ends well, and leaves nothing behind otherwise.
 
-    It is written beside its place, flushed to the disk and renamed; missing parent directories are made. Raises
-    UsageError before anything is written when `path` exists and `force` is False, or is a directory.
+    It is written beside its place, flushed to the disk and renamed; missing parent directories are made.
+    Raises UsageError before anything is written when `path` exists and `force` is False, or is a directory.
     """
     if is_special(path):
         with open(path, "wb") as device:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class BadRows:
-    """Counts bad rows against `--max-bad`: a number N, checked at each, or `P%` of all rows, judged at the end."""
+    """Counts bad rows against `--max-bad`: N rows, checked at each, or `P%` of all, judged at the end."""
 
     def __init__(self, max_bad: str, rejects: RejectsWriter | None = None) -> None:
         self.max_bad, self._rejects = max_bad, rejects
@@ -38,7 +38,8 @@ class BadRows:
         """At the end of the input. Raises InputError when more than the allowed share was bad."""
         if self._percent is not None and self.count * 100 > self._percent * self.seen:
             raise InputError(
-                f"{self.count} of {self.seen} rows are bad, more than --max-bad {self.max_bad}; the first: {self.first}"
+                f"{self.count} of {self.seen} rows are bad, more than --max-bad {self.max_bad}",
+                remedy=f"the first is {self.first}",
             )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import polars as pl
 
-# Columns of design §2 that rules, shards and loaders read. Every frame has all of them, null where a row has none.
+# Columns of design §2 that rules, shards and loaders read. Every frame has all of them, null where a row has
+# none.
 COLUMNS: dict[str, Any] = {
     "id": pl.String(),
     "image": pl.String(),  # a reference: path, file.parquet#ROW, shard.tar#MEMBER, data:, URL
@@ -31,8 +32,8 @@ BOOKKEEPING: dict[str, Any] = {
 class Batch:
     """Consecutive rows of one input.
 
-    `frame` has exactly COLUMNS and BOOKKEEPING; `rest` holds the other columns row by row (dicts of a JSONL input) or
-    as a frame (Parquet, Arrow) and passes through untouched. `file` names the source in messages.
+    `frame` has exactly COLUMNS and BOOKKEEPING; `rest` holds the other columns row by row (dicts of a JSONL
+    input) or as a frame (Parquet, Arrow) and passes through untouched. `file` names the source in messages.
     """
 
     frame: pl.DataFrame

@@ -7,7 +7,8 @@ from typing import Any
 
 from vlcli.errors import UsageError
 
-# known column -> what public sets call it (LAION, Wukong, img2dataset, HF imagefolder); the first present is taken.
+# known column -> what public sets call it (LAION, Wukong, img2dataset, HF imagefolder); the first present is
+# taken.
 PUBLIC_NAMES = {
     "text": ("TEXT", "caption"),
     "image": ("file_name", "URL", "url"),
@@ -72,7 +73,8 @@ class BadValue(ValueError):
 
 
 def take_known(row: dict[str, Any]) -> tuple[list[Any], bool]:
-    """Remove the known columns from `row`; their values in the order of KNOWN, and whether `text` was one string.
+    """Remove the known columns from `row`; their values in the order of KNOWN, and whether `text` was one
+    string.
 
     Raises BadValue for a wrong type.
     """
@@ -139,7 +141,7 @@ def _reference(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, dict) and isinstance(value.get("path"), str) and value.get("bytes") is None:
-        return value["path"]  # type: ignore[no-any-return]
+        return value["path"]
     if isinstance(value, dict) and value.get("bytes") is not None:
         raise BadValue("image carries bytes, which JSON cannot; write data:image/…;base64,… instead")
     raise BadValue(f"image is {_shown(value)}, not a path")

@@ -21,11 +21,8 @@ def image_column(schema: Any) -> str | None:
 
     found = {}
     for field in schema:
-        if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0:
-            if _is_binary(field.type.field("bytes").type):
-                found[field.name] = f"{field.name}.bytes"
-        elif _is_binary(field.type):
-            found[field.name] = field.name
+        if holds_images(field.type):
+            found[field.name] = f"{field.name}.bytes" if pa.types.is_struct(field.type) else field.name
     if "image" in found:
         return found["image"]
     structs = [path for path in found.values() if path.endswith(".bytes")]
@@ -33,7 +30,16 @@ def image_column(schema: Any) -> str | None:
     return candidates[0] if len(candidates) == 1 else None
 
 
-def _is_binary(kind: Any) -> bool:
+def holds_images(kind: Any) -> bool:
+    """Whether a column of this type may hold images: binary, or a struct with binary `bytes`."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and is_binary(kind.field("bytes").type)
+    return is_binary(kind)
+
+
+def is_binary(kind: Any) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
@@ -110,9 +116,9 @@ class ParquetImages:
         try:
             if group in self._cache:
                 self._cache.move_to_end(group)
-                return self._cache[group][row - self._starts[group]].as_py()  # type: ignore[no-any-return]
+                return self._cache[group][row - self._starts[group]].as_py()
             if self._group_bytes(group) <= _CACHE_BYTES // 2:
-                return self._whole(group)[row - self._starts[group]].as_py()  # type: ignore[no-any-return]
+                return self._whole(group)[row - self._starts[group]].as_py()
             return self._windowed(group, row)
         except (pa.ArrowException, OSError) as error:
             raise InputError(" ".join(str(error).split()), file=self.path, row=row) from error
@@ -155,7 +161,7 @@ class ParquetImages:
             values = self._values(next(self._windows).column(0))
             self._next_row = first + len(values)
         self._window = (first, values)
-        return values[row - first].as_py()  # type: ignore[no-any-return]
+        return values[row - first].as_py()
 
     def close(self) -> None:
         self._file.close()

@@ -46,11 +46,12 @@ def data_url(image: bytes) -> str:
         kind = "webp"
     elif image[4:12] in (b"ftypavif", b"ftypavis"):
         kind = "avif"
-    return f"data:{f'image/{kind}' if kind else 'application/octet-stream'};base64,{base64.b64encode(image).decode()}"
+    media = f"image/{kind}" if kind else "application/octet-stream"
+    return f"data:{media};base64,{base64.b64encode(image).decode()}"
 
 
 def portable_references(batch: Batch, relocate: Relocator) -> list[str | None]:
-    """The `image` column as a reader elsewhere can use it; bytes that have no file behind them become `data:`."""
+    """The `image` column for a reader elsewhere; bytes without a file behind them become `data:`."""
     moved = relocate.all(batch.frame["image"].to_list(), batch.folder)
     pixels = batch.frame["image_bytes"]
     if pixels.null_count() == len(pixels):
@@ -73,13 +74,16 @@ def portable_rows(batch: Batch, relocate: Relocator) -> Iterator[dict[str, Any]]
 def compressed(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
     """`file` behind gzip or zstd where `name` ends in .gz or .zst; equal content gives equal bytes."""
     if name.endswith(".gz"):
-        with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=6) as packed:
-            yield packed  # type: ignore[misc]
+        packed: Any = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=6)
+        with packed:
+            yield packed
     elif name.endswith(".zst"):
         import zstandard
 
-        writer = zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(file, closefd=False)
-        yield writer  # type: ignore[misc]
+        writer: Any = zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(
+            file, closefd=False
+        )
+        yield writer
         writer.close()
     else:
         yield file

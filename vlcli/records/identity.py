@@ -15,11 +15,13 @@ from vlcli.records.occurrences import Occurrences
 
 
 class Identity:
-    """Fills `image_id` and `id` where the input gives none. One instance sees all batches of a run, in input order.
+    """Fills `image_id` and `id` where the input gives none. One instance sees all batches of a run, in input
+    order.
 
-    image_id: sha256 (hex) of the bytes when they are inside the input (a Parquet image column, an Arrow stream), else
-    the reference as the input gives it, behind its folder when the inputs come from several.
-    id: the first 32 hex digits of sha256 over the JSON array `[image_id, texts, n]`, n = how many equal rows came before.
+    image_id: sha256 (hex) of the bytes when they are inside the input (a Parquet image column, an Arrow
+    stream), else the reference as the input gives it, behind its folder when the inputs come from several.
+    id: the first 32 hex digits of sha256 over the JSON array `[image_id, texts, n]`, n = how many equal rows
+    came before.
     """
 
     def __init__(self, *, memory: int = 256 << 20) -> None:
@@ -75,7 +77,8 @@ class Identity:
         image_ids = batch.frame["image_id"].to_list()
         texts = batch.frame["text"].to_list()
         contents = [orjson.dumps([image_ids[i], texts[i] or []]) for i in missing]
-        # A collision of the 64-bit keys would only skip an ordinal: the identity is hashed from the content itself.
+        # A collision of the 64-bit keys would only skip an ordinal: the identity is hashed from the content
+        # itself.
         digests = b"".join(hashlib.blake2b(content, digest_size=8).digest() for content in contents)
         ordinals = self._seen.count(np.frombuffer(digests, np.dtype("<u8")).astype(np.uint64))
         for i, content, ordinal in zip(missing, contents, ordinals.tolist(), strict=True):

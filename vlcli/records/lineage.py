@@ -1,7 +1,7 @@
 """Which steps made a table: a list of {id, name, version, rules} in the schema metadata of Parquet and Arrow.
 
-The idea is samtools' @PG header. It holds neither paths nor times nor command lines, so equal work gives equal bytes;
-JSONL has no header and carries none.
+The idea is samtools' @PG header. It holds neither paths nor times nor command lines, so equal work gives
+equal bytes; JSONL has no header and carries none.
 """
 
 from __future__ import annotations

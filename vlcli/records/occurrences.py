@@ -32,7 +32,7 @@ class Occurrences:
         self.size = 0  # distinct keys
 
     def count(self, keys: Keys) -> npt.NDArray[np.int64]:
-        """For each key, in order, how often it came before: in earlier calls and earlier in `keys`.  # (n,) → (n,)"""
+        """(n,) keys → (n,) how often each came before, in earlier calls and earlier in `keys`."""
         keys = np.ascontiguousarray(keys, dtype=np.uint64)
         if not len(keys):
             return np.zeros(0, np.int64)

@@ -1,8 +1,8 @@
 """A stream of lines on a pipe whose reader can tell whether the writer came to its end.
 
-The last two bytes written so far, `}` and the line end, are withheld until more follows or the stream is closed well.
-A writer that fails, or is killed, therefore leaves a last line that no JSON parser accepts, and `records.jsonl` stops
-there with exit 3.
+The last two bytes written so far, `}` and the line end, are withheld until more follows or the stream is
+closed well. A writer that fails, or is killed, therefore leaves a last line that no JSON parser accepts, and
+`records.jsonl` stops there with exit 3.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WITHHELD = 2
 
 
 class FdStream(io.RawIOBase):
-    """Unbuffered writes to a file descriptor, or to what stands for stdout in a test; all bytes, or OSError."""
+    """Unbuffered writes to a file descriptor, or to what stands for stdout in a test."""
 
     def __init__(self, fd: int | None = None, *, close: bool = False) -> None:
         self._other: Any = None
@@ -79,7 +79,7 @@ class LineStream:
             self._send(len(self._buffer))
 
     def abort(self) -> None:
-        """A failure: what is buffered goes out without its end, and a stream that is still empty gets an open brace."""
+        """A failure: what is buffered goes out without its end; a stream that is still empty gets a brace."""
         self.flush()
         if not self._wrote and not self._stream.is_terminal:
             self._stream.write(b"{")

@@ -28,10 +28,11 @@ def read(
 ) -> Iterator[Batch]:
     """Batches of at most 8192 rows from paths, globs, directories or stdin (`inputs` empty or `-`).
 
-    format: jsonl, parquet or arrow instead of what the first bytes say. renames: old → new column names, before the
-    public names that are known anyway. head: stop after that many input rows, bad ones counted. image_bytes: read the
-    pixels inside Parquet files into `image_bytes` (those of Arrow streams always are). bad: where bad rows go; without
-    it the first raises InputError. image_root: where relative references start, instead of the folder of their file.
+    format: jsonl, parquet or arrow instead of what the first bytes say. renames: old → new column names,
+    before the public names that are known anyway. head: stop after that many input rows, bad ones counted.
+    image_bytes: read the pixels inside Parquet files into `image_bytes` (those of Arrow streams always are).
+    bad: where bad rows go; without it the first raises InputError. image_root: where relative references
+    start, instead of the folder of their file.
 
     Raises UsageError for inputs that do not exist, at once; InputError for damaged ones, as they are read.
     """

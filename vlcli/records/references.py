@@ -1,7 +1,8 @@
 """What an image reference is, and how one is moved from one place to another.
 
-A reference is a path, `file.parquet#ROW`, `shard.tar#MEMBER`, `data:image/…;base64,…` or a URL. Only the first three
-are places in the file system: relative ones are relative to *something*, and this module changes to what.
+A reference is a path, `file.parquet#ROW`, `shard.tar#MEMBER`, `data:image/…;base64,…` or a URL. Only the
+first three are places in the file system: relative ones are relative to *something*, and this module changes
+to what.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def is_relative(reference: str) -> bool:
 
 
 def anchor(references: Iterable[str | None], folder: str) -> list[str | None]:
-    """Relative references with `folder` before them, so that they can be opened from the working directory."""
+    """Relative references with `folder` before them, to be opened from the working directory."""
     if not folder:
         return list(references)
     prefix = folder if folder.endswith("/") else folder + "/"
@@ -35,12 +36,13 @@ def anchor(references: Iterable[str | None], folder: str) -> list[str | None]:
 class Relocator:
     """Rewrites references that can be opened from the working directory for a reader that stands elsewhere.
 
-    `start` is the folder they become relative to; None makes them absolute. What is absolute already, `data:` and
-    URLs stay as they are.
+    `start` is the folder they become relative to; None makes them absolute. What is absolute already, `data:`
+    and URLs stay as they are.
     """
 
     def __init__(self, start: Path | str | None) -> None:
-        # `..` is followed by the kernel from the folder that a symbolic link leads to: both sides must be real paths.
+        # `..` is followed by the kernel from the folder that a symbolic link leads to: both sides must be
+        # real paths.
         self._start = None if start is None else os.path.realpath(start)
         self._folders: dict[str, str] = {}
 
@@ -78,9 +80,11 @@ class Relocator:
 
 
 def split_container(reference: str) -> tuple[str, str] | None:
-    """`("file.parquet", "12")` or `("shard.tar", "000.jpg")` when the reference points into a file, else None.
+    """`("file.parquet", "12")` or `("shard.tar", "000.jpg")` when the reference points into a file, else
+    None.
 
-    Split at the last `#` after which a row or a member can stand; a plain file whose name holds `#` stays whole.
+    Split at the last `#` after which a row or a member can stand; a plain file whose name holds `#` stays
+    whole.
     """
     container, hash_, fragment = reference.rpartition("#")
     if not hash_ or not container or not fragment:

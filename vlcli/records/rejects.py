@@ -18,8 +18,9 @@ from vlcli.records.references import Relocator
 class RejectsWriter:
     """`--rejects FILE`, atomic, .gz and .zst by name. With path None nothing is written.
 
-    A dropped row is `{"rule", "reason", "file", "line", "row": {…}}`; a bad one has rule "bad" and, where it does not
-    parse, `raw_base64` instead of `row`. `line` counts lines from 1, rows of Parquet and Arrow from 0.
+    A dropped row is `{"rule", "reason", "file", "line", "row": {…}}`; a bad one has rule "bad" and, where it
+    does not parse, `raw_base64` instead of `row`. `line` counts lines from 1, rows of Parquet and Arrow from
+    0.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, *, force: bool = False) -> None:

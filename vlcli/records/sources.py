@@ -1,4 +1,4 @@
-"""Where rows come from: paths, globs, directories and stdin, opened, decompressed and recognised by their first bytes."""
+"""Where rows come from: paths, globs, directories, stdin; opened, decompressed, recognised."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Source:
 
 
 def sources(inputs: Sequence[str]) -> list[Source]:
-    """The files that positional arguments name, in the order given; a directory's and a glob's files are sorted."""
+    """The files that the arguments name, in the order given; those of a directory or glob are sorted."""
     found: list[Source] = []
     for item in inputs or ["-"]:
         if item == "-":
@@ -66,7 +66,7 @@ def _file(path: str) -> Source:
 
 
 def repeatable(inputs: Sequence[str]) -> Sequence[str]:
-    """The same inputs, fit to be read twice: what is a pipe is copied once to a temporary file, removed at exit."""
+    """The inputs, fit to be read twice: a pipe is copied once to a temporary file, removed at exit."""
     result: list[str] = []
     for source in sources(inputs):
         if source.path is not None and (source.path in _spooled or os.path.isfile(source.path)):
@@ -106,7 +106,7 @@ class _Borrowed(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        return self._stream.readinto(buffer)  # type: ignore[attr-defined, no-any-return]
+        return self._stream.readinto(buffer)  # type: ignore[attr-defined]
 
 
 class _Joined(io.RawIOBase):
@@ -152,7 +152,7 @@ class _Joined(io.RawIOBase):
 
 @dataclass
 class Opened:
-    """A source being read: `stream` is decompressed; `kind` is jsonl, parquet, arrow (a stream) or arrow-file."""
+    """A source being read, decompressed; `kind` is jsonl, parquet, arrow (a stream) or arrow-file."""
 
     source: Source
     stream: io.BufferedReader
@@ -173,7 +173,7 @@ def open_source(source: Source, format: str | None = None) -> Opened:
     """
     if format is not None and format not in FORMATS:
         raise UsageError(f"unknown input format {format!r}", remedy=f"choose one of {', '.join(FORMATS)}")
-    raw = io.BufferedReader(_raw_bytes(source), 1 << 16)  # type: ignore[arg-type]
+    raw: Any = io.BufferedReader(_raw_bytes(source), 1 << 16)
     head = raw.read(8)
     if not head and source.name.endswith((".parquet", ".arrow", ".gz", ".zst")):
         raise InputError("the file is empty", file=source.name)
@@ -188,7 +188,7 @@ def open_source(source: Source, format: str | None = None) -> Opened:
         head = joined.peek(8)
     else:
         joined = _Joined(head, raw.read1, raw.close, source.name)
-    stream = io.BufferedReader(joined, 1 << 18)
+    stream: Any = io.BufferedReader(joined, 1 << 18)
     kind = _kind(head)
     if format == "arrow" and kind not in ("arrow", "arrow-file"):
         raise InputError("not Arrow IPC", file=source.name)

@@ -190,9 +190,10 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _culprit(batch: Batch, name: str, wanted: pa.DataType) -> int:
     """The line of the first row whose value alone does not fit."""
-    for row, line in zip(batch.rest, batch.frame["line"], strict=True):
+    rows: Any = batch.rest
+    for row, line in zip(rows, batch.frame["line"], strict=True):
         try:
-            if not _fits(pa.array([row.get(name)]).type, wanted):  # type: ignore[union-attr]
+            if not _fits(pa.array([row.get(name)]).type, wanted):
                 return int(line)
         except (pa.ArrowException, OverflowError, TypeError):
             return int(line)
@@ -200,12 +201,12 @@ def _culprit(batch: Batch, name: str, wanted: pa.DataType) -> int:
 
 
 def _conflict(name: str, batch: Batch, line: int, cause: str) -> InputError:
-    place: dict[str, int] = {"line": line} if batch.text_lines else {"row": line}
+    place: dict[str, Any] = {"line": line} if batch.text_lines else {"row": line}
     return InputError(
         f"column {name!r}: {cause}; a table has one type a column, settled by its first rows",
         file=batch.file,
         remedy="write JSON lines (--to jsonl), or make the column alike in all rows",
-        **place,  # type: ignore[arg-type]
+        **place,
     )
 
 

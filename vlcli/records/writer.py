@@ -152,13 +152,14 @@ def open_writer(
 ) -> Writer:
     """A context manager with `.write(batch)`. None or "-" is stdout.
 
-    format: jsonl, arrow or parquet; by default from the name of the file, else jsonl. References become relative to the
-    output file, absolute on stdout, relative to `image_root` where it is given. embed_images (arrow, parquet): the
-    image column is the struct {bytes, path}, filled from what the rows carry and from `read_image(reference)`.
-    step: `lineage.step(...)` to append to the chain of the input (arrow, parquet).
+    format: jsonl, arrow or parquet; by default from the name of the file, else jsonl. References become
+    relative to the output file, absolute on stdout, relative to `image_root` where it is given. embed_images
+    (arrow, parquet): the image column is the struct {bytes, path}, filled from what the rows carry and from
+    `read_image(reference)`. step: `lineage.step(...)` to append to the chain of the input (arrow, parquet).
 
-    A file takes its name when the block ends well, and not before. On an exception a stream ends in an unterminated
-    line, or without Arrow's end mark. Raises UsageError for Parquet on a stream, and for a file that exists.
+    A file takes its name when the block ends well, and not before. On an exception a stream ends in an
+    unterminated line, or without Arrow's end mark. Raises UsageError for Parquet on a stream, and for a file
+    that exists.
     """
     output = None if output == "-" else output
     if format is not None and format not in FORMATS:
