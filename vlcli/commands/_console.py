@@ -10,7 +10,9 @@ from typing import Any
 class Console:
     """Notes on stderr; `-q` silences them, `-v` adds more. Progress is drawn only on a terminal."""
 
-    def __init__(self, program: str, *, quiet: bool = False, verbose: int = 0, log_every: float = 10.0) -> None:
+    def __init__(
+        self, program: str, *, quiet: bool = False, verbose: int = 0, log_every: float = 10.0
+    ) -> None:
         self.program = f"vlcli {program}"
         self.quiet, self.verbose, self.log_every = quiet, verbose, log_every
         self._last_line = 0.0

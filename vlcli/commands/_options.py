@@ -14,32 +14,42 @@ from vlcli.errors import UsageError
 
 Inputs = Annotated[
     list[str] | None,
-    Argument(metavar="[FILE]...", help="Paths, globs or directories; none or - is stdin.", show_default=False),
+    Argument(
+        metavar="[FILE]...", help="Paths, globs or directories; none or - is stdin.", show_default=False
+    ),
 ]
 Output = Annotated[str | None, Option("-o", "--output", help="Where the result goes; - is stdout.")]
 From = Annotated[
     str | None, Option("--from", help="Input format (jsonl, parquet, arrow); default: from its first bytes.")
 ]
-To = Annotated[str | None, Option("--to", help="Output format (jsonl, arrow, parquet); default: from the file name.")]
+To = Annotated[
+    str | None, Option("--to", help="Output format (jsonl, arrow, parquet); default: from the file name.")
+]
 Map = Annotated[
     list[str] | None,
     Option("--map", metavar="NEW=OLD,...", help="Rename columns on the way in, e.g. text=caption,image=url."),
 ]
 Where = Annotated[
-    str | None, Option("--where", metavar="SQL", help="Only rows for which this holds, e.g. \"split = 'train'\".")
+    str | None,
+    Option("--where", metavar="SQL", help="Only rows for which this holds, e.g. \"split = 'train'\"."),
 ]
-ImageRoot = Annotated[Path | None, Option("--image-root", help="Directory that relative image paths start from.")]
+ImageRoot = Annotated[
+    Path | None, Option("--image-root", help="Directory that relative image paths start from.")
+]
 Head = Annotated[int | None, Option("--head", min=0, metavar="N", help="Stop after N input rows.")]
 MaxBad = Annotated[
     str, Option("--max-bad", metavar="N|P%", help="Bad rows to divert and count before stopping with exit 3.")
 ]
-Rejects = Annotated[Path | None, Option("--rejects", help="JSONL of the rows that were dropped or bad, with reasons.")]
+Rejects = Annotated[
+    Path | None, Option("--rejects", help="JSONL of the rows that were dropped or bad, with reasons.")
+]
 Report = Annotated[Path | None, Option("--report", help="JSON file that counts everything.")]
 Force = Annotated[bool, Option("--force", help="Replace an output that exists.")]
 DryRun = Annotated[bool, Option("-n", "--dry-run", help="Print the plan and stop.")]
 Seed = Annotated[int, Option("--seed", help="Seed of every random choice.")]
 Jobs = Annotated[
-    int | None, Option("-j", "--jobs", min=1, envvar="VLCLI_JOBS", help="Worker processes (default min(4, cores)).")
+    int | None,
+    Option("-j", "--jobs", min=1, envvar="VLCLI_JOBS", help="Worker processes (default min(4, cores))."),
 ]
 Quiet = Annotated[bool, Option("-q", "--quiet", help="Only errors on stderr.")]
 Verbose = Annotated[int, Option("-v", "--verbose", count=True, help="More on stderr; repeat for still more.")]

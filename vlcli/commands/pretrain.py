@@ -1,0 +1,199 @@
+"""vlcli pretrain: a recipe and pairs → a run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
+
+from vlcli.commands._options import Device, DryRun, Force, Head, ImageRoot, Map, Quiet, Verbose, parse_map
+from vlcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from vlcli.commands._console import Console
+
+EXAMPLES = (
+    "vlcli pretrain --recipe emoji-lit-filip --data demo/shards --val demo/val.jsonl -o demo/run",
+    "vlcli pretrain --recipe lit-filip --init image=ViT-L-14.pt --data shards/ --set data.batch_size=1024",
+    "accelerate launch -m vlcli pretrain --recipe lit-filip --data shards/",
+)
+
+
+def command(
+    recipe: Annotated[str, Option("--recipe", help="A recipe's name (vlcli recipes list) or a TOML file.")],
+    data: Annotated[
+        list[str] | None, Option("--data", help="Shards or pairs to train on; repeatable. Default: shards/")
+    ] = None,
+    val: Annotated[
+        list[str] | None,
+        Option("--val", help="Pairs whose retrieval chooses the best checkpoint; repeatable."),
+    ] = None,
+    output: Annotated[
+        Path | None, Option("-o", "--output", help="The run directory. Default: runs/RECIPE/")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        Option("--set", metavar="TABLE.KEY=VALUE", help="Override one key of the recipe; repeatable."),
+    ] = None,
+    init: Annotated[
+        list[str] | None,
+        Option(
+            "--init",
+            metavar="TOWER=PATH",
+            help="Initial weights: image=PATH, image=package:NAME, image=random.",
+        ),
+    ] = None,
+    map_: Map = None,
+    image_root: ImageRoot = None,
+    head: Head = None,
+    seed: Annotated[
+        int | None, Option("--seed", help="Seed of every random choice (the recipe's train.seed).")
+    ] = None,
+    precision: Annotated[str | None, Option("--precision", help="fp32 or bf16 (the recipe's).")] = None,
+    batch_size: Annotated[
+        int | None, Option("--batch-size", min=2, help="Global batch (the recipe's).")
+    ] = None,
+    device: Device = "auto",
+    resume: Annotated[
+        bool, Option("--resume", help="Go on from the newest whole checkpoint of the run.")
+    ] = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Train a dual encoder by a recipe.
+
+    A locked image tower without image augmentation encodes each image once: its features are cached on disk and
+    training runs at the speed of the text side. Writes recipe.toml, metrics.jsonl, checkpoints/step-N, and the links
+    `last` and `best` (the best by the recipe's `train.best` on --val).
+    """
+    from vlcli.commands._console import Console
+    from vlcli.recipes import load_recipe, to_toml
+
+    settings = list(overrides or [])
+    for key, value in (("train.seed", seed), ("train.precision", precision), ("data.batch_size", batch_size)):
+        if value is not None:
+            settings.append(f"{key}={value}")
+    resolved = load_recipe(recipe, settings)
+    out = output or Path("runs") / resolved.name
+    if dry_run:
+        print(to_toml(resolved), end="")
+        return
+    init_image = _init_image(init)
+    if not resume:
+        from vlcli.models.initial import find_image_weights
+
+        find_image_weights(
+            resolved.model.image, init_image
+        )  # missing weights are said before anything is read
+
+    from vlcli.shards.pairs import load_pairs
+    from vlcli.training.loop import Pretraining
+
+    console = Console("pretrain", quiet=quiet, verbose=verbose)
+    group = resolved.data.group or None
+    renames = parse_map(map_)
+    train = load_pairs(data or ["shards/"], renames=renames, group=group, image_root=image_root, head=head)
+    validation = load_pairs(val, renames=renames, group=group, image_root=image_root) if val else None
+    with _Progress(console) as reporter:
+        run = Pretraining(
+            resolved,
+            train,
+            out,
+            reporter,
+            validation=validation,
+            init_image=init_image,
+            device=device,
+            resume=resume,
+            force=force,
+        )
+        result = run.run()
+    best = f", best {resolved.train.best} {result['best']:.1f}" if result["best"] is not None else ""
+    console.note(f"{result['steps']} steps{best}; {out}")
+
+
+def _init_image(values: list[str] | None) -> str | None:
+    path = None
+    for value in values or []:
+        tower, equals, file = value.partition("=")
+        if tower != "image" or not equals or not file:
+            raise UsageError(f"--init {value!r} is not image=PATH")
+        path = file
+    return path
+
+
+class _Progress:
+    """The run on stderr: a live line on a terminal, a plain line now and then in a log."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def __enter__(self) -> _Progress:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+        self.bar = self.console.progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[values]}"),
+            TimeRemainingColumn(),
+        )
+        self.bar.start()
+        self.tasks: dict[str, Any] = {}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def _advance(self, name: str, done: int, total: int, values: str) -> None:
+        if name not in self.tasks:
+            self.tasks[name] = self.bar.add_task(name, total=total, values=values)
+        self.bar.update(self.tasks[name], completed=done, total=total, values=values)
+        if self.bar.disable:
+            self.console.log(f"{name} {done}/{total} {values}")
+
+    def plan(self, plan: dict[str, Any]) -> None:
+        note = self.console.note
+        start = f", resumed at step {plan['resumed_at']}" if plan["resumed_at"] is not None else ""
+        note(
+            f"{plan['recipe']}: {plan['pairs']} pairs, {plan['images']} images, {plan['steps']} steps of"
+            f" {plan['batch_size']} on {plan['processes']} process(es), peak lr {plan['peak_lr']:g},"
+            f" ln(batch) {plan['chance_loss']:.2f}{start}"
+        )
+        for part, count in plan["parameters"].items():
+            frozen = count["parameters"] - count["trainable"]
+            note(f"  {part}: {count['trainable']:,} trainable, {frozen:,} frozen")
+        for row in plan["decay"]:
+            note(
+                f"  {row['kind']}: {row['tensors']} tensors, {row['parameters']:,} parameters, decay {row['decay']:g}"
+            )
+        if plan["feature_cache"]:
+            cache = plan["feature_cache"]
+            note(f"  locked features cached: {cache['bytes'] / 2**20:.0f} MiB in {cache['folder']}")
+
+    def features(self, done: int, total: int) -> None:
+        self._advance("features", done, total, "images")
+
+    def step(self, step: int, total: int, values: dict[str, float]) -> None:
+        line = (
+            f"loss {values['loss']:.3f} lr {values['lr']:.1e} τ {values['temperature']:.4f}"
+            f" {values['pairs_per_second']:.0f} pairs/s wait {100 * values['data_wait']:.0f}%"
+        )
+        self._advance("training", step, total, line)
+
+    def validated(self, step: int, found: dict[str, Any], best: bool) -> None:
+        sides = [
+            f"{name} " + "/".join(f"{found[side][f'R@{k}']:.1f}" for k in (1, 5, 10))
+            for side, name in (("i2t", "image→text"), ("t2i", "text→image"))
+            if found[side] is not None
+        ]
+        mark = "  (best so far)" if best else ""
+        self.console.note(f"step {step}: R@1/5/10 {', '.join(sides)}{mark}")
+
+    def saved(self, path: Path) -> None:
+        self.console.note(f"saved {path}", level=1)
+
+    def warn(self, text: str) -> None:
+        self.console.warn(text)

@@ -1,0 +1,62 @@
+"""From a decoded picture to the tensor a tower reads, without and with augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from vlcli.images.config import Augmentation, PreprocessConfig
+
+INTERPOLATIONS = {
+    "bilinear": v2.InterpolationMode.BILINEAR,
+    "bicubic": v2.InterpolationMode.BICUBIC,
+    "nearest": v2.InterpolationMode.NEAREST,
+}
+
+
+class Preprocess:
+    """`preprocess(picture)` → (3, size, size) float32. With `size=` another square size than the configured one."""
+
+    def __init__(self, config: PreprocessConfig, *, size: int | None = None) -> None:
+        self.config = config
+        self.size = size or config.size
+
+    def resize(self, picture: Image.Image) -> Image.Image:
+        """The picture at the tower's size, still 8-bit RGB (the place where augmentation comes in)."""
+        mode = INTERPOLATIONS[self.config.interpolation]
+        picture = picture.convert("RGB")
+        if self.config.fit == "squash":
+            return F.resize(picture, [self.size, self.size], interpolation=mode)
+        return F.center_crop(F.resize(picture, [self.size], interpolation=mode), [self.size, self.size])
+
+    def to_tensor(self, picture: Image.Image) -> torch.Tensor:
+        """(3, h, w) float32, normalised by the configured mean and standard deviation."""
+        pixels = F.to_dtype(F.pil_to_tensor(picture), torch.float32, scale=True)
+        return F.normalize(pixels, list(self.config.mean), list(self.config.std))
+
+    def __call__(self, picture: Image.Image) -> torch.Tensor:
+        return self.to_tensor(self.resize(picture))
+
+
+def augmentation(name: Augmentation, size: int) -> Callable[[Image.Image], Image.Image] | None:
+    """The named random transform of an RGB picture, or None. Draws from torch's global generator: seed it first.
+
+    "autoaugment" is the ImageNet policy (FILIP §3.2, Wukong); "crop-flip" a random crop of size `size` after a resize
+    to 1.2 × `size`, and a horizontal flip (ALIGN §5: 346 → 289).
+    """
+    if name == "none":
+        return None
+    if name == "autoaugment":
+        return v2.AutoAugment(v2.AutoAugmentPolicy.IMAGENET, interpolation=v2.InterpolationMode.BILINEAR)
+    larger = round(size * 346 / 289)
+    return v2.Compose(
+        [
+            v2.Resize([larger], interpolation=v2.InterpolationMode.BICUBIC),
+            v2.RandomCrop([size, size]),
+            v2.RandomHorizontalFlip(),
+        ]
+    )

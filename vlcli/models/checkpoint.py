@@ -1,0 +1,142 @@
+"""A checkpoint is a directory that stands alone: config.json, model.safetensors, the tokenizer's files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from vlcli import __version__
+from vlcli.errors import InputError, UsageError
+from vlcli.models.config import DualEncoderConfig
+from vlcli.models.dual import DualEncoder
+from vlcli.text.wordpiece import WordPiece
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def save_checkpoint(
+    model: DualEncoder, path: Path, *, recipe: dict[str, Any], lineage: dict[str, Any]
+) -> None:
+    """Write `model` into the directory `path` (made; the caller renames it into place)."""
+    path.mkdir(parents=True, exist_ok=True)
+    config = {
+        "kind": "dual",
+        "architecture": model.config.model_dump(mode="json"),
+        "recipe": recipe,
+        "versions": {"vlcli": __version__, "torch": torch.__version__},
+        "lineage": lineage,
+    }
+    (path / CONFIG).write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, path / WEIGHTS, metadata={"format": "pt"})
+    model.tokenizer.save(path)
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint directory behind `path`: itself, or a run's `best`, else its `last`."""
+    path = Path(path)
+    for place in (path, path / "best", path / "last"):
+        if (place / CONFIG).is_file():
+            return place
+    if not path.exists():
+        raise UsageError(f"{path}: no such checkpoint or run")
+    raise InputError(f"neither a checkpoint ({CONFIG}) nor a run (best, last)", file=str(path))
+
+
+def read_config(path: Path, *, kind: str = "dual") -> dict[str, Any]:
+    """config.json of a checkpoint directory, of the wanted kind."""
+    file = path / CONFIG
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        found = config["kind"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"not a checkpoint's configuration: {error}", file=str(file)) from error
+    if found != kind:
+        raise UsageError(f"{path} is a checkpoint of kind {found!r}; this command wants {kind!r}")
+    return config
+
+
+def load(path: str | Path, device: str = "cpu") -> DualEncoder:
+    """A model ready for inference from a run or checkpoint directory.
+
+    It has `preprocess`, `tokenize`, `encode_image`, `encode_text` and `similarity`, and is in evaluation mode.
+    Raises UsageError where there is no checkpoint, InputError where it is damaged.
+    """
+    place = find_checkpoint(path)
+    config = read_config(place)
+    try:
+        architecture = DualEncoderConfig.model_validate(config["architecture"])
+    except (ValidationError, KeyError) as error:
+        raise InputError(f"architecture: {first_problem(error)}", file=str(place / CONFIG)) from error
+    model = DualEncoder(architecture, WordPiece.load(place))
+    weights = place / WEIGHTS
+    try:
+        tensors = load_file(weights, device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"cannot read the weights: {error}", file=str(weights)) from error
+    expected = model.state_dict()
+    wrong = [
+        name
+        for name in sorted(expected.keys() | tensors.keys())
+        if name not in tensors or name not in expected or tensors[name].shape != expected[name].shape
+    ]
+    if wrong:
+        raise InputError(
+            f"{len(wrong)} tensors do not fit the architecture, {wrong[0]} first", file=str(weights)
+        )
+    model.load_state_dict(tensors)
+    model.checkpoint_hash = checkpoint_hash(place)
+    return model.to(resolve_device(device)).eval()
+
+
+def checkpoint_hash(place: Path) -> str:
+    """First 16 hex of sha256 over the architecture and the weights file: what a number was measured with."""
+    digest = hashlib.sha256()
+    architecture = json.loads((place / CONFIG).read_text(encoding="utf-8"))["architecture"]
+    digest.update(json.dumps(architecture, sort_keys=True).encode())
+    with open(place / WEIGHTS, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def is_whole(place: Path) -> bool:
+    """Whether config.json parses and the weights file is as long as its own header says."""
+    try:
+        json.loads((place / CONFIG).read_text(encoding="utf-8"))["kind"]
+        with open(place / WEIGHTS, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length))
+        end = max((t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"), default=0)
+        return (place / WEIGHTS).stat().st_size == 8 + length + end
+    except (OSError, ValueError, KeyError, TypeError, struct.error):
+        return False
+
+
+def resolve_device(name: str) -> torch.device:
+    """auto, cpu or cuda[:N] → a device that exists here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device {name!r} is none of auto, cpu, cuda[:N]") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"--device {name}: no CUDA device here")
+    return device
+
+
+def first_problem(error: Exception) -> str:
+    """The first complaint of a pydantic error as one phrase: `text.width: Input should be …`."""
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+    return str(error)

@@ -1,0 +1,79 @@
+"""What a dual encoder is, as data: the `[model]` table of a recipe and the `architecture` of a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from vlcli.images.config import PreprocessConfig
+
+
+class Settings(BaseModel):
+    """Settings are frozen, and a key that nobody knows is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageTowerConfig(Settings):
+    """Any timm architecture. `locked`: no gradient, never in training mode, features may be cached (LiT).
+
+    `init` names initial weights: "random", "package:NAME" (weights that an installed package ships) or a description
+    of a public checkpoint that `--init image=PATH` must supply.
+    """
+
+    name: str = "vit_base_patch32_clip_quickgelu_224"
+    locked: bool = True
+    init: str = "random"
+    init_page: str = ""
+    preprocess: PreprocessConfig = PreprocessConfig()
+
+
+class TextTowerConfig(Settings):
+    """Wukong's causal transformer: pre-LN, QuickGELU, learned positions (Wukong T3, FILIP T7)."""
+
+    width: int = Field(512, ge=8)
+    layers: int = Field(12, ge=1)
+    heads: int = Field(8, ge=1)
+    context: int = Field(32, ge=3)
+    vocabulary: int = 21128
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> TextTowerConfig:
+        if self.width % self.heads:
+            raise ValueError(f"text.width {self.width} is not a multiple of text.heads {self.heads}")
+        return self
+
+
+class ProjectionConfig(Settings):
+    """Into the joint space, token by token: "linear" as in the papers, or "mlp" (norm, hidden layer, GELU)."""
+
+    kind: Literal["linear", "mlp"] = "linear"
+    hidden: int = Field(512, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class TemperatureConfig(Settings):
+    """τ of the softmax: stored as log(1/τ), 1/τ at most `max_scale`."""
+
+    init: float = Field(0.07, gt=0)
+    learnable: bool = True
+    max_scale: float = Field(100.0, gt=0)
+
+
+class DualEncoderConfig(Settings):
+    """Two towers, a joint space of `dim`, and a similarity.
+
+    `similarity`: "global" compares pooled vectors, "tokenwise" every token (FILIP Eq 3–5). `t2i_special_tokens`
+    includes [CLS] and [SEP] in the text→image average (FILIP) or excludes them (Wukong §4.3).
+    """
+
+    dim: int = Field(256, ge=1)
+    similarity: Literal["global", "tokenwise"] = "tokenwise"
+    t2i_special_tokens: Literal["include", "exclude"] = "exclude"
+    image: ImageTowerConfig = ImageTowerConfig()
+    text: TextTowerConfig = TextTowerConfig()
+    image_projection: ProjectionConfig = ProjectionConfig()
+    text_projection: ProjectionConfig = ProjectionConfig()
+    temperature: TemperatureConfig = TemperatureConfig()

@@ -1,0 +1,220 @@
+"""The dual encoder: two towers, a joint space, a similarity (Wukong §4, FILIP §3.1, ALIGN §4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from vlcli.images.preprocess import Preprocess
+from vlcli.models.config import DualEncoderConfig, ProjectionConfig
+from vlcli.models.image_tower import ImageFeatures, TimmTower, grid_of
+from vlcli.models.text_tower import CausalTextTransformer
+from vlcli.objectives.late_interaction import Similarity, global_similarity, late_interaction
+from vlcli.text.wordpiece import WordPiece
+
+T = TypeVar("T", bound="ImageTokens | TextTokens")
+
+
+class ImageTokens(NamedTuple):
+    """Images in the joint space, L2-normalised: tokens (b, n1, d) of a token-wise model, else pooled (b, d)."""
+
+    tokens: Tensor | None
+    pooled: Tensor | None
+
+    def rows(self, index: Any) -> ImageTokens:
+        tokens, pooled = (None if x is None else x[index] for x in self)
+        return ImageTokens(tokens, pooled)
+
+
+class TextTokens(NamedTuple):
+    """Texts in the joint space, L2-normalised: tokens (B, n2, d) of a token-wise model, else pooled (B, d).
+
+    mask (B, n2): not padding; content_mask (B, n2): neither padding nor [CLS] nor [SEP].
+    """
+
+    tokens: Tensor | None
+    mask: Tensor
+    content_mask: Tensor
+    pooled: Tensor | None
+
+    def rows(self, index: Any) -> TextTokens:
+        return TextTokens(
+            None if self.tokens is None else self.tokens[index],
+            self.mask[index],
+            self.content_mask[index],
+            None if self.pooled is None else self.pooled[index],
+        )
+
+
+def cat(parts: Sequence[T]) -> T:
+    """Join encoded images, or encoded texts (padded to the longest), along the batch."""
+    first = parts[0]
+    fields: list[Any] = []
+    for name, values in zip(first._fields, zip(*parts, strict=True), strict=True):
+        if values[0] is None:
+            fields.append(None)
+        elif isinstance(first, TextTokens) and name != "pooled":
+            longest = max(v.shape[1] for v in values)
+            fields.append(torch.cat([_pad(v, longest) for v in values]))
+        else:
+            fields.append(torch.cat(list(values)))
+    return type(first)(*fields)
+
+
+def _pad(x: Tensor, length: int) -> Tensor:
+    """Lengthen dimension 1 by zeros (false for masks)."""
+    missing = length - x.shape[1]
+    return F.pad(x, [0, 0] * (x.dim() - 2) + [0, missing]) if missing else x
+
+
+def projection(width: int, dim: int, config: ProjectionConfig) -> nn.Module:
+    """Into the joint space: linear without bias (Wukong, FILIP), or a small MLP with a norm in front."""
+    if config.kind == "linear":
+        layer = nn.Linear(width, dim, bias=False)
+        nn.init.normal_(layer.weight, std=width**-0.5)
+        return layer
+    return nn.Sequential(
+        nn.LayerNorm(width),
+        nn.Dropout(config.dropout),
+        nn.Linear(width, config.hidden),
+        nn.GELU(),
+        nn.Dropout(config.dropout),
+        nn.Linear(config.hidden, dim),
+    )
+
+
+class DualEncoder(nn.Module):
+    """`encode_image`, `encode_text` and `similarity` in one joint space; see `vlcli.load`.
+
+    `tokenizer` gives ids; `checkpoint_hash` is set by the loader.
+    """
+
+    def __init__(self, config: DualEncoderConfig, tokenizer: WordPiece | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer = tokenizer or WordPiece.load()
+        if self.tokenizer.vocab_size > config.text.vocabulary:
+            raise ValueError(
+                f"the tokenizer has {self.tokenizer.vocab_size} tokens, text.vocabulary {config.text.vocabulary}"
+            )
+        self.preprocess = Preprocess(config.image.preprocess)
+        self.image_size = config.image.preprocess.size
+        self.image = TimmTower(config.image.name, self.image_size)
+        self.text = CausalTextTransformer(config.text)
+        self.image_projection = projection(self.image.width, config.dim, config.image_projection)
+        self.text_projection = projection(config.text.width, config.dim, config.text_projection)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature.init)))
+        self.log_scale.requires_grad_(config.temperature.learnable)
+        if config.image.locked:
+            self.image.requires_grad_(False)
+        self.checkpoint_hash = ""
+        self._grid: tuple[int, int] | None = None
+        self.train()
+
+    def train(self, mode: bool = True) -> DualEncoder:
+        """A locked tower stays in evaluation mode: no dropout, no batch statistics."""
+        super().train(mode)
+        if self.config.image.locked:
+            self.image.eval()
+        return self
+
+    @property
+    def similarity_kind(self) -> str:
+        return self.config.similarity
+
+    @property
+    def device(self) -> torch.device:
+        return self.log_scale.device
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of the patch tokens at the configured image size."""
+        if self._grid is None:
+            self._grid = grid_of(self.image, self.image_size)
+        return self._grid
+
+    def scale(self) -> Tensor:
+        """1/τ, at most `temperature.max_scale`."""
+        return self.log_scale.exp().clamp(max=self.config.temperature.max_scale)
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """ids (B, n) int64 and mask (B, n) bool, n ≤ context, on the model's device."""
+        ids, mask = self.tokenizer.encode(texts, length=self.config.text.context)
+        return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
+
+    def preprocess_image(self, picture: Image.Image, size: int | None = None) -> Tensor:
+        """(3, size, size) float32 of a picture, at the configured size when none is given."""
+        return (self.preprocess if size is None else Preprocess(self.config.image.preprocess, size=size))(
+            picture
+        )
+
+    def image_features(self, pixels: Tensor) -> ImageFeatures:
+        """The image tower's own output; no graph when the tower is locked."""
+        if self.config.image.locked:
+            with torch.no_grad():
+                return self.image(pixels)
+        return self.image(pixels)
+
+    def project_image(self, features: ImageFeatures) -> ImageTokens:
+        """Features of the image tower into the joint space. A global model reads only `pooled`."""
+        if self.config.similarity == "global":
+            return ImageTokens(None, _unit(self.image_projection(features.pooled)))
+        return ImageTokens(_unit(self.image_projection(features.tokens)), None)
+
+    def encode_image(self, pixels: Tensor) -> ImageTokens:
+        """pixels (b, 3, h, w) → the joint space."""
+        return self.project_image(self.image_features(pixels))
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> TextTokens:
+        """ids and mask (B, n) → the joint space. The pooled vector stands at [SEP], the last token (Wukong §4.2)."""
+        hidden = self.text(ids)
+        content = mask & (ids != self.tokenizer.cls_id) & (ids != self.tokenizer.sep_id)
+        if self.config.similarity == "global":
+            last = hidden[torch.arange(len(ids), device=ids.device), mask.sum(1).clamp(min=1) - 1]
+            return TextTokens(None, mask, content, _unit(self.text_projection(last)))
+        return TextTokens(_unit(self.text_projection(hidden)), mask, content, None)
+
+    def similarity(self, image: ImageTokens, text: TextTokens) -> Similarity:
+        """i2t and t2i, both (b, B), float32: row = image, column = text."""
+        if self.config.similarity == "global":
+            assert image.pooled is not None
+            assert text.pooled is not None
+            return global_similarity(image.pooled, text.pooled)
+        assert image.tokens is not None
+        assert text.tokens is not None
+        content = text.content_mask if self.config.t2i_special_tokens == "exclude" else text.mask
+        return late_interaction(image.tokens, text.tokens, text.mask, content)
+
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        *,
+        pixels: Tensor | None = None,
+        features: ImageFeatures | None = None,
+    ) -> tuple[ImageTokens, TextTokens, Tensor]:
+        """Both sides of a batch and 1/τ, from pixels or from features the (locked) tower gave before."""
+        if features is None:
+            assert pixels is not None
+            features = self.image_features(pixels)
+        return self.project_image(features), self.encode_text(ids, mask), self.scale()
+
+
+def _unit(x: Tensor) -> Tensor:
+    return F.normalize(x.float(), dim=-1)
+
+
+def trainable_report(model: nn.Module) -> dict[str, dict[str, int]]:
+    """Parameters and trainable parameters of each part: what proves the freezing matrix (spec §2.4)."""
+    report: dict[str, dict[str, int]] = {}
+    for name, parameter in model.named_parameters():
+        part = report.setdefault(name.split(".")[0], {"parameters": 0, "trainable": 0})
+        part["parameters"] += parameter.numel()
+        part["trainable"] += parameter.numel() if parameter.requires_grad else 0
+    return report

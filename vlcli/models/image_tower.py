@@ -1,0 +1,63 @@
+"""Image towers: any timm architecture, as patch tokens and a pooled vector."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from vlcli.errors import UsageError
+
+
+class ImageFeatures(NamedTuple):
+    """What a tower says of a picture before the joint space."""
+
+    tokens: Tensor  # (b, n1, c): patches in rows from the top left; the visual [CLS] is not among them
+    pooled: Tensor  # (b, c): [CLS] where the tower has one, else the mean of the patches (Wukong Swin, ALIGN)
+
+
+class TimmTower(nn.Module):
+    """`tower(pixels (b, 3, h, w))` → `ImageFeatures`, for ViT (b, n, c), Swin (b, h, w, c) and convolutional
+    (b, c, h, w) timm models. `width` is c."""
+
+    def __init__(self, name: str, image_size: int) -> None:
+        super().__init__()
+        self.name = name
+        arguments: dict[str, Any] = {"img_size": image_size} if _takes_image_size(name) else {}
+        try:
+            self.body: Any = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
+        except RuntimeError as error:
+            raise UsageError(f"no timm model is called {name!r}", remedy="see timm.list_models()") from error
+        self.width = int(getattr(self.body, "head_hidden_size", None) or self.body.num_features)
+        self.prefix = int(getattr(self.body, "num_prefix_tokens", 0) or 0)
+
+    def forward(self, pixels: Tensor) -> ImageFeatures:
+        out = self.body.forward_features(pixels)
+        if out.dim() == 3:  # (b, prefix + n1, c)
+            tokens = out[:, self.prefix :]
+            return ImageFeatures(tokens, out[:, 0] if self.prefix else tokens.mean(1))
+        if out.shape[-1] != self.width:  # (b, c, h, w)
+            out = out.permute(0, 2, 3, 1)
+        assert out.shape[-1] == self.width, f"{self.name} gives {tuple(out.shape)}, not {self.width} channels"
+        tokens = out.flatten(1, 2)
+        return ImageFeatures(tokens, tokens.mean(1))
+
+
+def _takes_image_size(name: str) -> bool:
+    """Transformers have positions or windows for one size and want to be told; convolutional models take any."""
+    return any(part in name for part in ("vit", "swin", "deit", "eva", "beit"))
+
+
+@torch.no_grad()
+def grid_of(tower: TimmTower, image_size: int) -> tuple[int, int]:
+    """(rows, columns) of the patch tokens of an `image_size` square picture."""
+    device = next(tower.parameters()).device
+    training = tower.training
+    tower.eval()
+    tokens = tower(torch.zeros(1, 3, image_size, image_size, device=device)).tokens
+    tower.train(training)
+    side = round(tokens.shape[1] ** 0.5)
+    assert side * side == tokens.shape[1], f"{tokens.shape[1]} tokens of a square picture are no square grid"
+    return side, side

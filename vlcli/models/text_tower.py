@@ -1,0 +1,79 @@
+"""Wukong's and FILIP's text tower: a causal transformer (Wukong T3, FILIP T7; after GPT-2 and CLIP)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vlcli.models.config import TextTowerConfig
+
+
+class QuickGELU(nn.Module):
+    """x · sigmoid(1.702 x), the activation of CLIP's and Wukong's released weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class Block(nn.Module):
+    """Pre-LN: x + attention(ln_1(x)), then x + mlp(ln_2(x))."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.ln_1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.ln_2 = nn.LayerNorm(width)
+        self.fc = nn.Linear(width, 4 * width)
+        self.act = QuickGELU()
+        self.proj = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, n, width)
+        B, n, width = x.shape
+        q, k, v = self.qkv(self.ln_1(x)).view(B, n, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        # Padding stands behind [SEP], so under the causal mask no real token ever sees it: no second mask.
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + F.dropout(
+            self.out(attended.transpose(1, 2).reshape(B, n, width)), self.dropout, self.training
+        )
+        return x + F.dropout(self.proj(self.act(self.fc(self.ln_2(x)))), self.dropout, self.training)
+
+
+class CausalTextTransformer(nn.Module):
+    """`tower(ids (B, n))` → hidden states (B, n, width) after the last LayerNorm; n ≤ context."""
+
+    def __init__(self, config: TextTowerConfig) -> None:
+        super().__init__()
+        self.context, self.width, self.dropout = config.context, config.width, config.dropout
+        self.token_embedding = nn.Embedding(config.vocabulary, config.width)
+        self.positional_embedding = nn.Parameter(torch.empty(config.context, config.width))
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.heads, config.dropout) for _ in range(config.layers)
+        )
+        self.ln_final = nn.LayerNorm(config.width)
+        self._initialise(config)
+
+    @torch.no_grad()
+    def _initialise(self, config: TextTowerConfig) -> None:
+        # Residual branches shrink with depth, so that the sum over layers keeps its variance at initialisation.
+        branch = config.width**-0.5 * (2 * config.layers) ** -0.5
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            nn.init.normal_(block.qkv.weight, std=config.width**-0.5)
+            nn.init.normal_(block.out.weight, std=branch)
+            nn.init.normal_(block.fc.weight, std=(2 * config.width) ** -0.5)
+            nn.init.normal_(block.proj.weight, std=branch)
+            for linear in (block.qkv, block.out, block.fc, block.proj):
+                nn.init.zeros_(linear.bias)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        assert ids.shape[1] <= self.context, f"{ids.shape[1]} tokens, context {self.context}"
+        x = self.token_embedding(ids) + self.positional_embedding[: ids.shape[1]]
+        x = F.dropout(x, self.dropout, self.training)
+        for block in self.blocks:
+            x = block(x)
+        return self.ln_final(x)

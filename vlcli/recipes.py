@@ -1,0 +1,226 @@
+"""Recipes: find, extend, override, validate. A recipe is TOML; this schema is the list of every key there is."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from vlcli.errors import UsageError
+from vlcli.images.config import Augmentation
+from vlcli.models.config import DualEncoderConfig, Settings
+
+TextForm = Literal["text", "candidate", "candidates", "text+candidates"]
+
+
+class ObjectiveConfig(Settings):
+    """InfoNCE. `reduction` of the two directions: "mean" (Wukong, FILIP) or "sum" (ALIGN)."""
+
+    reduction: Literal["mean", "sum"] = "mean"
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+class OptimizerConfig(Settings):
+    """`lr` is the peak with `lr_rule = "fixed"`, and the base of lr · sqrt(batch_size / 512) with "sqrt" (FILIP T8).
+
+    `no_decay` names kinds of parameters: bias, norm, token_embedding, positional_embedding, temperature.
+    """
+
+    name: Literal["adamw", "lamb"] = "lamb"
+    lr: float = Field(8e-4, gt=0)
+    lr_rule: Literal["fixed", "sqrt"] = "sqrt"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    no_decay: tuple[
+        Literal["bias", "norm", "token_embedding", "positional_embedding", "temperature"], ...
+    ] = ("bias", "norm", "token_embedding", "positional_embedding", "temperature")
+    clip_grad_norm: float | None = Field(None, gt=0)
+
+
+class ScheduleConfig(Settings):
+    """Linear warm-up over `warmup_steps`, then "cosine" or "linear" to 0, or "constant". `steps` wins over `epochs`."""
+
+    name: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = Field(3000, ge=0)
+    epochs: int = Field(20, ge=1)
+    steps: int | None = Field(None, ge=1)
+
+
+class DataConfig(Settings):
+    """`batch_size` is global. `draw`: forms of the text, one drawn uniformly each time a pair is seen: "text" (one of
+    the row's texts), "candidate" (a text or one candidate, uniformly: FILIP §3.2), "candidates" (the candidates in
+    random order, joined), "text+candidates". `group`: the column whose equal values are positives too; "" for none.
+    `cache` of a locked tower's features: "auto" (the user's cache directory), "off", or a directory.
+    """
+
+    batch_size: int = Field(512, ge=2)
+    draw: tuple[TextForm, ...] = ("text",)
+    joiner: str = "，"
+    augment: Augmentation = "none"
+    group: str = "family"
+    cache: str = "auto"
+    cache_gib: float = Field(20.0, gt=0)
+    workers: int = Field(4, ge=0)
+
+    @model_validator(mode="after")
+    def _something_to_draw(self) -> DataConfig:
+        if not self.draw:
+            raise ValueError("draw names no form of text")
+        return self
+
+
+class TrainConfig(Settings):
+    """`precision`: fp32 or bf16 autocast. Steps between log lines, checkpoints and validations; 0 switches one off.
+    `keep`: checkpoints kept beside `best` and `last`."""
+
+    seed: int = 0
+    precision: Literal["fp32", "bf16"] = "bf16"
+    log_every: int = Field(10, ge=1)
+    save_every: int = Field(1000, ge=0)
+    evaluate_every: int = Field(1000, ge=0)
+    keep: int = Field(2, ge=1)
+    best: Literal["MR", "i2t.R@1", "t2i.R@1"] = "MR"
+
+
+class Recipe(Settings):
+    """One training run, as data."""
+
+    name: str
+    title: str = ""
+    source: str = ""  # paper and section that the values are from
+    model: DualEncoderConfig = DualEncoderConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _cache_and_augmentation(self) -> Recipe:
+        if self.data.augment != "none" and self.data.cache not in ("auto", "off"):
+            raise ValueError(
+                "data.cache: features cannot be cached when data.augment changes the image each time"
+            )
+        return self
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate at the end of warm-up."""
+        if self.optimizer.lr_rule == "sqrt":
+            return self.optimizer.lr * (self.data.batch_size / 512) ** 0.5
+        return self.optimizer.lr
+
+    @property
+    def caches_features(self) -> bool:
+        """A locked tower that sees each image unaugmented encodes it once."""
+        return self.model.image.locked and self.data.augment == "none" and self.data.cache != "off"
+
+
+def directories() -> list[Path]:
+    """Where named recipes are: in the installed package, else beside it in the source tree."""
+    here = Path(__file__).parent
+    return [d for d in (here / "_data" / "recipes", here.parent / "recipes") if d.is_dir()]
+
+
+def names() -> list[str]:
+    """Every named recipe, sorted."""
+    return sorted({file.stem for directory in directories() for file in directory.glob("*.toml")})
+
+
+def find(name: str) -> Path:
+    """The file of a recipe: a path ending in .toml, or a name."""
+    if name.endswith(".toml"):
+        if not Path(name).is_file():
+            raise UsageError(f"no recipe file {name}")
+        return Path(name)
+    for directory in directories():
+        if (directory / f"{name}.toml").is_file():
+            return directory / f"{name}.toml"
+    raise UsageError(f"no recipe is called {name!r}{_nearest(name, names())}")
+
+
+def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
+    """The validated recipe NAME or FILE.toml, its `extends` followed and `table.key=value` overrides applied.
+
+    Raises UsageError naming the file, the key, and the nearest key that exists.
+    """
+    values = _extended(find(name), ())
+    for override in overrides or []:
+        _set(values, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"recipe {name}: {explain(error)}") from error
+
+
+def _extended(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if file in seen:
+        raise UsageError(f"recipe {file}: extends itself")
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"recipe {file}: {error}") from error
+    values.setdefault("name", file.stem)
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    if not isinstance(parent, str):
+        raise UsageError(f"recipe {file}: extends must name one recipe")
+    sibling = file.parent / (parent if parent.endswith(".toml") else f"{parent}.toml")
+    base = _extended(sibling if sibling.is_file() else find(parent), (*seen, file))
+    return merge(base, values)
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, table by table."""
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merge(result[key], value) if both else value
+    return result
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    """Apply one `table.key=value`; the value is TOML, and a bare word is a string."""
+    path, equals, text = override.partition("=")
+    if not equals or not path.strip():
+        raise UsageError(f"--set {override!r} is not table.key=value")
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *tables, key = path.strip().split(".")
+    place = values
+    for table in tables:
+        place = place.setdefault(table, {})
+        if not isinstance(place, dict):
+            raise UsageError(f"--set {override!r}: {table} is no table")
+    place[key] = value
+
+
+def explain(error: ValidationError) -> str:
+    """The first problem, as `table.key: what is wrong`, with the nearest known key where one is unknown."""
+    problem = error.errors()[0]
+    path = [str(part) for part in problem["loc"]]
+    if problem["type"] != "extra_forbidden":
+        return f"{'.'.join(path)}: {problem['msg']}" if path else problem["msg"]
+    schema: Any = Recipe
+    for part in path[:-1]:
+        schema = schema.model_fields[part].annotation
+    return f"{'.'.join(path)}: no such key{_nearest(path[-1], list(schema.model_fields))}"
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, 1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The resolved recipe as TOML that `load_recipe` reads back equal."""
+    import tomli_w
+
+    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
