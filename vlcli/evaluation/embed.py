@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from vlcli.errors import InputError
+from vlcli.errors import InputError, UsageError
+from vlcli.images.decode import decode
 
 if TYPE_CHECKING:
     from vlcli.evaluation.retrieval import SimilarityFunction
@@ -42,7 +43,9 @@ class _Bytes:
 
 
 def inference(model: Any, precision: str = "fp32") -> Any:
-    """The context a forward pass runs in: bf16 autocast, or nothing."""
+    """The context a forward pass runs in: bf16 autocast, or nothing. UsageError for another precision."""
+    if precision not in ("fp32", "bf16"):
+        raise UsageError(f"--precision {precision!r} is neither fp32 nor bf16")
     if precision == "bf16":
         return torch.autocast(torch.device(model.device).type, dtype=torch.bfloat16)
     return nullcontext()
@@ -50,8 +53,6 @@ def inference(model: Any, precision: str = "fp32") -> Any:
 
 def decode_row(source: Any, row: int) -> Any:
     """The PIL picture of a row; InputError names the row's id where it is damaged."""
-    from vlcli.images.decode import decode
-
     try:
         return decode(source.image_bytes(row))
     except InputError:

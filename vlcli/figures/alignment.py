@@ -1,8 +1,8 @@
 """Word–patch alignment as a picture: the image, the grid of m_k, the heat map of the label, the tokens.
 
-The middle panel is the papers' (FILIP §4.5, Wukong §5.4): in each patch's centre stands the index of the text token
-that it matches best, red over the undimmed patch where that token belongs to the label, white elsewhere. The right
-panel shows the mean similarity of the label's tokens.
+The middle panel is the papers' (FILIP §4.5, Wukong §5.4): in each patch's centre stands the index of the
+text token that it matches best, red over the undimmed patch where that token belongs to the label, white
+elsewhere. The right panel shows the mean similarity of the label's tokens.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from vlcli.evaluation.alignment import Alignment
+from vlcli.figures.canvas import plain_settings
 from vlcli.figures.fonts import Fonts, find_fonts
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ COLUMNS = 132  # of the token list: a Chinese character takes two
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a sheet: pixels (H, W, 3) uint8 as the model saw them, what it made of them, and a caption."""
+    """One row of a sheet: pixels (H, W, 3) uint8 as the model saw them, what it made of them, a caption."""
 
     pixels: npt.NDArray[np.uint8]
     alignment: Alignment
@@ -55,25 +56,26 @@ def draw(rows: Sequence[Row], *, fonts: Fonts | None = None) -> Figure:
     fonts.require([piece for row in lines for line in row for piece, _ in line])
     strips = [0.26 + 0.24 * len(line) for line in lines]  # inches below the panels, for the tokens
     head, gap = 0.5, 0.16
-    width = 3 * PANEL + 4 * gap + 0.75
-    height = sum(head + PANEL + strip for strip in strips)
-    figure = Figure(figsize=(width, height), facecolor=PAPER)
-    FigureCanvasAgg(figure)
-    top = height
-    for row, line, strip in zip(rows, lines, strips, strict=True):
-        bottom = top - head - PANEL
-        boxes = [
-            ((gap + k * (PANEL + gap)) / width, bottom / height, PANEL / width, PANEL / height)
-            for k in range(3)
-        ]
-        axes = [figure.add_axes(box) for box in boxes]
-        _picture(axes[0], row, fonts)
-        _grid(axes[1], row, fonts)
-        image = _heat(axes[2], row, fonts)
-        bar = ((gap + 3 * (PANEL + gap)) / width, bottom / height, 0.13 / width, PANEL / height)
-        _scale(figure.add_axes(bar), image, row.alignment, fonts)
-        _tokens(figure, line, gap / width, (bottom - 0.12) / height, fonts)
-        top -= head + PANEL + strip
+    with plain_settings():
+        width = 3 * PANEL + 4 * gap + 0.75
+        height = sum(head + PANEL + strip for strip in strips)
+        figure = Figure(figsize=(width, height), facecolor=PAPER)
+        FigureCanvasAgg(figure)
+        top = height
+        for row, line, strip in zip(rows, lines, strips, strict=True):
+            bottom = top - head - PANEL
+            boxes = [
+                ((gap + k * (PANEL + gap)) / width, bottom / height, PANEL / width, PANEL / height)
+                for k in range(3)
+            ]
+            axes = [figure.add_axes(box) for box in boxes]
+            _picture(axes[0], row, fonts)
+            _grid(axes[1], row, fonts)
+            image = _heat(axes[2], row, fonts)
+            bar = ((gap + 3 * (PANEL + gap)) / width, bottom / height, 0.13 / width, PANEL / height)
+            _scale(figure.add_axes(bar), image, row.alignment, fonts)
+            _tokens(figure, line, gap / width, (bottom - 0.12) / height, fonts)
+            top -= head + PANEL + strip
     return figure
 
 
@@ -192,7 +194,7 @@ def _tokens(figure: Figure, lines: list[list[tuple[str, bool]]], x: float, y: fl
     """The token list under the panels; what belongs to the label is red, as in the grid."""
     from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea, VPacker
 
-    rows = [
+    rows: list[Any] = [
         HPacker(
             children=[
                 TextArea(

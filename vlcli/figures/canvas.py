@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "svg")
+SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "path",  # letters as outlines: legible where no such font is installed
+    "svg.hashsalt": "vlcli",  # element ids that do not change from run to run
+    "text.parse_math": False,  # a dollar sign in a caption is a dollar sign
+}
+
+
+@contextmanager
+def plain_settings() -> Iterator[None]:
+    """matplotlib's own defaults and SETTINGS, whatever the user's matplotlibrc says; restored afterwards.
+
+    Figures are built and rendered inside it: some settings are read when a text is made, some when it is
+    drawn.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(SETTINGS)
+        yield
 
 
 def render(figure: Figure, kind: str, *, dpi: int = 150) -> bytes:
-    """`figure` as "png" or "svg". Letters of an SVG are outlines: legible where no such font is installed."""
-    import matplotlib
-
+    """`figure` as "png" or "svg", without the version and the date that matplotlib would write into it."""
     assert kind in FORMATS, kind
-    # Versions and dates stay out of the file; element ids of an SVG come from a fixed salt.
-    metadata = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
-    settings = {"svg.fonttype": "path", "svg.hashsalt": "vlcli", "path.simplify": True}
+    metadata: dict[str, Any] = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
     buffer = io.BytesIO()
-    with matplotlib.rc_context(settings):
+    with plain_settings():
         figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     return buffer.getvalue()

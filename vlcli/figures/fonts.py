@@ -1,7 +1,8 @@
 """Fonts for figures: every character that is drawn has a glyph, or there is no figure.
 
-Noto Sans CJK comes with the extra `vlcli[figures]`; without it an installed Chinese font serves. Text is drawn by
-matplotlib alone, which shapes it by itself, so a figure does not depend on the machine's libraries.
+Noto Sans CJK comes with the extra `vlcli[figures]`; without it an installed Chinese font serves. Text is
+drawn by matplotlib alone, which shapes it by itself, so a figure does not depend on the machine's
+libraries.
 """
 
 from __future__ import annotations

@@ -1,0 +1,70 @@
+"""What the evaluation commands share: a model, progress, and how a result is shown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+from vlcli.commands._console import Console
+
+Run = Annotated[str, Argument(metavar="RUN", help="A run directory (its best checkpoint) or a checkpoint.")]
+Data = Annotated[
+    list[str],
+    Option("--data", metavar="FILE", help="Pairs: JSONL, Parquet, Arrow, a shard directory; repeatable."),
+]
+Bootstrap = Annotated[
+    int, Option("--bootstrap", min=0, metavar="N", help="Resamples for the 95 % intervals; 0: none.")
+]
+Split = Annotated[
+    str | None, Option("--split", help="Name of the split; default: the data's column of that name.")
+]
+Lang = Annotated[
+    str | None,
+    Option("--lang", help="Language of the texts; default: the data's column, else told by their script."),
+]
+
+
+def open_model(run: str, device: str) -> Any:
+    """The model of a run or checkpoint."""
+    import vlcli
+    from vlcli.models.checkpoint import resolve_device
+
+    return vlcli.load(run, device=str(resolve_device(device)))
+
+
+@contextmanager
+def announcing(console: Console) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """A progress bar for each thing that is announced."""
+    with console.progress() as progress:
+
+        def announce(what: str, total: int) -> Callable[[int], None]:
+            task = progress.add_task(what, total=total)
+            return lambda done: progress.advance(task, done)
+
+        yield announce
+
+
+def print_json(value: Any) -> None:
+    """One JSON value and a newline on stdout."""
+    import orjson
+
+    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def cell(value: float | None, bounds: list[float] | None) -> str:
+    """`48.2 [43.9, 52.4]`."""
+    if value is None:
+        return "–"
+    return f"{value:.1f}" + (f" [{bounds[0]:.1f}, {bounds[1]:.1f}]" if bounds else "")
+
+
+def title(result: dict[str, Any]) -> str:
+    """What the numbers of a table were measured on and with."""
+    return (
+        f"{result['data']} · split {result['split']} · {result['lang']} · prompts {result['prompts']}"
+        f" · {result['similarity']} · checkpoint {result['checkpoint']}"
+    )

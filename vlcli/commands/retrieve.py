@@ -1,0 +1,135 @@
+"""vlcli retrieve: recall in both directions, or the images that fit a text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Option
+
+from vlcli.commands import _evaluation as e
+from vlcli.commands import _options as o
+
+EXAMPLES = (
+    "vlcli retrieve runs/lit-filip --data flickr30k-cn.jsonl",
+    "vlcli retrieve runs/lit-filip --data val.jsonl --mosaics mosaics.jsonl --json",
+    "vlcli retrieve runs/lit-filip --data shards/ --query 一只狐狸 --top 5",
+)
+
+
+def command(
+    run: e.Run,
+    data: e.Data,
+    query: Annotated[
+        str | None, Option("--query", metavar="TEXT", help="Rank the images for this text; no metrics.")
+    ] = None,
+    top: Annotated[int, Option("--top", min=1, metavar="K", help="Results of --query.")] = 10,
+    mosaics: Annotated[
+        Path | None,
+        Option(
+            "--mosaics",
+            metavar="FILE",
+            help="Also the pointing test: JSONL of images (four ids of --data), target (0 to 3) and text.",
+        ),
+    ] = None,
+    prompts: Annotated[
+        str, Option("--prompts", metavar="none|FILE", help="A file with one template ('{}' is the text).")
+    ] = "none",
+    predictions: Annotated[
+        Path | None, Option("--predictions", metavar="OUT.jsonl", help="The ten best of every query.")
+    ] = None,
+    split: e.Split = None,
+    lang: e.Lang = None,
+    bootstrap: e.Bootstrap = 1000,
+    seed: o.Seed = 0,
+    renames: o.Map = None,
+    image_root: o.ImageRoot = None,
+    head: o.Head = None,
+    device: o.Device = "auto",
+    precision: o.Precision = "fp32",
+    batch_size: o.BatchSize = 64,
+    json: o.Json = False,
+    force: o.Force = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = 0,
+) -> None:
+    """Recall@1, 5, 10 from images to texts and back, with 95 % bootstrap intervals.
+
+    Images are the distinct image_id, texts the distinct texts; whatever stands in one row belongs
+    together, so an image may have several texts and a text several images. A query counts when one of its
+    positives is among the first K; a wrong candidate with an equal score stands ahead. Images are
+    resampled with their texts.
+    """
+    import sys
+
+    from vlcli.commands._console import Console, show_table
+    from vlcli.errors import UsageError
+    from vlcli.evaluation.alignment import require_tokens
+    from vlcli.evaluation.mosaics import load_mosaics
+    from vlcli.evaluation.tasks import Retrieval
+    from vlcli.records.atomic import refuse_existing
+    from vlcli.shards.pairs import load_pairs
+    from vlcli.text.prompts import load_prompts
+
+    console = Console("retrieve", quiet=quiet, verbose=verbose)
+    if query is not None and (mosaics or predictions):
+        raise UsageError(
+            "--query ranks images for one text: it goes with neither --mosaics nor --predictions"
+        )
+    template = load_prompts(prompts)
+    pointing = load_mosaics(mosaics) if mosaics else []
+    if predictions and not force:
+        refuse_existing(predictions)
+    model = e.open_model(run, device)
+    if mosaics:
+        require_tokens(model)
+    table = load_pairs(
+        data,
+        renames=o.parse_map(renames),
+        optional=("split", "lang"),
+        image_root=image_root,
+        head=head,
+        need_text=query is None,
+    )
+    with e.announcing(console) as announce:
+        gallery = Retrieval(
+            model, table, template, batch_size=batch_size, precision=precision, announce=announce
+        )
+        if query is not None:
+            found = list(gallery.search(query, top))
+        else:
+            result = gallery.write_metrics(
+                predictions, force=force, bootstrap=bootstrap, seed=seed, split=split, lang=lang
+            )
+            if pointing:
+                result["pointing"] = gallery.pointing(pointing, bootstrap=bootstrap, seed=seed)
+    if query is not None:
+        if json or not sys.stdout.isatty():
+            for row in found:
+                e.print_json(row)
+        else:
+            rows = [[str(r["rank"]), f"{r['score']:.4f}", r["id"], " / ".join(r["text"])] for r in found]
+            show_table(f"{query} · checkpoint {model.checkpoint_hash}", ["", "score", "id", "text"], rows)
+    elif json:
+        e.print_json(result)
+    else:
+        show_table(e.title(result), *_table(result))
+
+
+def _table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    bounds, sides = result["ci95"], [side for side in ("i2t", "t2i") if result[side] is not None]
+    rows = [
+        [name, *(e.cell(result[side][name], bounds.get(side, {}).get(name)) for side in sides)]
+        for name in result[sides[0]]
+    ]
+    empty = [""] * (len(sides) - 1)
+    rows.append(["mean recall", e.cell(result["MR"], bounds.get("MR")), *empty])
+    if "pointing" in result:
+        test = result["pointing"]
+        name = f"pointing, {test['n']} mosaics, chance {test['chance']:.0f}"
+        rows.append([name, e.cell(test["accuracy"], test["ci95"]), *empty])
+    arrows = {
+        "i2t": f"{result['images']} images → {result['texts']} texts",
+        "t2i": f"{result['texts']} texts → {result['images']} images",
+    }
+    return ["", *(arrows[side] for side in sides)], rows

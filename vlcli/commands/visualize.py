@@ -1,0 +1,95 @@
+"""vlcli visualize: which word lies on which patch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from vlcli.commands import _evaluation as e
+from vlcli.commands import _options as o
+
+EXAMPLES = (
+    "vlcli visualize runs/lit-filip --image fox.png --text 狐狸 -o fox.figure.png",
+    "vlcli visualize runs/lit-filip --image 'raw.parquet#12' --text 狐狸 --formats png,svg,json",
+    "vlcli visualize runs/lit-filip --data val.jsonl --id fxemoji/1f98a -o fox.svg",
+)
+
+
+def command(
+    run: e.Run,
+    image: Annotated[
+        list[str] | None,
+        Option(
+            "--image", metavar="PATH|REF", help="A picture, file.parquet#ROW or shard.tar#MEMBER; repeatable."
+        ),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        Option("--text", help="The word to find; repeatable. With --id, default: the row's text."),
+    ] = None,
+    data: Annotated[
+        list[str] | None, Option("--data", metavar="FILE", help="Pairs that --id is looked up in.")
+    ] = None,
+    row_id: Annotated[
+        list[str] | None, Option("--id", metavar="ID", help="A row of --data; repeatable.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        Option("-o", "--output", help="X.png, X.svg or X.json (default IMAGE.TEXT.png).", show_default=False),
+    ] = None,
+    formats: Annotated[
+        str | None,
+        Option("--formats", metavar="png,svg,json", help="Several files beside each other, named after -o."),
+    ] = None,
+    prompt: Annotated[
+        str, Option("--prompt", help="Template around the word; the papers draw the bare word.")
+    ] = "{}",
+    mosaic: Annotated[
+        bool, Option("--mosaic", help="Lay four images out as one, two by two: does the word find its own?")
+    ] = False,
+    size: Annotated[
+        int | None,
+        Option("--size", min=8, metavar="PX", help="Side of the input, where the image tower takes any."),
+    ] = None,
+    image_root: o.ImageRoot = None,
+    renames: o.Map = None,
+    device: o.Device = "auto",
+    json: o.Json = False,
+    force: o.Force = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = 0,
+) -> None:
+    """Draw the word–patch alignment of a token-wise model, and the similarity map of the word beside it.
+
+    In each patch stands the index of the text token that it matches best, special ones included: red
+    where that is one of the word's, white elsewhere. The map shows the mean similarity of the word's
+    tokens. --json prints the indices: grid, tokens, label positions, similarities. A figure has a glyph
+    for every character or is not written.
+    """
+    from vlcli.commands._console import Console
+    from vlcli.figures.request import Request
+    from vlcli.figures.sheet import check_texts
+    from vlcli.records.atomic import atomic_file
+
+    console = Console("visualize", quiet=quiet, verbose=verbose)
+    request = Request.read(
+        image or [],
+        text or [],
+        data=data or [],
+        ids=row_id or [],
+        renames=o.parse_map(renames),
+        image_root=image_root,
+    )
+    targets = request.targets(output, formats, printed=json, force=force)
+    if any(kind != "json" for kind in targets):
+        check_texts(request.texts, prompt)
+    model = e.open_model(run, device)
+    sheet = request.sheet(model, prompt=prompt, size=size, mosaic=mosaic)
+    for kind, content in sheet.render(list(targets)).items():
+        with atomic_file(targets[kind], force=force) as file:
+            file.write(content)
+        console.note(str(targets[kind]))
+    if json:
+        e.print_json(sheet.as_json())

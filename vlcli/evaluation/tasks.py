@@ -1,0 +1,221 @@
+"""The evaluations as commands run them: a model and a table of pairs in, one result out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+
+from vlcli.errors import InputError, UsageError
+from vlcli.evaluation.describe import describe
+from vlcli.evaluation.embed import (
+    Progress,
+    decode_row,
+    embed_images,
+    embed_texts,
+    image_batches,
+    similarity_of,
+)
+from vlcli.evaluation.gallery import Gallery
+from vlcli.evaluation.mosaics import Mosaic, pointing
+from vlcli.evaluation.ranking import top
+from vlcli.evaluation.retrieval import ranks, summary
+from vlcli.evaluation.zeroshot import Ensemble, zeroshot
+from vlcli.records.atomic import atomic_file
+from vlcli.text.labels import LabelSet
+from vlcli.text.prompts import PromptSet
+
+Announce = Callable[[str, int], Progress]  # (what, how many) → a function that is told of each batch
+
+
+def silent(what: str, total: int) -> Progress:
+    """No progress."""
+    return lambda done: None
+
+
+class Retrieval:
+    """A gallery encoded once, for metrics, predictions and searches."""
+
+    def __init__(
+        self,
+        model: Any,
+        table: Any,
+        prompts: PromptSet,
+        *,
+        batch_size: int = 64,
+        precision: str = "fp32",
+        announce: Announce = silent,
+    ) -> None:
+        if len(prompts) != 1:
+            raise UsageError(
+                f"{prompts.name} has {len(prompts)} templates, retrieval takes one",
+                remedy="--prompts none, or a file with one line",
+            )
+        self.model, self.table, self.prompts = model, table, prompts
+        self.gallery = Gallery.of(table)
+        self.similarity = similarity_of(model)
+        self.options: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
+        self.announce = announce
+        if not self.gallery.image_ids:
+            raise InputError("no rows", file=table.source)
+        rows = self.gallery.image_rows
+        progress = announce("images", len(rows))
+        self.images = embed_images(model, table, rows, progress=progress, **self.options)
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        filled = [self.prompts.fill(text)[0] for text in texts]
+        return embed_texts(self.model, filled, progress=self.announce("texts", len(filled)), **self.options)
+
+    def metrics(
+        self,
+        *,
+        bootstrap: int = 1000,
+        seed: int = 0,
+        split: str | None = None,
+        lang: str | None = None,
+        predictions: Callable[[dict[str, Any]], Any] | None = None,
+    ) -> dict[str, Any]:
+        """The `retrieve` object of design §3. `predictions` is called with a row for every query."""
+        gallery = self.gallery
+        head = describe(self.model, self.table, gallery.texts, split=split, lang=lang)
+        if not gallery.texts:
+            raise InputError("no texts: there is nothing to retrieve", file=self.table.source)
+        texts = self.encode(gallery.texts)
+        found = ranks(self.similarity, self.images, texts, gallery.positives)
+        if predictions is not None:
+            for row in self._predictions(texts, found):
+                predictions(row)
+        return {
+            **head,
+            "prompts": self.prompts.name,
+            **summary(found, gallery.positives, bootstrap=bootstrap, seed=seed),
+        }
+
+    def write_metrics(self, path: Path | None, *, force: bool = False, **how: Any) -> dict[str, Any]:
+        """`metrics(**how)`, with a JSONL file of the ten best of every query when there is a `path`."""
+        if path is None:
+            return self.metrics(**how)
+        with atomic_file(path, force=force) as file:
+            return self.metrics(
+                predictions=lambda row: file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)),
+                **how,
+            )
+
+    def _predictions(self, texts: Any, found: Any, k: int = 10) -> Iterator[dict[str, Any]]:
+        images = self.gallery.image_ids
+        for one in top(self.similarity, self.images, texts, k=k, direction="i2t"):
+            yield {
+                "direction": "i2t",
+                "image_id": images[one.query],
+                "texts": [self.gallery.texts[j] for j in one.candidates],
+                "scores": one.scores,
+                "rank": int(found.i2t[one.query]) or None,
+            }
+        for one in top(self.similarity, self.images, texts, k=k, direction="t2i"):
+            yield {
+                "direction": "t2i",
+                "text": self.gallery.texts[one.query],
+                "image_ids": [images[i] for i in one.candidates],
+                "scores": one.scores,
+                "rank": int(found.t2i[one.query]) or None,
+            }
+
+    def search(self, query: str, k: int) -> Iterator[dict[str, Any]]:
+        """The `k` images that fit `query` best (by text→image similarity), best first."""
+        texts = self.encode([query])
+        best = next(top(self.similarity, self.images, texts, k=k, direction="t2i"))
+        for place, (i, score) in enumerate(zip(best.candidates, best.scores, strict=True), start=1):
+            row = self.gallery.image_rows[i]
+            yield {
+                "rank": place,
+                "score": score,
+                "id": self.table.ids[row],
+                "image_id": self.gallery.image_ids[i],
+                "text": self.table.texts[row],
+            }
+
+    def pointing(self, mosaics: Sequence[Mosaic], *, bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
+        """The pointing test on mosaics whose ids are those of the table's rows."""
+        rows = {name: row for row, name in enumerate(self.table.ids)}
+        for mosaic in mosaics:
+            for name in mosaic.images:
+                if name not in rows:
+                    raise InputError(f"the mosaics name {name!r}, which no row of the data has as id")
+        return pointing(
+            self.model,
+            mosaics,
+            lambda name: decode_row(self.table, rows[name]),
+            bootstrap=bootstrap,
+            seed=seed,
+            progress=self.announce("mosaics", len(mosaics)),
+        )
+
+
+def _one(value: Any) -> Any:
+    """A label that came as a list of one (the column `text`) is that one."""
+    if isinstance(value, pl.Series):
+        value = value.to_list()
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def column_labels(column: str, values: Sequence[Any]) -> LabelSet:
+    """A label set made of a column itself: each distinct value is a class and its own name."""
+    distinct = list(dict.fromkeys(str(value) for value in values))
+    return LabelSet(f"values of {column}", {value: value for value in distinct})
+
+
+def classify(
+    model: Any,
+    table: Any,
+    prompts: PromptSet,
+    *,
+    column: str = "label",
+    labels: LabelSet | None = None,
+    ensemble: Ensemble = "similarity",
+    bootstrap: int = 1000,
+    seed: int = 0,
+    split: str | None = None,
+    lang: str | None = None,
+    batch_size: int = 64,
+    precision: str = "fp32",
+    announce: Announce = silent,
+) -> dict[str, Any]:
+    """The `zeroshot` object of design §3: rows of `table` with their class in `column` of its frame.
+
+    Without `labels` the classes are the column's distinct values. Raises InputError for a row without a label
+    and for a label without a name.
+    """
+    values = [_one(value) for value in table.frame[column]]
+    if not values:
+        raise InputError("no rows", file=table.source)
+    for row, value in enumerate(values):
+        if value is None or isinstance(value, list):
+            cause = "no" if not value else "more than one"
+            raise InputError(f"row {table.ids[row]} has {cause} {column}", file=table.source)
+    labels = labels or column_labels(column, values)
+    truth = labels.indices(values)
+    distinct = len(set(labels.names.values()))
+    result = zeroshot(
+        model,
+        image_batches(
+            model,
+            table,
+            batch_size=batch_size,
+            precision=precision,
+            progress=announce("images", len(values)),
+        ),
+        truth,
+        labels,
+        prompts,
+        ensemble=ensemble,
+        bootstrap=bootstrap,
+        seed=seed,
+        batch_size=batch_size,
+        precision=precision,
+        progress=announce("texts", distinct * len(prompts)),
+    )
+    head = describe(model, table, list(labels.names.values()), split=split, lang=lang)
+    return {**head, "labels": labels.name, "prompts": prompts.name, **result}

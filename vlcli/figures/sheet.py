@@ -1,0 +1,153 @@
+"""From pictures and texts to a sheet of alignments, and the sheet to PNG, SVG or the JSON of its indices."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import torch
+from PIL import Image
+
+from vlcli.errors import InputError, UsageError
+from vlcli.evaluation.alignment import align, encode_label, encode_patches, require_tokens
+from vlcli.evaluation.mosaics import CELLS, assemble
+from vlcli.figures.alignment import Row, draw
+from vlcli.figures.canvas import FORMATS, render
+from vlcli.figures.fonts import find_fonts
+from vlcli.images.decode import decode
+
+KINDS = (*FORMATS, "json")
+MAX_ROWS = 64
+SHOWN = 384  # pixels a picture is shown with, at least
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture's reference and its bytes as they lie on the disk."""
+
+    reference: str
+    data: bytes
+
+    def picture(self) -> Image.Image:
+        try:
+            return decode(self.data)
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(str(error), file=self.reference) from error
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Rows to draw, and beside each what names its picture; `head` names the model."""
+
+    rows: list[Row]
+    pictures: list[dict[str, Any]]
+    head: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """Every index and similarity that the figure shows."""
+        figures = [
+            {**picture, **row.alignment.as_json()}
+            for picture, row in zip(self.pictures, self.rows, strict=True)
+        ]
+        return {**self.head, "figures": figures}
+
+    def render(self, kinds: Sequence[str]) -> dict[str, bytes]:
+        """The sheet as each of `kinds` ("png", "svg", "json"), equal bytes for equal inputs."""
+        drawn = draw(self.rows) if set(kinds) & set(FORMATS) else None
+        done = {}
+        for kind in kinds:
+            if kind == "json":
+                options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+                done[kind] = orjson.dumps(self.as_json(), option=options)
+            else:
+                assert drawn is not None
+                done[kind] = render(drawn, kind)
+        return done
+
+
+def make_sheet(
+    model: Any,
+    sources: Sequence[Source],
+    texts: Sequence[str],
+    *,
+    prompt: str = "{}",
+    size: int | None = None,
+    mosaic: bool = False,
+) -> Sheet:
+    """One row for every picture and text. With `mosaic` the four pictures are one, two by two.
+
+    `size` is the side of the square the tower reads, default the model's own (twice that for a mosaic, if the
+    tower takes it). Raises UsageError for a model without patch tokens, for a text that is not in the model's
+    reach, and for a size that the tower refuses; InputError for a picture that does not decode.
+    """
+    require_tokens(model)
+    if mosaic and len(sources) != CELLS:
+        raise UsageError(f"a mosaic is made of {CELLS} images, not {len(sources)}")
+    count = (1 if mosaic else len(sources)) * len(texts)
+    if not 1 <= count <= MAX_ROWS:
+        raise UsageError(f"{count} rows: a figure has 1 to {MAX_ROWS}")
+    labels = [encode_label(model, text, prompt) for text in texts]
+    rows: list[Row] = []
+    named: list[dict[str, Any]] = []
+    for group in [list(sources)] if mosaic else [[source] for source in sources]:
+        pictures = [source.picture() for source in group]
+        side, patches, grid = _encode(model, pictures, size)
+        pixels = _shown(model, pictures, max(SHOWN, side))
+        name: dict[str, Any] = {
+            "image": [source.reference for source in group],
+            "image_sha256": [hashlib.sha256(source.data).hexdigest() for source in group],
+        }
+        if not mosaic:
+            name = {key: value[0] for key, value in name.items()}
+        for label in labels:
+            rows.append(Row(pixels, align(patches, label, grid)))
+            named.append({**name, "size": side})
+    head = {"checkpoint": model.checkpoint_hash, "similarity": model.similarity_kind}
+    return Sheet(rows, named, head)
+
+
+def _encode(
+    model: Any, pictures: list[Image.Image], size: int | None
+) -> tuple[int, torch.Tensor, tuple[int, int]]:
+    """Side of the input, patch tokens (h·w, d) and their grid: of one picture, or of four as a mosaic."""
+    own = model.image_size
+    if size is None and len(pictures) == CELLS:
+        try:
+            return _encode(model, pictures, 2 * own)
+        except UsageError:
+            size = own
+    side = size or own
+    if len(pictures) == CELLS:
+        pixels = assemble([model.preprocess_image(picture, side // 2) for picture in pictures])
+    else:
+        pixels = model.preprocess_image(pictures[0], side)
+    try:
+        patches, grid = encode_patches(model, pixels[None])
+    except (AssertionError, RuntimeError) as error:
+        raise UsageError(
+            f"the image tower does not read {side} px", remedy=f"it was trained at {own} px"
+        ) from error
+    return side, patches[0], grid
+
+
+def _shown(model: Any, pictures: list[Image.Image], side: int) -> Any:
+    """What the model saw, (side, side, 3) uint8: the same cut of each picture, with the pixels to look at."""
+    from vlcli.images.preprocess import Preprocess
+
+    side = side // 2 if len(pictures) == CELLS else side
+    resize = Preprocess(model.config.image.preprocess, size=side).resize
+    parts = [np.asarray(resize(picture)) for picture in pictures]
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate([np.concatenate(parts[:2], 1), np.concatenate(parts[2:], 1)], 0)
+
+
+def check_texts(texts: Sequence[str], prompt: str = "{}") -> None:
+    """NoFont before anything heavy is done, when a figure of these texts could not be drawn."""
+    find_fonts().require([*texts, prompt])
