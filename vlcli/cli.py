@@ -136,6 +136,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         code = EXIT_SIGINT
+    except SystemExit as stop:
+        # typer's own answer to EPIPE is exit 1: the error it met says what really happened
+        if stop.__context__ is not None and _is_broken_pipe(stop.__context__):
+            _die_of_sigpipe()
+        raise
     except Exception as error:
         if _is_broken_pipe(error):
             _die_of_sigpipe()

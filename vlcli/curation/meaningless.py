@@ -1,4 +1,4 @@
-"""Texts that describe nothing: file names like `000.jpg`, bare numbers and punctuation (Wukong §3, reading D5)."""
+"""Texts that describe nothing: file names like `000.jpg`, bare numbers (Wukong §3, reading D5)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DIGITS_OR_PUNCTUATION = r"^[\p{Nd}\p{P}\p{Sm}\p{Sc}\p{Sk}\s]*$"
 
 
 def drop_meaningless() -> Rule:
-    """Drops a text when the whole of it, stripped, is a file name or only digits and punctuation (or empty)."""
+    """Drops a text that, stripped, is a file name as a whole, or only digits and punctuation, or empty."""
     stripped = pl.col("text").str.strip_chars().str
     keep = ~(stripped.contains(FILE_NAME) | stripped.contains(DIGITS_OR_PUNCTUATION))
     return Rule(

@@ -16,7 +16,7 @@ PRESETS = Path(__file__).parent / "presets"
 
 
 class Preset(BaseModel):
-    """`rules` maps rule → value, in the file's order; "off" says that the corpus has the rule and this file has not."""
+    """`rules` maps rule → value, in the file's order; "off" is a rule of the corpus that is not applied."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,7 +51,7 @@ def preset_names() -> list[str]:
 
 
 def load_preset(name_or_file: str) -> Preset:
-    """A preset that ships with vlcli, by name, or one in a TOML file (anything with a `/` or ending in `.toml`)."""
+    """A preset that ships with vlcli, by name, or one in a file (what has a `/` or ends in `.toml`)."""
     is_file = name_or_file.endswith(".toml") or "/" in name_or_file
     path = Path(name_or_file) if is_file else PRESETS / f"{name_or_file}.toml"
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""At most so many rows of one query, the first in input order (Wukong §3: 1,000, to balance the search terms)."""
+"""At most so many rows of one query, the first in input order (Wukong §3: 1,000)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RANK = "query_rank"  # 1 for the first row of its query, null for a row without 
 
 
 def max_per_query(bound: Bound) -> Rule:
-    """Keeps a row while its rank among the rows of its query is within the bound; rows without a query are exempt."""
+    """Keeps a row whose rank among the rows of its query is within the bound, and rows without one."""
     keep = pl.col(RANK).is_null() | bound.holds(pl.col(RANK))
     return Rule("max-per-query", "corpus", ("query", RANK), keep, f"rows of this query are not {bound}")
 

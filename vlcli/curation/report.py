@@ -28,7 +28,7 @@ def build_report(
     frequent: pl.DataFrame | None,
     checksum: Checksum,
 ) -> dict[str, Any]:
-    """Keys are stable. `rules` stand in the order in which they applied; each saw what those before it kept."""
+    """Keys are stable. `rules` stand in the order in which they applied: each saw what the last one kept."""
     report: dict[str, Any] = {
         "command": "filter",
         "preset": plan.preset,

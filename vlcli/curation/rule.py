@@ -33,7 +33,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Change:
-    """Rewrites texts and keeps them all: `apply(texts)` returns the new texts and what was replaced in them."""
+    """Rewrites texts and keeps them all: `apply(texts)` gives the new texts and what was replaced."""
 
     name: str
     reason: str

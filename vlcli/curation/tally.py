@@ -1,4 +1,4 @@
-"""What the rules did, counted: rows and texts per rule, the most frequent strings, and a checksum of what was kept."""
+"""What the rules did: rows and texts per rule, the most frequent strings, a checksum of what was kept."""
 
 from __future__ import annotations
 

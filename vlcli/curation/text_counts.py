@@ -55,7 +55,7 @@ class TextCounts:
             self._folder.cleanup()
 
     def add(self, texts: pl.DataFrame) -> None:
-        """`texts` has `row` (any integer that tells rows of this call apart) and `text`: a row counts a text once."""
+        """`texts` has `row` (equal within a row of this call) and `text`; a row counts a text once."""
         frame = texts.select("row", plain()).unique().group_by(PLAIN).len(COUNT)
         frame = frame.cast({COUNT: pl.Int64()})
         self._held.append(frame)

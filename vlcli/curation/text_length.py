@@ -12,7 +12,7 @@ _NOUN = {"char": "Chinese characters", "jieba": "Chinese words", "wordpiece": "W
 
 
 def min_words(bound: Bound, words: Words) -> Rule:
-    """At least one Chinese word in Wukong §3: a text without any is dropped, so this is its language rule too."""
+    """At least one Chinese word in Wukong §3: a text without any is dropped, which judges language too."""
     return _words("min-words", bound, words)
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+from typing import Any
+
 import polars as pl
 
 from vlcli.curation.rule import Rule
@@ -21,7 +25,7 @@ class Where:
             self._expression = pl.sql_expr(sql)
         except Exception as error:  # polars' SQL errors and its panics on odd input have no common class
             raise UsageError(f"--where {sql!r}: {error}") from None
-        if not self._expression.meta.is_row_separable():
+        if _looks_beyond_the_row(json.loads(self._expression.meta.serialize(format="json"))):
             raise UsageError(
                 f"--where {sql!r} does not judge each row by itself",
                 remedy="aggregates, windows and subqueries have no meaning on a stream",
@@ -44,16 +48,25 @@ class Where:
 
     def judge(self, rows: pl.DataFrame) -> pl.Series:
         """True where the condition holds; null (unknown) counts as no."""
-        try:
-            verdict = rows.select(keep=self._expression)["keep"]
-        except Exception as error:
-            raise UsageError(f"--where {self.sql!r}: {' '.join(str(error).split())}") from None
+        verdict = self._evaluate(rows)
         if verdict.dtype == pl.Null():
             verdict = verdict.cast(pl.Boolean())
         if verdict.dtype != pl.Boolean():
             raise UsageError(f"--where {self.sql!r} gives {verdict.dtype}, not true or false")
         verdict = verdict.fill_null(False)
         return verdict if len(verdict) == rows.height else verdict.new_from_index(0, rows.height)
+
+    def _evaluate(self, rows: pl.DataFrame) -> pl.Series:
+        # A column without a value so far has no type, and string functions refuse that.
+        untyped = [name for name in rows.columns if rows[name].dtype == pl.Null()]
+        first: Exception | None = None
+        for types in itertools.product((pl.Null(), pl.String()), repeat=min(len(untyped), 4)):
+            try:
+                casts = [pl.col(name).cast(dtype) for name, dtype in zip(untyped, types, strict=False)]
+                return rows.with_columns(casts).select(keep=self._expression)["keep"]
+            except Exception as error:
+                first = first or error
+        raise UsageError(f"--where {self.sql!r}: {' '.join(str(first).split())}")
 
     def finish(self) -> None:
         """After the last row: a column that no row had is a mistake in the condition."""
@@ -85,6 +98,38 @@ class Where:
             self._types[name] = column.dtype
             return column
         if any(name in row for row in batch.rest):
-            self._types.setdefault(name, pl.String())
-        # No value in this batch: the type it had before, so that operators work.
-        return column.cast(self._types.get(name, pl.String()))
+            self._types.setdefault(name, pl.Null())
+        return column.cast(self._types.get(name, pl.Null()))  # no value in this batch: the type it had before
+
+
+# Nodes of polars' expression tree whose value at one row depends on other rows.
+_BEYOND = {"Agg", "Over", "Rolling", "SubPlan", "Explode", "Filter", "SortBy", "Sort", "Gather", "Slice"}
+_BEYOND_FUNCTIONS = {
+    "Rank",
+    "Shift",
+    "ShiftAndFill",
+    "Range",
+    "Diff",
+    "Random",
+    "CumSum",
+    "CumCount",
+    "CumMin",
+    "CumMax",
+}
+
+
+def _looks_beyond_the_row(node: Any) -> bool:
+    if isinstance(node, list):
+        return any(map(_looks_beyond_the_row, node))
+    if not isinstance(node, dict):
+        return node == "Len"
+    for kind, value in node.items():
+        if kind in _BEYOND:
+            return True
+        if kind == "function":  # its own name space: the Slice of a string is one of these
+            names = {value} if isinstance(value, str) else set(value)
+            if names & _BEYOND_FUNCTIONS:
+                return True
+        elif kind not in ("Literal", "Column") and _looks_beyond_the_row(value):
+            return True
+    return False
