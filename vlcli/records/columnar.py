@@ -29,22 +29,15 @@ def read_parquet(
         schema = parquet.schema_arrow
         shaper = make(schema)
         image = schema.names[shaper.names.index("image")] if "image" in shaper.names else None
-        pixels = (
-            image_column(schema) if image is not None and holds_images(schema.field(image).type) else None
-        )
-        if image is not None and pixels is None and holds_images(schema.field(image).type):
-            raise UsageError(
-                f"{file}: several columns hold images, and a reference cannot say that it means {image!r}",
-                remedy="name that column 'image' in the file",
-            )
+        pixels = _pixels(schema, image, file)
         # An image column alone is read with its pixels: nothing else would say how many rows there are.
-        columns = (
-            _without_pixels(schema, image, pixels) or None if image and pixels and not image_bytes else None
-        )
+        columns = None
+        if image is not None and pixels is not None and not image_bytes:
+            columns = _without_pixels(schema, image, pixels) or None
         first = 0
         for group in range(parquet.metadata.num_row_groups):
-            has = _Presence(parquet, group, pixels) if pixels and columns is not None else None
             with damage(file):
+                has = _Presence(parquet, group, pixels) if pixels and columns is not None else None
                 tables = parquet.iter_batches(
                     batch_size=ROWS_WITH_PIXELS if pixels and image_bytes else MAX_ROWS,
                     row_groups=[group],
@@ -58,7 +51,8 @@ def read_parquet(
                     break
                 if columns is not None:
                     table = _in_order(table, schema)
-                present = has.next(table.num_rows) if has else None
+                with damage(file):
+                    present = has.next(table.num_rows) if has else None
                 yield shaper.shape(table, first, present)
                 first += table.num_rows
 
