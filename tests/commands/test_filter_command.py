@@ -268,6 +268,11 @@ def test_the_plan_says_where_each_value_came_from():
     ]
 
 
+def test_a_plan_that_cannot_be_is_no_plan():
+    assert "nowhere.jsonl" in vlcli("nowhere.jsonl", "--dry-run", code=2).stderr
+    assert "--where" in vlcli(RAW, "--where", "split =", "--dry-run", code=2).stderr
+
+
 def test_arrow_between_stages_and_head():
     arrow = vlcli(RAW, MAP, "--to=arrow", "--head=100").stdout
     rows = lines(vlcli("--where=width >= 96", stdin=arrow).stdout)

@@ -108,6 +108,9 @@ def command(
     input twice and spools a pipe to the temporary directory ($TMPDIR); everything else streams.
     """
     import sys
+    import time
+
+    from rich.markup import escape
 
     from vlcli.commands._console import Console, show_table
     from vlcli.curation.filter import Source, Target, filter_pairs
@@ -138,10 +141,10 @@ def command(
     source = Source(inputs or [], from_, parse_map(map), head, image_root)
     target = Target(output, to, rejects, report, force=force, embed_images=embed_images)
     if dry_run:
+        plan.steps()  # a condition or a word list that cannot be is an error here too
         lines = [*plan.table(), *source.table(), *target.table()]
-        show_table(
-            "filter", ["rule", "value", "from"], [list(line.values()) for line in lines], stream=sys.stdout
-        )
+        cells = [[escape(cell) for cell in line.values()] for line in lines]
+        show_table("filter", ["rule", "value", "from"], cells, stream=sys.stdout)
         return
     if plan.is_empty:
         console.note("no rules: every row passes (try --preset wukong)")
@@ -149,11 +152,16 @@ def command(
         console.note(f"the preset's rule {words} needs a list of yours: --{words} FILE")
     with console.progress("[progress.description]{task.description}", "{task.completed:,} rows") as bar:
         tasks: dict[str, Any] = {}
+        done: dict[str, int] = {}
+        began = time.monotonic()
 
         def on_progress(doing: str, rows: int) -> None:
             if doing not in tasks:
                 tasks[doing] = bar.add_task(doing, total=None)
             bar.advance(tasks[doing], rows)
+            done[doing] = done.get(doing, 0) + rows
+            if not console.is_terminal and time.monotonic() - began >= console.log_every:
+                console.log(f"{doing}: {done[doing]:,} rows")
 
         result = filter_pairs(plan, source, target, max_bad=max_bad, on_progress=on_progress)
     console.note(summary(result))

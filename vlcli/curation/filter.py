@@ -34,6 +34,7 @@ from vlcli.records.batch import Batch
 from vlcli.records.identity import Identity
 from vlcli.records.reader import read, repeatable
 from vlcli.records.rejects import RejectsWriter
+from vlcli.records.sources import sources
 from vlcli.records.writer import open_writer
 
 Progress = Callable[[str, int], None]  # (what is being done, rows of this batch)
@@ -51,7 +52,9 @@ class Source:
 
     def table(self) -> list[dict[str, str]]:
         """For the plan: what will be read."""
-        lines = [{"rule": "input", "value": " ".join(self.inputs) or "stdin", "from": "arguments"}]
+        names = [source.name for source in sources(self.inputs)]
+        shown = names[0] if len(names) == 1 else f"{len(names)} files, {names[0]} … {names[-1]}"
+        lines = [{"rule": "input", "value": shown, "from": "arguments" if self.inputs else "default"}]
         lines += [
             {"rule": "map", "value": f"{new}={old}", "from": "--map"} for old, new in self.renames.items()
         ]
