@@ -85,7 +85,7 @@ def test_urls_are_never_fetched():
         "s3://b/k.parquet#1",
         "file:///etc/passwd",
     ):
-        with pytest.raises(InputError, match="never fetched.*img2dataset"):
+        with pytest.raises(InputError, match=r"never fetched.*img2dataset"):
             ImageReader().read(url)
 
 

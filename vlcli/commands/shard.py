@@ -93,7 +93,7 @@ def command(
         if shards:
             console.note(f"{shard_name(0)}.tar … {shard_name(shards - 1)}.tar, {encode=!s}, {resize=!s}")
         return
-    with RejectsWriter(rejects, force=force or resume) as rejected, ImageReader(image_root) as reader:
+    with RejectsWriter(rejects, force=force or resume) as rejected, ImageReader() as reader:
         bad = BadRows(max_bad, rejected)
         batches = rows(bad, image_bytes=True)
         dataset = ShardDataset(output, options, force=force, resume=resume, command_line=sys.argv)

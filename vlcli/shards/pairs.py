@@ -72,10 +72,10 @@ class TarPart:
 class ReferencePart:
     """Rows that name their images; embedded ones are spooled to an unlinked temporary file."""
 
-    def __init__(self, root: Path | None) -> None:
+    def __init__(self) -> None:
         from vlcli.images.resolve import ImageReader
 
-        self._reader = ImageReader(root)  # threads may share it
+        self._reader = ImageReader()  # threads may share it; records.read has applied the image root
         self._references: list[str | None] = []
         self._spans: dict[int, tuple[int, int]] = {}
         self._spool: Any = None
@@ -235,8 +235,8 @@ def _add_rows(
     from vlcli.records.identity import Identity
     from vlcli.records.reader import read
 
-    part, identity, frames = ReferencePart(image_root), Identity(), [pl.DataFrame()]
-    for raw in read(inputs, renames=renames, head=head):
+    part, identity, frames = ReferencePart(), Identity(), [pl.DataFrame()]
+    for raw in read(inputs, renames=renames, head=head, image_root=image_root):
         batch = identity.assign(raw)
         frame = batch.frame
         texts = row_texts(batch)
