@@ -88,10 +88,15 @@ def _json_problem(data: bytes, row: dict[str, Any] | None) -> str | None:
     if row is None:
         return None
     for name, recorded in row.items():
-        said = value.get("text" if name == "texts" else name)
-        if said != recorded and not (name not in FIXED_SCHEMA and _as_text(said) == recorded):
-            return f"its {name} is not what the sidecar has"
-    return None
+        key, is_fixed = "text" if name == "texts" else name, name in FIXED_SCHEMA
+        if key not in value:
+            if recorded is not None or (is_fixed and name != "query"):
+                return f"it lacks {key}"
+            continue
+        said = value.pop(key)
+        if said != recorded and (is_fixed or _as_text(said) != recorded):
+            return f"its {key} is not what the sidecar has"
+    return f"its {min(value)} is in no sidecar" if value else None
 
 
 def _as_text(value: Any) -> str:

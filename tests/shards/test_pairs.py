@@ -1,0 +1,134 @@
+"""load_pairs: the same table from shards, from rows, and from other tools' tars."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import threading
+from pathlib import Path
+
+import polars as pl
+import pytest
+import webdataset
+from shard_cases import make_rows, picture, shard
+
+from vlcli.errors import InputError, UsageError
+from vlcli.shards.pairs import load_pairs
+
+
+def same(a, b) -> None:
+    assert (a.ids, a.texts, a.candidates, a.groups) == (b.ids, b.texts, b.candidates, b.groups)
+    assert [a.image_bytes(i) for i in range(len(a))] == [b.image_bytes(i) for i in range(len(b))]
+
+
+def test_shards_and_rows_give_one_table(tmp_path: Path) -> None:
+    source = make_rows(tmp_path, 7)
+    shard(source, tmp_path / "out", per_shard=3)
+    rows, shards = load_pairs([str(source)]), load_pairs([str(tmp_path / "out")])
+    assert len(rows) == 7
+    same(rows, shards)
+    assert rows.texts[4] == ["第4张图", "图4"]
+    assert rows.groups[:4] == ["f0", "f0", "f1", "f1"]
+    assert rows.image_ids[0] == "pictures/0.img"  # a reference, where nothing better is at hand
+    assert shards.image_ids[0] == hashlib.sha256(picture(0)).hexdigest()
+    assert load_pairs([str(tmp_path / "out" / "00001.tar")]).ids == rows.ids[3:6]
+
+
+def test_failed_rows_are_no_pairs(tmp_path: Path) -> None:
+    def broken(i: int, row: dict, file: Path) -> dict:
+        if i in (0, 3):
+            file.write_bytes(b"no image")
+        return row
+
+    shard(make_rows(tmp_path, 5, change=broken), tmp_path / "out", per_shard=3, max_bad="2")
+    table = load_pairs([str(tmp_path / "out")])
+    assert [t[0] for t in table.texts] == ["第1张图", "第2张图", "第4张图"]
+    assert [table.image_bytes(i) for i in range(3)] == [picture(i) for i in (1, 2, 4)]
+
+
+def test_columns_and_head(tmp_path: Path) -> None:
+    source = make_rows(tmp_path, 5)
+    shard(source, tmp_path / "out", per_shard=2)
+    for path in (source, tmp_path / "out"):
+        table = load_pairs([str(path)], columns=["score"], optional=["label"], head=3, group=None)
+        assert table.frame["score"].to_list() == [0.0, 0.25, 0.5]
+        assert table.frame["label"].to_list() == [None] * 3
+        assert table.groups == [None] * 3
+        assert table.image_bytes(2) == picture(2)
+        with pytest.raises(IndexError):
+            table.image_bytes(3)
+        with pytest.raises(UsageError, match="no row has a column 'label'"):
+            load_pairs([str(path)], columns=["label"])
+
+
+def test_images_inside_parquet_and_data_urls(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {"image": [{"bytes": picture(i), "path": None} for i in range(3)], "text": ["甲", "乙", "丙"]}
+    )
+    frame.write_parquet(tmp_path / "rows.parquet")
+    url = "data:image/png;base64," + base64.b64encode(picture(9)).decode()
+    (tmp_path / "more.jsonl").write_text(json.dumps({"image": url, "text": "丁"}) + "\n")
+    table = load_pairs([str(tmp_path / "rows.parquet"), str(tmp_path / "more.jsonl")])
+    assert [table.image_bytes(i) for i in (3, 1, 0, 2)] == [picture(i) for i in (9, 1, 0, 2)]
+    assert table.image_ids[1] == hashlib.sha256(picture(1)).hexdigest()
+
+
+def test_embedded_arrow(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"image": [{"bytes": picture(i)} for i in range(2)], "text": ["甲", "乙"]})
+    frame.write_ipc_stream(tmp_path / "rows.arrow", compat_level=pl.CompatLevel.oldest())
+    table = load_pairs([str(tmp_path / "rows.arrow")])
+    assert [table.image_bytes(i) for i in (1, 0)] == [picture(1), picture(0)]
+
+
+def test_tars_of_other_tools(tmp_path: Path) -> None:
+    with webdataset.TarWriter(str(tmp_path / "x.tar"), encoder=False) as writer:
+        for i in range(2):
+            writer.write({"__key__": f"k{i}", "jpg": picture(i, "JPEG"), "txt": f"图{i}\n".encode()})
+    table = load_pairs([str(tmp_path / "x.tar")])
+    assert (table.ids, table.texts) == (["k0", "k1"], [["图0"], ["图1"]])
+    assert table.image_bytes(1) == picture(1, "JPEG")
+
+
+def test_split_hash_names_the_data(tmp_path: Path) -> None:
+    source = make_rows(tmp_path, 3)
+    one, two = load_pairs([str(source)]), load_pairs([str(source)])
+    assert one.split_hash == two.split_hash
+    assert load_pairs([str(source)], head=2).split_hash != one.split_hash
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    shard(make_rows(tmp_path, 4), tmp_path / "out", per_shard=2)
+    tar = tmp_path / "out" / "00001.tar"
+    os.truncate(tar, 3072)
+    with pytest.raises(InputError, match=r"00001.tar"):
+        load_pairs([str(tmp_path / "out")])
+    with pytest.raises(InputError, match=r"rows.jsonl:2: no text"):
+        load_pairs(
+            [str(make_rows(tmp_path, 3, change=lambda i, row, file: {**row, "text": ""} if i == 1 else row))]
+        )
+    with pytest.raises(InputError, match=r"rows.jsonl:1: no image"):
+        load_pairs([str(make_rows(tmp_path, 1, change=lambda i, row, file: {"text": "x"}))])
+    textless = make_rows(tmp_path, 1, change=lambda i, row, file: {"image": row["image"], "label": 3})
+    assert load_pairs([str(textless)], columns=["label"], need_text=False).frame["label"].to_list() == [3]
+
+
+def test_many_threads(tmp_path: Path) -> None:
+    source = make_rows(tmp_path, 20)
+    shard(source, tmp_path / "out", per_shard=4)
+    table = load_pairs([str(tmp_path / "out")])
+    wrong: list[int] = []
+
+    def read(seed: int) -> None:
+        for i in range(200):
+            row = (i * 7 + seed) % 20
+            if table.image_bytes(row) != picture(row):
+                wrong.append(row)
+
+    threads = [threading.Thread(target=read, args=(s,)) for s in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
