@@ -1,7 +1,9 @@
-"""Rebuild vlcli/curation/data/name_characters.tsv from jieba's dictionary (MIT): `python tests/bench/build_name_characters.py`.
+"""Rebuild vlcli/curation/data/name_characters.tsv from jieba's dictionary (MIT).
 
-How much likelier a character is in a person name than in another word of the dictionary, as a natural logarithm: as family
-name, as the first and as the second given character. Counts are over dictionary entries.
+Run as `python tests/bench/build_name_characters.py`.
+
+How much likelier a character is in a person name than in another word of the dictionary, as a natural logarithm: as
+family name, as the first and as the second given character. Counts are over dictionary entries.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ def main() -> None:
             counts["second"][text[2]] += 1
     totals = {place: (sum(name[place].values()), sum(word[place].values())) for place in PLACES}
     rows = []
-    for letter in sorted(known | set().union(*name.values())):
+    for letter in sorted(known | set().union(*name.values(), *word.values())):
         scores = []
         for place in PLACES:
             in_names, in_words = name[place][letter] + 0.5, word[place][letter] + 2.0
@@ -56,7 +58,8 @@ def main() -> None:
             if place == "family" and letter not in known:
                 score = -9.0
             scores.append(f"{max(-9.0, score):.1f}")
-        if max(name[place][letter] for place in PLACES) >= 3 or letter in known:
+        # A character that is rare in both stays out: the reader takes it for neutral.
+        if max(*(name[place][letter] for place in PLACES), *(word[place][letter] for place in PLACES)) >= 4:
             rows.append("\t".join([letter, *scores]))
     header = "\t".join(["character", *PLACES])
     (DATA / "name_characters.tsv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")

@@ -1,4 +1,7 @@
-"""Precision, recall and speed of the name masker beside the bare person tag: `python tests/bench/names.py [--errors]`."""
+"""Precision, recall and speed of the name masker beside the bare person tag.
+
+Run as `python tests/bench/names.py [--errors]`; `--errors` lists those of the tuning half.
+"""
 
 from __future__ import annotations
 
