@@ -27,6 +27,7 @@ from vlcli.curation.rule import Step
 from vlcli.curation.tally import Checksum, Totals
 from vlcli.curation.text_counts import TextCounts
 from vlcli.curation.text_frequency import FrequentTexts
+from vlcli.curation.where import Where
 from vlcli.records import lineage
 from vlcli.records.atomic import refuse_existing, write_json
 from vlcli.records.bad import BadRows
@@ -133,7 +134,8 @@ def filter_pairs(
         if (bound := plan.bound("max-text-freq")) is not None:
             inputs = repeatable(inputs)
             with TextCounts() as counts:
-                _count(plan, source, inputs, counts, max_bad, on_progress)
+                cap = [step for step in steps if step.name == "max-per-query"]
+                _count(plan.where, cap, source, inputs, counts, max_bad, on_progress)
                 frequent = FrequentTexts(counts.over(bound))
         ranks = stack.enter_context(QueryRanks())
         judge = Judge(where, steps, ranks=ranks.number, sizes=sizes, frequent=frequent)
@@ -173,14 +175,19 @@ def filter_pairs(
 
 
 def _count(
-    plan: Plan, source: Source, inputs: Sequence[str], counts: TextCounts, max_bad: str, on_progress: Progress
+    sql: str | None,
+    cap: Sequence[Step],
+    source: Source,
+    inputs: Sequence[str],
+    counts: TextCounts,
+    max_bad: str,
+    on_progress: Progress,
 ) -> None:
     """The first pass: texts of the rows that pass the condition and the per-query cap."""
-    where, steps = plan.steps()
-    first: list[Step] = [step for step in steps if step.name == "max-per-query"]
+    where = Where(sql) if sql is not None else None  # its own: it remembers what it has seen
     bad = BadRows(max_bad, None)
     with QueryRanks() as ranks, Identity() as identity:
-        judge = Judge(where, first, ranks=ranks.number)
+        judge = Judge(where, cap, ranks=ranks.number)
         for batch in source.batches(inputs, bad):
             if where is not None and {"id", "image_id"} & set(where.columns):
                 batch = identity.assign(batch)

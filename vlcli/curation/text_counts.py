@@ -33,7 +33,7 @@ class TextCounts:
         directory: str | Path | None = None,
         *,
         buckets: int = 64,
-        flush_bytes: int = 64 << 20,
+        flush_bytes: int = 24 << 20,
         bucket_bytes: int = 128 << 20,
     ) -> None:
         self._parent = directory
@@ -66,7 +66,7 @@ class TextCounts:
     def over(self, bound: Bound) -> pl.DataFrame:
         """The texts whose count is not within `bound`, with their counts, the most frequent first."""
         if self._spill is None:
-            parts = [_merge(self._held).filter(~bound.holds(pl.col(COUNT)))] if self._held else []
+            parts = [_beyond(_merge(self._held), bound)] if self._held else []
         else:
             self._flush()
             parts = list(self._spill.over(bound, self._bucket_bytes))
@@ -84,6 +84,12 @@ class TextCounts:
 
 def _merge(frames: list[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(frames).group_by(PLAIN).agg(pl.col(COUNT).sum())
+
+
+def _beyond(counts: pl.DataFrame, bound: Bound) -> pl.DataFrame:
+    """The texts over the bound, copied: a filtered column of strings keeps the memory of all of them alive."""
+    found = counts.filter(~bound.holds(pl.col(COUNT))).to_arrow(compat_level=pl.CompatLevel.oldest())
+    return pl.DataFrame(found).cast(_SCHEMA)  # type: ignore[arg-type]
 
 
 class _Spill:
@@ -117,7 +123,7 @@ class _Spill:
             if path.stat().st_size > bucket_bytes and self._depth < _DEEPEST:
                 yield from self._split(path, bound, bucket_bytes)
             else:
-                yield _merge(list(_read(path))).filter(~bound.holds(pl.col(COUNT)))
+                yield _beyond(_merge(list(_read(path))), bound)
             path.unlink()
 
     def _split(self, path: Path, bound: Bound, bucket_bytes: int) -> Iterator[pl.DataFrame]:
