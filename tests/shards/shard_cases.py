@@ -13,7 +13,8 @@ from PIL import Image
 from vlcli.images.resolve import ImageReader
 from vlcli.records.bad import BadRows
 from vlcli.records.reader import read
-from vlcli.shards.dataset import Options, ShardDataset, Totals
+from vlcli.shards.dataset import Sharder, Totals
+from vlcli.shards.output import Options, OutputDirectory
 
 Change = Callable[[int, dict[str, Any], Path], dict[str, Any]]
 
@@ -66,9 +67,9 @@ def shard(
     claim = {name: options.pop(name) for name in ("force", "resume") if name in options}
     bad = BadRows(max_bad)
     with ImageReader() as reader:
-        dataset = ShardDataset(output, Options(**options), **claim)
+        sharder = Sharder(OutputDirectory(output, Options(**options), **claim))
         batches = read([str(source)], image_bytes=True, bad=bad)
-        return dataset.write(batches, reader, bad, expect=expect, jobs=jobs)
+        return sharder.write(batches, reader, bad, expect=expect, jobs=jobs)
 
 
 def tree(directory: Path) -> dict[str, bytes]:

@@ -259,6 +259,12 @@ def test_a_directory_that_holds_something_is_refused(tmp_path: Path) -> None:
     (out / "README.txt").write_text("mine")
     with pytest.raises(UsageError, match="not empty"):
         shard(source, out, per_shard=2)
+    before = tree(out)
+    empty = make_rows(tmp_path / "c", 1)
+    empty.write_bytes(b"no JSON\n")
+    with pytest.raises(InputError):
+        shard(empty, out, force=True)
+    assert tree(out) == before  # nothing is removed before the first row has come
     shard(make_rows(tmp_path / "b", 2), out, per_shard=2, force=True)
     assert sorted(tree(out)) == ["00000.parquet", "00000.tar", "00000_stats.json", "README.txt", "sizes.json"]
 

@@ -67,13 +67,15 @@ def command(
     from vlcli.records.bad import BadRows
     from vlcli.records.reader import read
     from vlcli.records.rejects import RejectsWriter
-    from vlcli.shards.dataset import Options, ShardDataset, count_rows
+    from vlcli.shards.dataset import Sharder, count_rows
     from vlcli.shards.layout import shard_name
+    from vlcli.shards.output import Options, OutputDirectory
 
     console = Console("shard", quiet=quiet, verbose=verbose)
     if force and resume:
         raise UsageError("--force and --resume exclude each other")
     options = Options(per_shard=per_shard, encode=encode, resize=resize)
+    claim = OutputDirectory(output, options, force=force, resume=resume, command_line=sys.argv)
 
     def rows(bad: BadRows, *, image_bytes: bool):
         return read(
@@ -92,12 +94,15 @@ def command(
         console.note(f"would write {count:,} rows into {shards:,} shards of {per_shard:,} in {output}/")
         if shards:
             console.note(f"{shard_name(0)}.tar … {shard_name(shards - 1)}.tar, {encode=!s}, {resize=!s}")
+        if claim.replaced:
+            console.note(f"would remove {len(claim.replaced):,} files there, {claim.replaced[0]} first")
+        if claim.standing:
+            console.note(f"{len(claim.standing):,} shards stand already, and would be skipped")
         return
     with RejectsWriter(rejects, force=force or resume) as rejected, ImageReader() as reader:
         bad = BadRows(max_bad, rejected)
         batches = rows(bad, image_bytes=True)
-        dataset = ShardDataset(output, options, force=force, resume=resume, command_line=sys.argv)
-        totals = dataset.write(
+        totals = Sharder(claim).write(
             batches,
             reader,
             bad,

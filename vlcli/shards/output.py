@@ -1,0 +1,163 @@
+"""The directory that shards go into: claimed, journalled, and declared whole at the end."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from vlcli import __version__
+from vlcli.errors import UsageError
+from vlcli.records.atomic import atomic_file, write_json
+from vlcli.shards.layout import (
+    COMMITTED,
+    IMAGE_EXTENSIONS,
+    LAYOUT_VERSION,
+    MANIFEST,
+    PER_SHARD,
+    PRIVATE,
+    RUN,
+    SIZES,
+    is_leftover,
+    is_shard_file,
+)
+from vlcli.shards.reader import read_json
+from vlcli.shards.writer import CommittedShard
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides the bytes, besides the rows: recorded, and compared on `--resume`."""
+
+    per_shard: int = PER_SHARD
+    encode: str = "keep"  # keep: the extension of the first good image; else jpg, png or webp
+    resize: int | None = None  # short side in pixels, only downwards
+
+    def __post_init__(self) -> None:
+        if self.encode not in ("keep", *IMAGE_EXTENSIONS):
+            raise UsageError(f"--encode {self.encode!r} is not keep, {', '.join(IMAGE_EXTENSIONS)}")
+
+    def recorded(self) -> dict[str, Any]:
+        return {
+            "layout": LAYOUT_VERSION,
+            "per-shard": self.per_shard,
+            "encode": self.encode,
+            "resize": self.resize,
+        }
+
+
+class OutputDirectory:
+    """A claim on a directory. Nothing in it is touched before `begin`.
+
+    Raises UsageError when it is not empty and neither `force` (its shards are removed) nor `resume` was
+    given, or when what is to be resumed was written with other options.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        options: Options,
+        *,
+        force: bool = False,
+        resume: bool = False,
+        command_line: list[str] | None = None,
+    ) -> None:
+        self.path, self.options = path, options
+        self.recorded: dict[int, CommittedShard] = {}  # what the journal of an earlier run says
+        self.standing: dict[int, CommittedShard] = {}  # and of that, what is really there
+        self.replaced: list[str] = []  # files that `force` removes
+        self._run = {
+            "version": __version__,
+            "options": options.recorded(),
+            "command": command_line or [],
+            "started": time.time(),
+            "finished": None,
+        }
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path}: not a directory")
+        if path.is_dir() and any(path.iterdir()):
+            if resume:
+                self._load()
+            elif force:
+                self.replaced = sorted(
+                    p.name for p in path.iterdir() if is_shard_file(p.name) and p.is_file()
+                )
+            else:
+                raise UsageError(
+                    f"{path}: not empty", remedy="--resume finishes what stands there, --force replaces it"
+                )
+
+    def _load(self) -> None:
+        run = self.path / RUN
+        if not run.exists():
+            raise UsageError(
+                f"{self.path}: nothing to resume ({RUN} is missing)", remedy="--force starts anew"
+            )
+        before, now = read_json(run).get("options", {}), self.options.recorded()
+        for name, value in now.items():
+            if before.get(name) != value:
+                raise UsageError(
+                    f"{self.path}: --resume with another --{name}: {before.get(name)} then, {value} now",
+                    remedy="give the same, or --force to start anew",
+                )
+        journal = self.path / COMMITTED
+        for line in journal.read_bytes().splitlines() if journal.exists() else ():
+            try:
+                shard = CommittedShard.from_json(line)
+            except (ValueError, TypeError, KeyError):
+                continue  # the line that a killed run did not finish: its shard is written again
+            self.recorded[shard.shard] = shard
+        self.standing = {n: s for n, s in self.recorded.items() if s.stands_in(self.path)}
+
+    def begin(self) -> None:
+        """The first row has come: remove what is to be replaced and open the journal."""
+        (self.path / PRIVATE).mkdir(parents=True, exist_ok=True)
+        if self.replaced:
+            self.unfinish()  # first of all: from here on nothing in the directory claims to be whole
+        leftovers = [p.name for p in self.path.iterdir() if is_leftover(p.name)]
+        for name in {*self.replaced, *leftovers}:
+            (self.path / name).unlink(missing_ok=True)
+        write_json(self.path / RUN, self._run, force=True)
+        with atomic_file(
+            self.path / COMMITTED, force=True
+        ) as journal:  # without a line that a killed run tore
+            for shard in self.standing.values():
+                journal.write(shard.to_json())
+
+    def unfinish(self) -> None:
+        """Take back what says that the directory is whole, before a shard is added or replaced."""
+        for name in (SIZES, MANIFEST):
+            (self.path / name).unlink(missing_ok=True)
+
+    def record(self, shard: CommittedShard) -> None:
+        """One more shard stands."""
+        with open(self.path / COMMITTED, "ab") as journal:
+            journal.write(shard.to_json())
+            journal.flush()
+            os.fsync(journal.fileno())
+
+    def finish(self, shards: Iterable[CommittedShard]) -> None:
+        """All shards stand: write the manifest and, as the last file, sizes.json."""
+        shards = list(shards)
+        with atomic_file(self.path / MANIFEST, force=True) as file:
+            for shard in shards:
+                for part in (shard.tar, shard.sidecar):
+                    line = {
+                        "name": part.name,
+                        "bytes": part.bytes,
+                        "samples": shard.samples,
+                        "sha256": part.sha256,
+                    }
+                    file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        rows, samples = sum(s.rows for s in shards), sum(s.samples for s in shards)
+        write_json(
+            self.path / RUN,
+            self._run | {"finished": time.time(), "rows": rows, "samples": samples},
+            force=True,
+        )
+        write_json(self.path / SIZES, {shard.tar.name: shard.samples for shard in shards}, force=True)

@@ -1,0 +1,91 @@
+"""Where a table's images lie: in a tar, behind references, or spooled."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from typing import Any, Protocol
+
+import numpy as np
+
+from vlcli.errors import InputError
+from vlcli.shards.reader import open_tar
+
+
+class Part(Protocol):
+    """The images of consecutive rows."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, row: int) -> bytes: ...
+
+
+class TarPart:
+    """Rows of one tar. The descriptor is opened at the first read and `os.pread` needs no lock."""
+
+    def __init__(self, path: str, spans: np.ndarray) -> None:
+        self.path, self.spans = path, spans  # spans: (n, 2) offset, size
+        self._fd: int | None = None
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def read(self, row: int) -> bytes:
+        offset, size = (int(x) for x in self.spans[row])
+        with self._lock:
+            if self._fd is None:
+                self._fd = open_tar(self.path)
+        data = os.pread(self._fd, size, offset)
+        if len(data) != size:
+            raise InputError(
+                f"changed while it was read: {len(data)} of {size} bytes at {offset}", file=self.path
+            )
+        return data
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class ReferencePart:
+    """Rows that name their images; embedded ones are spooled to an unlinked temporary file."""
+
+    def __init__(self) -> None:
+        from vlcli.images.resolve import ImageReader
+
+        self._reader = ImageReader()  # threads may share it; records.read has applied the image root
+        self._references: list[str | None] = []
+        self._spans: dict[int, tuple[int, int]] = {}
+        self._spool: Any = None
+
+    def add(self, reference: str | None, data: bytes | None) -> None:
+        if data is None and reference is not None and reference.startswith("data:"):
+            data = self._reader.read(reference)
+        if data is not None:
+            self._spool = self._spool or tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the table)
+            offset = self._spool.seek(0, os.SEEK_END)
+            self._spool.write(data)
+            self._spans[len(self)] = (offset, len(data))
+            reference = None
+        self._references.append(reference)
+
+    def flush(self) -> None:
+        if self._spool is not None:
+            self._spool.flush()
+
+    def __len__(self) -> int:
+        return len(self._references)
+
+    def read(self, row: int) -> bytes:
+        if row in self._spans:
+            offset, size = self._spans[row]
+            return os.pread(self._spool.fileno(), size, offset)
+        reference = self._references[row]
+        assert reference is not None
+        return self._reader.read(reference)
