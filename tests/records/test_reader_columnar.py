@@ -254,3 +254,11 @@ def test_batches_stay_small(tmp_path):
     pl.DataFrame({"text": ["a"] * 20000}).write_ipc_stream(table)
     assert max(map(len, read([str(table)]))) <= 8192
     assert sum(map(len, read([str(table)]))) == 20000
+
+
+def test_a_slip_in_a_rename_shows_before_the_first_row(tmp_path):
+    path = parquet(tmp_path / "a.parquet", {"caption": ["a"]})
+    with pytest.raises(UsageError, match="--map text=captoin: no row has a column 'captoin'"):
+        next(read([path], renames={"captoin": "text"}))
+    other = parquet(tmp_path / "b.parquet", {"captoin": ["b"]})
+    assert [r["text"] for r in rows_of(path, other, renames={"captoin": "text"})] == ["a", "b"]

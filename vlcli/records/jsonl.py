@@ -33,15 +33,15 @@ def read_jsonl(
     An unterminated last line that does not parse raises InputError whatever `on_bad` does: its producer died.
     """
     number = 0
-    for lines, terminated in _blocks(stream, file):
+    for lines, terminated, long_numbers in _blocks(stream, file):
         for start in range(0, len(lines), MAX_ROWS):
             part = lines[start : start + MAX_ROWS]
-            yield _batch(part, number, terminated, file, folder, folder_label, renames, on_bad)
+            yield _batch(part, number, terminated, long_numbers, file, folder, folder_label, renames, on_bad)
             number += len(part)
 
 
-def _blocks(stream: BinaryIO, file: str) -> Iterator[tuple[list[bytes], bool]]:
-    """Lines without their ends, a block at a time; False with what follows the last line end."""
+def _blocks(stream: BinaryIO, file: str) -> Iterator[tuple[list[bytes], bool, bool]]:
+    """Lines without their ends, a block at a time; whether they had ends; whether long numbers are among them."""
     pending: list[bytes] = []
     size, first = 0, True
     while block := stream.read(BLOCK):
@@ -55,15 +55,16 @@ def _blocks(stream: BinaryIO, file: str) -> Iterator[tuple[list[bytes], bool]]:
                 raise InputError(f"a line of more than {MAX_LINE >> 20} MiB: not JSON lines", file=file)
             continue
         pending.append(block[:cut])
-        yield b"".join(pending).split(b"\n"), True
+        whole = b"".join(pending)
+        yield whole.split(b"\n"), True, _LONG_NUMBER.search(whole) is not None
         pending = [block[cut + 1 :]]
         size = len(pending[0])
     tail = b"".join(pending)
     if tail:
-        yield [tail], False
+        yield [tail], False, True
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def _parse(line: bytes, long_numbers: bool = True) -> dict[str, Any]:
     """One object. Raises BadValue with the cause."""
     try:
         row = orjson.loads(line)
@@ -71,7 +72,7 @@ def _parse(line: bytes) -> dict[str, Any]:
         raise BadValue(_why(line, error)) from None
     if not isinstance(row, dict):
         raise BadValue("not a JSON object")
-    if _LONG_NUMBER.search(line):
+    if long_numbers and _LONG_NUMBER.search(line):
         row = json.loads(line)  # whole numbers beyond 64 bits keep every digit
     return row
 
@@ -92,6 +93,7 @@ def _batch(
     lines: list[bytes],
     before: int,
     terminated: bool,
+    long_numbers: bool,
     file: str,
     folder: str,
     folder_label: str,
@@ -106,7 +108,7 @@ def _batch(
         if not line or line.isspace():
             continue
         try:
-            row = _parse(line)
+            row = _parse(line, long_numbers)
         except BadValue as cause:
             if not terminated and not _is_json(line):
                 raise InputError(

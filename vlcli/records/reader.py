@@ -59,7 +59,8 @@ def _read(
         diverted = _Diverted(bad, source.name)
         with open_source(source, format) as opened:
             diverted.text_lines = opened.kind == "jsonl"
-            for batch in _batches(opened, folder, label, renames, image_bytes, diverted):
+            alone = len(found) == 1
+            for batch in _batches(opened, folder, label, renames, image_bytes, diverted, alone):
                 rows = len(batch) + len(diverted.pending)
                 if left is not None and rows > left:
                     batch, rows = _cut(batch, diverted, left), left
@@ -108,7 +109,13 @@ def _cut(batch: Batch, diverted: _Diverted, left: int) -> Batch:
 
 
 def _batches(
-    opened: Opened, folder: str, label: str, renames: Renames, image_bytes: bool, diverted: _Diverted
+    opened: Opened,
+    folder: str,
+    label: str,
+    renames: Renames,
+    image_bytes: bool,
+    diverted: _Diverted,
+    alone: bool,
 ) -> Iterator[Batch]:
     source, name = opened.source, opened.source.name
     if opened.kind == "jsonl":
@@ -120,7 +127,7 @@ def _batches(
     from vlcli.records import columnar
 
     def make(schema: Any) -> columnar.Shaper:
-        return columnar.Shaper(
+        shaper = columnar.Shaper(
             schema,
             file=name,
             folder=folder,
@@ -129,6 +136,9 @@ def _batches(
             on_bad=diverted,
             embedded=opened.kind == "parquet",
         )
+        if alone:  # a slip in --map shows before a row has gone anywhere
+            renames.check_all_seen()
+        return shaper
 
     if opened.kind == "arrow":
         return columnar.read_arrow_stream(opened.stream, make=make, file=name)

@@ -44,7 +44,7 @@ class Relocator:
         # `..` is followed by the kernel from the folder that a symbolic link leads to: both sides must be
         # real paths.
         self._start = None if start is None else os.path.realpath(start)
-        self._folders: dict[str, str] = {}
+        self._prefixes: dict[str, str] = {}  # of folders met so far, as they are written
 
     def __call__(self, reference: str) -> str:
         return reference if _FIXED(reference) else self._relocate(reference)
@@ -57,11 +57,13 @@ class Relocator:
         return self._move(reference)
 
     def _move(self, path: str) -> str:
-        folder, name = os.path.split(path)
-        moved = self._folders.get(folder)
-        if moved is None:
-            moved = self._folders[folder] = self._move_folder(folder)
-        return name if moved in ("", ".") else os.path.join(moved, name)
+        head, slash, name = path.rpartition("/")
+        folder = head or slash
+        prefix = self._prefixes.get(folder)
+        if prefix is None:
+            moved = self._move_folder(folder)
+            prefix = self._prefixes[folder] = "" if moved == "." else moved.rstrip("/") + "/"
+        return prefix + name
 
     def _move_folder(self, folder: str) -> str:
         if self._start is not None:

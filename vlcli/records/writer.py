@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -114,11 +114,8 @@ class Writer:
                 raise
             self._unwind(None)
             return
-        try:
-            if not _reader_is_gone(error):
-                encoder.abort()
-        except OSError:
-            pass  # the first error is the one to report
+        with suppress(OSError):  # a reader that left, a full disk: the first error is the one to report
+            encoder.abort()
         self._unwind(error)
 
     def _unwind(self, error: BaseException | None) -> None:
@@ -134,10 +131,6 @@ class Writer:
                     continue
                 self._unwind(late)
                 raise
-
-
-def _reader_is_gone(error: BaseException) -> bool:
-    return isinstance(error, BrokenPipeError)
 
 
 def open_writer(
