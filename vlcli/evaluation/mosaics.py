@@ -86,7 +86,7 @@ def pointing(
     prompt: str = "{}",
     bootstrap: int = 1000,
     seed: int = 0,
-    batch_size: int = 16,
+    batch_size: int = 8,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Accuracy in percent of pointing at the named cell, with its bootstrap interval over the mosaics.

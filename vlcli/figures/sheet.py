@@ -63,8 +63,7 @@ class Sheet:
         done = {}
         for kind in kinds:
             if kind == "json":
-                options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
-                done[kind] = orjson.dumps(self.as_json(), option=options)
+                done[kind] = (_readable(self.as_json()) + "\n").encode()
             else:
                 assert drawn is not None
                 done[kind] = render(drawn, kind)
@@ -146,6 +145,22 @@ def _shown(model: Any, pictures: list[Image.Image], side: int) -> Any:
     if len(parts) == 1:
         return parts[0]
     return np.concatenate([np.concatenate(parts[:2], 1), np.concatenate(parts[2:], 1)], 0)
+
+
+def _readable(value: Any, indent: int = 0) -> str:
+    """Indented JSON in which a list of plain values, such as a row of a grid, stays on one line."""
+    inner = "  " * (indent + 1)
+    if isinstance(value, dict) and value:
+        items = [f"{inner}{_plain(key)}: {_readable(v, indent + 1)}" for key, v in value.items()]
+        return "{\n" + ",\n".join(items) + "\n" + inner[2:] + "}"
+    if isinstance(value, list) and any(isinstance(v, list | dict) for v in value):
+        items = [inner + _readable(v, indent + 1) for v in value]
+        return "[\n" + ",\n".join(items) + "\n" + inner[2:] + "]"
+    return _plain(value)
+
+
+def _plain(value: Any) -> str:
+    return orjson.dumps(value).decode()
 
 
 def check_texts(texts: Sequence[str], prompt: str = "{}") -> None:

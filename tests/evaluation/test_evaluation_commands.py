@@ -1,0 +1,118 @@
+"""The three commands on real files: a saved checkpoint, pairs as JSONL, pictures on the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+from tiny_models import COLOURS, square, tiny
+from typer.testing import CliRunner
+
+from vlcli.cli import app
+from vlcli.errors import InputError, UsageError
+from vlcli.models.checkpoint import save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    root = tmp_path_factory.mktemp("evaluation")
+    for kind in ("global", "tokenwise"):
+        save_checkpoint(tiny(kind), root / kind, recipe={}, lineage={})
+    rows = []
+    for i, (name, colour) in enumerate(COLOURS.items()):
+        (root / f"{i}.png").write_bytes(square(colour))
+        row = {"id": f"square/{i}", "image": f"{i}.png", "text": name, "split": "val", "kind": "深浅"[i % 2]}
+        rows.append(json.dumps(row, ensure_ascii=False) + "\n")
+    (root / "val.jsonl").write_text("".join(rows), encoding="utf-8")
+    (root / "kinds.txt").write_text("深\t深色\n浅\t浅色\n", encoding="utf-8")
+    mosaic = {"images": ["square/0", "square/1", "square/2", "square/3"], "target": 2, "text": "蓝色"}
+    (root / "mosaics.jsonl").write_text(json.dumps(mosaic) + "\n", encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def run(place, monkeypatch):
+    monkeypatch.chdir(place)
+
+    def run(*arguments):
+        result = CliRunner().invoke(app, [*arguments, "--device", "cpu"])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["global", "tokenwise"])
+def test_retrieve_prints_one_object(run, kind):
+    result = json.loads(run("retrieve", kind, "--data", "val.jsonl", "--json", "--bootstrap", "20"))
+    assert (result["images"], result["texts"], result["similarity"]) == (6, 6, kind)
+    assert (result["split"], result["prompts"], result["data"]) == ("val", "none", "val.jsonl")
+    assert result["i2t"]["R@10"] == 100.0
+    assert len(result["checkpoint"]) == 16
+
+
+def test_retrieve_shows_a_table_and_points_at_mosaics(run):
+    shown = run("retrieve", "tokenwise", "--data", "val.jsonl", "--mosaics", "mosaics.jsonl", "-q")
+    for word in ("R@1", "mean recall", "6 images → 6 texts", "pointing", "split val"):
+        assert word in " ".join(shown.split())
+    with pytest.raises(UsageError, match="similarity is global"):
+        run("retrieve", "global", "--data", "val.jsonl", "--mosaics", "mosaics.jsonl")
+
+
+def test_a_query_gives_rows(run):
+    lines = run("retrieve", "tokenwise", "--data", "val.jsonl", "--query", "红色", "--top", "2").splitlines()
+    assert [json.loads(line)["rank"] for line in lines] == [1, 2]
+    with pytest.raises(UsageError, match="--query"):
+        run("retrieve", "tokenwise", "--data", "val.jsonl", "--query", "红", "--mosaics", "mosaics.jsonl")
+
+
+def test_zeroshot_takes_labels_by_map_or_by_column(run):
+    common = ("--labels", "kinds.txt", "--json", "--bootstrap", "10", "--prompts", "none")
+    by_map = json.loads(run("zeroshot", "tokenwise", "--data", "val.jsonl", "--map", "label=kind", *common))
+    by_column = json.loads(
+        run("zeroshot", "tokenwise", "--data", "val.jsonl", "--label-column", "kind", *common)
+    )
+    assert by_map == by_column
+    assert (by_map["n"], by_map["classes"], by_map["labels"]) == (6, 2, "kinds.txt")
+    with pytest.raises(UsageError, match="label"):
+        run("zeroshot", "tokenwise", "--data", "val.jsonl", *common)
+
+
+def test_zeroshot_over_the_names_themselves(run):
+    result = json.loads(run("zeroshot", "global", "--data", "val.jsonl", "--label-column", "text", "--json"))
+    assert (result["classes"], result["prompts"], result["labels"]) == (6, "wukong-80", "values of text")
+    assert "top-1" in run("zeroshot", "global", "--data", "val.jsonl", "--label-column", "text")
+
+
+def test_visualize_writes_what_it_says(run, place):
+    out = place / "figures"
+    printed = run(
+        "visualize", "tokenwise", "--image", "0.png", "--text", "红色", "-o", "figures/red.png",
+        "--formats", "png,svg,json", "--json",
+    )  # fmt: skip
+    data = json.loads(printed)
+    assert data == json.loads((out / "red.json").read_text(encoding="utf-8"))
+    assert (out / "red.png").read_bytes()[:4] == b"\x89PNG"
+    assert (out / "red.svg").read_text(encoding="utf-8").startswith("<?xml")
+    figure = data["figures"][0]
+    assert figure["image_sha256"] == hashlib.sha256((place / "0.png").read_bytes()).hexdigest()
+    assert figure["label_positions"] == [1, 2]
+    before = (out / "red.png").read_bytes()
+    with pytest.raises(UsageError, match="exists"):
+        run("visualize", "tokenwise", "--image", "0.png", "--text", "红色", "-o", "figures/red.png")
+    run("visualize", "tokenwise", "--image", "0.png", "--text", "红色", "-o", "figures/red.png", "--force")
+    assert (out / "red.png").read_bytes() == before
+
+
+def test_visualize_by_id_takes_the_rows_own_text_and_a_name_from_both(run, place):
+    run("visualize", "tokenwise", "--data", "val.jsonl", "--id", "square/2")
+    assert (place / "square-2.蓝色.png").is_file()
+    with pytest.raises(UsageError, match="square/77"):
+        run("visualize", "tokenwise", "--data", "val.jsonl", "--id", "square/77")
+    with pytest.raises(UsageError, match="similarity is global"):
+        run("visualize", "global", "--image", "0.png", "--text", "红色", "--json")
+    with pytest.raises(InputError, match=r"nowhere.png"):
+        run("visualize", "tokenwise", "--image", "nowhere.png", "--text", "红色", "--json")
