@@ -160,6 +160,26 @@ def test_files_are_kept_open_within_a_bound(tmp_path, monkeypatch):
             assert len(os.listdir("/proc/self/fd")) <= before + 3
 
 
+def test_threads_share_more_files_than_are_kept_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(resolve, "_OPEN_FILES", 1)
+    paths = [make_tar(tmp_path / f"{i}.tar", {"a": b"%d" % i}) for i in range(4)]
+    wrong: list[object] = []
+    with ImageReader() as reader:
+
+        def work(i: int) -> None:
+            try:
+                wrong.extend(x for _ in range(100) if (x := reader.read(f"{paths[i]}#a")) != b"%d" % i)
+            except BaseException as error:
+                wrong.append(error)
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+
+
 def test_threads_share_a_reader_and_workers_get_their_own():
     reader = ImageReader()
     expected = [reader.read(f"{CORPUS}#{i}") for i in range(0, 9958, 200)]

@@ -67,7 +67,7 @@ class ImageReader:
                     is_parquet = file.read(4) == b"PAR1"
                 found = self._open[path] = ParquetImages(path) if is_parquet else TarIndex(path)
                 while len(self._open) > _OPEN_FILES:
-                    self._open.popitem(last=False)[1].close()
+                    self._open.popitem(last=False)  # closes when no thread reads from it any more
             self._open.move_to_end(path)
             return found
 
@@ -98,9 +98,9 @@ class TarIndex:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._file = open(path, "rb")  # noqa: SIM115 - kept until close
         self._members: dict[str, tuple[int, int]] = {}
         self._links: set[str] = set()
-        self._file = open(path, "rb")  # noqa: SIM115 - kept until close
         self._stat = _signature(os.fstat(self._file.fileno()))
         try:
             with tarfile.open(fileobj=self._file, mode="r:") as tar:
@@ -140,6 +140,9 @@ class TarIndex:
         return data
 
     def close(self) -> None:
+        self._file.close()
+
+    def __del__(self) -> None:
         self._file.close()
 
 
