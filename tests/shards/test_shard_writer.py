@@ -217,6 +217,44 @@ def test_a_percentage_is_judged_before_the_last_shard_stands(tmp_path: Path) -> 
     assert shard(source, tmp_path / "more", per_shard=3, max_bad="50%").samples == 3
 
 
+def test_rejects_can_be_sharded_again(tmp_path: Path) -> None:
+    def broken(i: int, row: dict, file: Path) -> dict:
+        if i == 1:
+            file.write_bytes(b"")
+        return row
+
+    source, rejects = make_rows(tmp_path, 3, change=broken), tmp_path / "elsewhere" / "rejects.jsonl"
+    rejects.parent.mkdir()
+    vlcli(
+        "shard", str(source), "-o", str(tmp_path / "out"), "-q", "--max-bad", "1", "--rejects", str(rejects)
+    )  # fmt: skip
+    (line,) = rejects.read_bytes().splitlines()
+    rejected = json.loads(line)
+    assert (rejected["line"], rejected["rule"]) == (2, "bad")
+    assert "not an image" in rejected["reason"]
+    (tmp_path / "pictures" / "1.img").write_bytes(picture(1))
+    (rejects.parent / "again.jsonl").write_text(json.dumps(rejected["row"]) + "\n")
+    shard(rejects.parent / "again.jsonl", tmp_path / "again")
+    table = read_sidecar(tmp_path / "again" / "00000.parquet").to_pylist()
+    assert (table[0]["texts"], table[0]["score"]) == (["第1张图", "图1"], 0.25)
+
+
+def test_a_disk_that_fails_leaves_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, calls = make_rows(tmp_path, 2), []
+
+    def full(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) > 4:  # run.json and the journal, and their folder twice, still find room
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        shard(source, tmp_path / "out")
+    monkeypatch.undo()
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["_vlcli"]
+    assert sorted(p.name for p in (tmp_path / "out" / "_vlcli").iterdir()) == ["committed.jsonl", "run.json"]
+
+
 def test_a_row_without_text_is_bad(tmp_path: Path) -> None:
     source = make_rows(tmp_path, 2, change=lambda i, row, file: {**row, "text": ["", " "]} if i else row)
     with pytest.raises(InputError, match=r"rows.jsonl:2: no text"):

@@ -63,7 +63,8 @@ def command(
         for note in verdict.notes if not json_ else ():
             console.note(note)
         if not json_ and not quiet:
-            counts = f", {verdict.shards:,} shards, {verdict.samples:,} samples" if verdict.shards else ""
+            shards = "1 shard" if verdict.shards == 1 else f"{verdict.shards:,} shards"
+            counts = f", {shards}, {verdict.samples:,} samples" if verdict.shards else ""
             print(f"{verdict.path}: {verdict.status}{counts}")
     statuses = {v.status for v in verdicts}
     if statuses != {"whole"}:

@@ -113,7 +113,7 @@ class Sharder:
             if packed.message is not None:
                 cause = row.problem or packed.message
                 line = -1 if row.line is None else row.line
-                bad.add(row.file, line, cause, {"id": row.id, "text": row.texts}, text_lines=row.text_lines)
+                bad.add(row.file, line, cause, row.source(), text_lines=row.text_lines)
             return packed
 
         with ThreadPoolExecutor(jobs, "pack") as pool:

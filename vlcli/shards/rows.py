@@ -20,7 +20,7 @@ from vlcli.errors import InputError
 from vlcli.images.resolve import ImageReader
 from vlcli.records.batch import BOOKKEEPING, COLUMNS, Batch
 from vlcli.records.identity import Identity
-from vlcli.records.references import is_url, split_container
+from vlcli.records.references import Relocator, is_url, split_container
 
 ZERO_FIELDS = ("title", "content", "image_query")  # ZERO's three text fields, used where `text` is absent
 
@@ -59,6 +59,7 @@ class Row:
     file: str
     line: int | None
     text_lines: bool
+    reference: str | None  # as it can be opened from here; never written into a shard
     id: str
     image_id: str
     texts: list[str]
@@ -70,6 +71,12 @@ class Row:
     problem: str
     public_problem: str  # the same without any path: what a shard may say
     fingerprint: bytes  # sha256 of what the row says, wherever its files lie
+
+    def source(self) -> dict[str, Any]:
+        """The row as it came, for `--rejects`; its image by an absolute reference."""
+        image = None if self.reference is None else Relocator(None)(self.reference)
+        known = {"id": self.id, "image": image, "text": self.texts, "text_candidates": self.candidates}
+        return {name: value for name, value in known.items() if value} | self.kept
 
     @property
     def uid(self) -> str:
@@ -162,6 +169,7 @@ def _chunk_rows(
             file=batch.file,
             line=columns["line"][i],
             text_lines=batch.text_lines,
+            reference=reference,
             id=columns["id"][i],
             image_id=image_id,
             texts=texts[i],

@@ -1,0 +1,72 @@
+"""check on checkpoints: every truncation of the weights is found, and what safetensors writes is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vlcli.cli import app
+from vlcli.models.quickcheck import check_checkpoint, check_run, is_checkpoint, is_run
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    folder = tmp_path / "run" / "checkpoints" / "step-00000010"
+    folder.mkdir(parents=True)
+    tensors = {
+        "a": torch.zeros(3, 5),
+        "b": torch.ones(7, dtype=torch.bfloat16),
+        "c": torch.ones((), dtype=torch.int64),
+        "d": torch.zeros(0),
+        "e": torch.tensor([True, False]),
+    }
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({"kind": "dual"}))
+    return folder
+
+
+def test_whole(checkpoint: Path) -> None:
+    assert is_checkpoint(checkpoint)
+    assert check_checkpoint(checkpoint).findings == []
+    assert app(["check", str(checkpoint)], standalone_mode=False) in (None, 0)
+
+
+def test_every_truncation(checkpoint: Path, tmp_path: Path) -> None:
+    weights = checkpoint / "model.safetensors"
+    data = weights.read_bytes()
+    for size in range(len(data)):
+        weights.write_bytes(data[:size])
+        assert [f.code for f in check_checkpoint(checkpoint).findings] == ["weights"], size
+    weights.write_bytes(data + b"\0")
+    assert "more than its header describes" in check_checkpoint(checkpoint).findings[0].message
+
+
+def test_a_header_that_lies(checkpoint: Path) -> None:
+    weights = checkpoint / "model.safetensors"
+    data = weights.read_bytes()
+    for old, new in ((b"[3,5]", b"[3,6]"), (b'"F32"', b'"F64"'), (b"[0,", b"[8,"), (b'{"', b'["')):
+        assert old in data
+        weights.write_bytes(data.replace(old, new, 1))
+        assert check_checkpoint(checkpoint).status == "damaged", new
+
+
+def test_config_and_missing_files(checkpoint: Path, tmp_path: Path) -> None:
+    (checkpoint / "config.json").write_text('{"kind": ')
+    assert [f.code for f in check_checkpoint(checkpoint).findings] == ["config"]
+    (checkpoint / "config.json").unlink()
+    assert check_checkpoint(checkpoint).findings[0].message == "no config.json"
+
+
+def test_a_run(checkpoint: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    os.symlink("checkpoints/step-00000010", run / "last")
+    assert is_run(run)
+    assert check_run(run).findings == []
+    shutil.rmtree(checkpoint)
+    assert [f.code for f in check_run(run).findings] == ["missing"]
