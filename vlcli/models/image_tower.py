@@ -30,7 +30,7 @@ class TimmTower(nn.Module):
             self.body: Any = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
         except RuntimeError as error:
             raise UsageError(f"no timm model is called {name!r}", remedy="see timm.list_models()") from error
-        self.width = int(getattr(self.body, "head_hidden_size", None) or self.body.num_features)
+        self.width: int = self.body.num_features
         self.prefix = int(getattr(self.body, "num_prefix_tokens", 0) or 0)
 
     def forward(self, pixels: Tensor) -> ImageFeatures:

@@ -30,27 +30,25 @@ class _LateInteraction(torch.autograd.Function):
         image: Tensor,
         text: Tensor,
         image_mask: Tensor | None,
-        text_mask: Tensor,
+        nonempty: Tensor,
         content_mask: Tensor,
     ) -> tuple[Tensor, Tensor]:
         b, n1, d = image.shape
         B, n2, _ = text.shape
         flat = image.reshape(b * n1, d)
-        i2t, t2i = image.new_empty(b, B, dtype=torch.float32), image.new_empty(b, B, dtype=torch.float32)
+        kind = _accumulator(image)
+        i2t, t2i = image.new_empty(b, B, dtype=kind), image.new_empty(b, B, dtype=kind)
         best_text = torch.empty(b, n1, B, dtype=torch.int16, device=image.device)  # r that wins for patch k
         best_patch = torch.empty(b, B, n2, dtype=torch.int16, device=image.device)  # k that wins for token r
-        weight_image = _mean_weights(image_mask, image.new_ones(b, n1, dtype=torch.float32))  # (b, n1)
-        weight_text = _mean_weights(content_mask, None)  # (B, n2)
+        weight_image = _mean_weights(image_mask, image.new_ones(b, n1)).to(kind)  # (b, n1)
+        weight_text = _mean_weights(content_mask, None).to(kind)  # (B, n2)
         step = max(1, TILE_ELEMENTS // (b * n1 * n2))
         for start in range(0, B, step):
             part = slice(start, min(start + step, B))
             t = text[part]
-            scores = (flat @ t.reshape(-1, d).T).float().view(b, n1, -1, n2)
-            to_text = scores.masked_fill(~text_mask[part], -torch.inf)
-            value, index = to_text.max(3)  # (b, n1, T)
-            # A text without a single token has no maximum; it scores 0 instead of -inf or NaN.
-            value = value.masked_fill(value == -torch.inf, 0.0)
-            i2t[:, part] = torch.einsum("bnt,bn->bt", value, weight_image)
+            scores = (flat @ t.reshape(-1, d).T).to(kind).view(b, n1, -1, n2)
+            value, index = scores.max(3)  # (b, n1, T)
+            i2t[:, part] = torch.einsum("bnt,bn->bt", value, weight_image) * nonempty[part]
             best_text[:, :, part] = index.to(torch.int16)
             if image_mask is not None:
                 scores = scores.masked_fill(~image_mask[:, :, None, None], -torch.inf)
@@ -58,32 +56,37 @@ class _LateInteraction(torch.autograd.Function):
             value = value.masked_fill(value == -torch.inf, 0.0)
             t2i[:, part] = torch.einsum("btr,tr->bt", value, weight_text[part])
             best_patch[:, part] = index.to(torch.int16)
-        ctx.save_for_backward(image, text, text_mask, weight_image, weight_text, best_text, best_patch)
+        ctx.save_for_backward(image, text, nonempty, weight_image, weight_text, best_text, best_patch)
         return i2t, t2i
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         g_i2t, g_t2i = gradients
-        image, text, text_mask, weight_image, weight_text, best_text, best_patch = ctx.saved_tensors
+        image, text, nonempty, weight_image, weight_text, best_text, best_patch = ctx.saved_tensors
         b, n1, d = image.shape
         B, n2, _ = text.shape
-        flat = image.reshape(b * n1, d).float()
+        kind = _accumulator(image)
+        flat = image.reshape(b * n1, d).to(kind)
         g_image = torch.zeros_like(flat)
-        g_text = torch.empty(B, n2, d, dtype=torch.float32, device=text.device)
-        nonempty = text_mask.any(1)
+        g_text = torch.empty(B, n2, d, dtype=kind, device=text.device)
         step = max(1, TILE_ELEMENTS // (b * n1 * n2))
         for start in range(0, B, step):
             part = slice(start, min(start + step, B))
             # (b, n1, T, n2): the gradient of the tile of scores, non-zero only at the winners of either maximum.
-            g = torch.zeros(b, n1, best_text[:, :, part].shape[2], n2, device=image.device)
+            g = torch.zeros(b, n1, best_text[:, :, part].shape[2], n2, dtype=kind, device=image.device)
             from_image = weight_image[:, :, None] * (g_i2t[:, part] * nonempty[part])[:, None]  # (b, n1, T)
             g.scatter_(3, best_text[:, :, part].long()[..., None], from_image[..., None])
             from_text = weight_text[part] * g_t2i[:, part, None]  # (b, T, n2)
             g.scatter_add_(1, best_patch[:, part].long()[:, None], from_text[:, None])
             g = g.view(b * n1, -1)
-            g_image += g @ text[part].reshape(-1, d).float()
+            g_image += g @ text[part].reshape(-1, d).to(kind)
             g_text[part] = (g.T @ flat).view(-1, n2, d)
         return g_image.view(b, n1, d).to(image.dtype), g_text.to(text.dtype), None, None, None
+
+
+def _accumulator(x: Tensor) -> torch.dtype:
+    """Scores are kept in float32 at least, whatever autocast made of the tokens."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _mean_weights(mask: Tensor | None, ones: Tensor | None) -> Tensor:
@@ -115,8 +118,12 @@ def late_interaction(
     if content_mask is None:
         content_mask = text_mask
     with torch.autocast(image_tokens.device.type, enabled=False):
+        # −inf on padding costs a pass over every score; a copy of a real token in its place never wins alone and
+        # costs nothing. Its share of the gradient flows back to that token.
+        first = text_mask.int().argmax(1)[:, None, None].expand(-1, 1, text_tokens.shape[2])
+        text = torch.where(text_mask[..., None], text_tokens, text_tokens.gather(1, first))
         i2t, t2i = _LateInteraction.apply(
-            image_tokens, text_tokens.to(image_tokens.dtype), image_mask, text_mask, content_mask
+            image_tokens, text.to(image_tokens.dtype), image_mask, text_mask.any(1), content_mask
         )
     return Similarity(i2t, t2i)
 

@@ -1,0 +1,117 @@
+"""The tiled kernel against four nested loops, and its gradient against autograd through the whole tensor."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vlcli.objectives import late_interaction as kernel
+from vlcli.objectives.late_interaction import global_similarity, late_interaction
+
+
+def literal(image, text, text_mask, content_mask, image_mask=None):
+    """FILIP Eq 3-5 as printed: for every pair and every token, look for the best partner."""
+    b, n1, _ = image.shape
+    B, n2, _ = text.shape
+    i2t, t2i = torch.zeros(b, B, dtype=image.dtype), torch.zeros(b, B, dtype=image.dtype)
+    for i in range(b):
+        patches = [k for k in range(n1) if image_mask is None or image_mask[i, k]]
+        for j in range(B):
+            valid = [r for r in range(n2) if text_mask[j, r]]
+            content = [r for r in range(n2) if content_mask[j, r]]
+            if valid:
+                best = [max(image[i, k] @ text[j, r] for r in valid) for k in patches]
+                i2t[i, j] = sum(best) / len(patches)
+            if content:
+                best = [max(image[i, k] @ text[j, r] for k in patches) for r in content]
+                t2i[i, j] = sum(best) / len(content)
+    return i2t, t2i
+
+
+def plain(image, text, text_mask, content_mask):
+    """The same through the whole (b, n1, B, n2) tensor, for autograd."""
+    scores = torch.einsum("ikd,jrd->ikjr", image, text)
+    i2t = scores.masked_fill(~text_mask[None, None], -torch.inf).amax(3).mean(1)
+    best = scores.amax(1)
+    return i2t, (best * content_mask[None]).sum(2) / content_mask.sum(1).clamp(min=1)[None]
+
+
+def example(b=3, n1=5, B=4, n2=6, d=8, dtype=torch.float64, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    image = F.normalize(torch.randn(b, n1, d, generator=g, dtype=dtype), dim=-1)
+    text = F.normalize(torch.randn(B, n2, d, generator=g, dtype=dtype), dim=-1)
+    lengths = torch.randint(3, n2 + 1, (B,), generator=g)
+    mask = torch.arange(n2)[None] < lengths[:, None]
+    content = mask.clone()
+    content[:, 0] = False
+    content[torch.arange(B), lengths - 1] = False
+    return image, text, mask, content
+
+
+@pytest.mark.parametrize("tile", [1, 100, 1 << 22])
+def test_equals_the_loops(tile, monkeypatch):
+    monkeypatch.setattr(kernel, "TILE_ELEMENTS", tile)
+    image, text, mask, content = example()
+    got = late_interaction(image, text, mask, content)
+    want = literal(image, text, mask, content)
+    torch.testing.assert_close(got.i2t, want[0])
+    torch.testing.assert_close(got.t2i, want[1])
+
+
+def test_image_mask_leaves_patches_out():
+    image, text, mask, content = example()
+    keep = torch.tensor([[1, 1, 0, 1, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]).bool()
+    got = late_interaction(image, text, mask, content, keep)
+    want = literal(image, text, mask, content, keep)
+    torch.testing.assert_close(got.i2t, want[0])
+    torch.testing.assert_close(got.t2i, want[1])
+
+
+@pytest.mark.parametrize("tile", [1, 1 << 22])
+def test_gradient_equals_autograd_through_the_whole_tensor(tile, monkeypatch):
+    monkeypatch.setattr(kernel, "TILE_ELEMENTS", tile)
+    image, text, mask, content = example(b=5, n1=7, B=6, n2=9, d=16)
+    weights = torch.randn(2, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    gradients = []
+    for function in (late_interaction, plain):
+        a, b = image.clone().requires_grad_(), text.clone().requires_grad_()
+        i2t, t2i = function(a, b, mask, content)
+        (weights[0] * i2t + weights[1] * t2i).sum().backward()
+        gradients.append((a.grad, b.grad))
+    torch.testing.assert_close(gradients[0][0], gradients[1][0])
+    torch.testing.assert_close(gradients[0][1], gradients[1][1])
+
+
+def test_padding_is_minus_infinity_and_not_zero():
+    """A padded slot must not win the maximum when every real score is negative."""
+    image = torch.tensor([[[1.0, 0.0]]])
+    text = torch.tensor([[[-1.0, 0.0], [0.0, 0.0]]])
+    mask = torch.tensor([[True, False]])
+    assert late_interaction(image, text, mask).i2t.item() == -1.0
+
+
+def test_a_text_without_content_scores_zero_and_passes_no_gradient():
+    image, text, mask, content = example(dtype=torch.float32)
+    content[1] = False
+    mask[2] = content[2] = False
+    image.requires_grad_()
+    got = late_interaction(image, text, mask, content)
+    assert got.t2i[:, 1].eq(0).all()
+    assert got.i2t[:, 2].eq(0).all()
+    assert got.t2i[:, 2].eq(0).all()
+    (got.i2t[:, 2].sum() + got.t2i[:, 1:3].sum()).backward()
+    assert image.grad.eq(0).all()
+
+
+def test_bf16_tokens_are_accumulated_in_float32():
+    image, text, mask, content = example(dtype=torch.float32, d=64)
+    exact = late_interaction(image, text, mask, content)
+    got = late_interaction(image.bfloat16(), text.bfloat16(), mask, content)
+    assert got.i2t.dtype == torch.float32
+    torch.testing.assert_close(got.i2t, exact.i2t, atol=0.02, rtol=0)
+
+
+def test_global_similarity_is_the_cosine_both_ways():
+    v, t = F.normalize(torch.randn(3, 4), dim=1), F.normalize(torch.randn(5, 4), dim=1)
+    got = global_similarity(v, t)
+    assert got.i2t is got.t2i
+    torch.testing.assert_close(got.i2t, F.cosine_similarity(v[:, None], t[None], dim=2))
