@@ -7,6 +7,7 @@ and such a module imports its libraries inside the function.
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import signal
 import sys
@@ -47,6 +48,7 @@ class CommandTable(TyperGroup):
             app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
             app.command(
                 cmd_name,
+                help=_paragraphs(module.command.__doc__),
                 rich_help_panel=COMMANDS[cmd_name],
                 no_args_is_help=False,
                 context_settings={"help_option_names": ["-h", "--help"]},
@@ -54,6 +56,11 @@ class CommandTable(TyperGroup):
             )(module.command)
             self.commands[cmd_name] = typer.main.get_command(app)
         return self.commands[cmd_name]
+
+
+def _paragraphs(text: str | None) -> str:
+    """A docstring with each paragraph on one line: the help screen wraps it to the terminal's width."""
+    return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(text or "").split("\n\n"))
 
 
 def _show_version(value: bool) -> None:

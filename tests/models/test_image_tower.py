@@ -106,7 +106,9 @@ def test_openai_clip_names_load_into_a_timm_vit(tmp_path):
 
 def test_missing_weights_are_named_with_page_and_option():
     config = ImageTowerConfig(init="OpenAI CLIP ViT-L/14", init_page="https://github.com/openai/CLIP")
-    with pytest.raises(UsageError, match=r"OpenAI CLIP ViT-L/14 \(https://github.com/openai/CLIP\).*--init image=PATH"):
+    with pytest.raises(
+        UsageError, match=r"OpenAI CLIP ViT-L/14 \(https://github.com/openai/CLIP\).*--init image=PATH"
+    ):
         find_image_weights(config)
     assert find_image_weights(config, "random") is None
     with pytest.raises(UsageError, match="no such file"):

@@ -1,0 +1,74 @@
+"""The dual encoder: unit vectors, pooling at [SEP], content masks, batches that can be cut and joined."""
+
+import pytest
+import torch
+from tiny_models_for_checkpoints import tiny_model
+
+from vlcli.models.dual import cat
+
+
+@pytest.fixture(scope="module", params=["tokenwise", "global"])
+def model(request):
+    torch.manual_seed(0)
+    return tiny_model(request.param).eval()
+
+
+def test_everything_in_the_joint_space_has_length_one(model):
+    with torch.no_grad():
+        image = model.encode_image(torch.randn(2, 3, 32, 32))
+        text = model.encode_text(*model.tokenize(["狐狸", "笑脸"]))
+    for x in (image.tokens, image.pooled, text.tokens, text.pooled):
+        if x is not None:
+            torch.testing.assert_close(x.norm(dim=-1), torch.ones(x.shape[:-1]))
+    assert (image.tokens is None) == (model.similarity_kind == "global") == (text.tokens is None)
+
+
+def test_content_is_what_is_neither_padding_nor_cls_nor_sep(model):
+    text = model.encode_text(*model.tokenize(["狐狸", "一只猫"]))
+    assert text.mask.tolist() == [[True] * 4 + [False], [True] * 5]
+    assert text.content_mask.tolist() == [[False, True, True, False, False], [False, True, True, True, False]]
+
+
+def test_a_longer_neighbour_changes_nothing(model):
+    with torch.no_grad():
+        image = model.encode_image(torch.randn(1, 3, 32, 32))
+        alone = model.similarity(image, model.encode_text(*model.tokenize(["狐狸"])))
+        beside = model.similarity(image, model.encode_text(*model.tokenize(["狐狸", "很长很长很长的一句话"])))
+    torch.testing.assert_close(alone.i2t[:, 0], beside.i2t[:, 0])
+    torch.testing.assert_close(alone.t2i[:, 0], beside.t2i[:, 0])
+
+
+def test_the_global_text_vector_stands_at_sep():
+    torch.manual_seed(0)
+    model = tiny_model("global").eval()
+    ids, mask = model.tokenize(["狐狸"])
+    with torch.no_grad():
+        hidden = model.text_projection(model.text(ids))
+        want = torch.nn.functional.normalize(hidden[0, ids[0].tolist().index(model.tokenizer.sep_id)], dim=0)
+        torch.testing.assert_close(model.encode_text(ids, mask).pooled[0], want)
+
+
+def test_rows_and_cat_are_inverse(model):
+    with torch.no_grad():
+        text = model.encode_text(*model.tokenize(["狐狸", "一只猫", "山"]))
+        short = model.encode_text(*model.tokenize(["山"]))
+    joined = cat([text.rows(slice(0, 2)), short])
+    torch.testing.assert_close(joined.mask, text.mask)
+    assert joined.content_mask.dtype == torch.bool
+    back = cat([text.rows(slice(0, 1)), text.rows(slice(1, 3))])
+    for a, b in zip(back, text, strict=True):
+        assert (a is None and b is None) or torch.equal(a, b)
+
+
+def test_a_locked_tower_stays_in_evaluation_mode():
+    model = tiny_model().train()
+    assert model.training
+    assert not model.image.training
+    assert model.text.training
+
+
+def test_the_scale_is_bounded():
+    model = tiny_model()
+    with torch.no_grad():
+        model.log_scale.fill_(9.0)
+    assert model.scale().item() == model.config.temperature.max_scale

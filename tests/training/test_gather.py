@@ -1,0 +1,70 @@
+"""Two processes on halves of a batch get the gradients of one process on the whole."""
+
+import os
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+
+from vlcli.models.dual import ImageTokens, TextTokens
+from vlcli.objectives.contrastive import contrastive_loss
+from vlcli.objectives.late_interaction import late_interaction
+from vlcli.training.gather import gather_images, gather_texts
+
+N, DIM = 8, 12
+
+
+def inputs():
+    g = torch.Generator().manual_seed(0)
+    image, text = torch.randn(N, 5, DIM, generator=g), torch.randn(N, 6, DIM, generator=g)
+    lengths = torch.tensor([6, 3, 4, 5, 2, 3, 4, 3])
+    mask = torch.arange(6)[None] < lengths[:, None]
+    # the scale is a parameter of both sides, as the temperature is
+    return image, text, mask, torch.tensor(2.0, requires_grad=True), torch.eye(DIM).requires_grad_()
+
+
+def loss_of(image, text, mask, scale, weight, local):
+    """The loop's path: project, gather, local loss."""
+    positives = torch.eye(N).bool()
+    length = int(mask.sum(1).max())  # each process pads to its own longest text
+    mask, text = mask[:, :length], text[:, :length]
+    images = ImageTokens(F.normalize(image @ weight, dim=-1), None)
+    texts = TextTokens(F.normalize(text @ weight, dim=-1), mask, mask, None)
+    all_images, all_texts = gather_images(images), gather_texts(texts)
+    rows = late_interaction(images.tokens, all_texts.tokens, all_texts.mask)
+    columns = late_interaction(all_images.tokens, texts.tokens, texts.mask)
+    return contrastive_loss(rows, columns, scale, positives[local], positives[:, local])["contrastive_loss"]
+
+
+def worker(rank, port, out):
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    image, text, mask, scale, weight = inputs()
+    local = slice(rank * N // 2, (rank + 1) * N // 2)
+    loss = loss_of(image[local], text[local], mask[local], scale, weight, local)
+    loss.backward()
+    values = [loss.detach(), scale.grad, weight.grad]
+    for value in values:  # what DDP does with gradients
+        dist.all_reduce(value)
+        value /= 2
+    if rank == 0:
+        torch.save(values, out)
+    dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")
+def test_two_processes_equal_one(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(worker, args=(port, str(tmp_path / "out.pt")), nprocs=2)
+    got = torch.load(tmp_path / "out.pt", weights_only=True)
+    image, text, mask, scale, weight = inputs()
+    loss = loss_of(image, text, mask, scale, weight, slice(0, N))
+    loss.backward()
+    for mine, want in zip(got, [loss.detach(), scale.grad, weight.grad], strict=True):
+        torch.testing.assert_close(mine, want, rtol=1e-5, atol=1e-6)

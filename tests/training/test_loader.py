@@ -1,0 +1,87 @@
+"""Order, text choice and sharing between processes depend on (seed, epoch, id) alone."""
+
+import numpy as np
+import pytest
+import torch
+from training_cases import pairs, recipe
+
+from vlcli.errors import UsageError
+from vlcli.models.dual import DualEncoder
+from vlcli.training.loader import Loader, draw_text, epoch_order, generator
+
+
+@pytest.fixture(scope="module")
+def table():
+    return pairs()
+
+
+def loader(table, tmp_path, *overrides, **options):
+    resolved = recipe(tmp_path, "data.cache=off", "data.workers=0", *overrides)
+    return Loader(table, DualEncoder(resolved.model), resolved.data, seed=0, **options)
+
+
+def test_an_epoch_shows_every_pair_once(table, tmp_path):
+    load = loader(table, tmp_path)
+    assert load.steps_per_epoch == 4
+    shown = [i for step in range(4) for i in load.rows_of(step)[1]]
+    assert sorted(shown) == list(range(64))
+    assert not np.array_equal(load.rows_of(0)[1], load.rows_of(4)[1]), "each epoch has its own order"
+
+
+def test_any_step_can_be_the_first(table, tmp_path):
+    whole = list(loader(table, tmp_path).batches(0, 6))
+    late = list(loader(table, tmp_path).batches(4, 6))
+    for a, b in zip(whole[4:], late, strict=True):
+        assert a.pair_ids == b.pair_ids
+        assert torch.equal(a.ids, b.ids)
+        assert torch.equal(a.pixels, b.pixels)
+
+
+def test_processes_share_the_global_batch_without_overlap(table, tmp_path):
+    whole = next(loader(table, tmp_path).batches(0, 1))
+    shares = [next(loader(table, tmp_path, rank=r, world=2).batches(0, 1)) for r in (0, 1)]
+    assert all(share.pair_ids == whole.pair_ids for share in shares)
+    assert all(torch.equal(share.codes, whole.codes) for share in shares)
+    assert torch.equal(torch.cat([share.pixels for share in shares]), whole.pixels)
+    assert [share.local for share in shares] == [slice(0, 8), slice(8, 16)]
+
+
+def test_augmented_pictures_depend_on_epoch_and_id_not_on_workers(table, tmp_path):
+    options = ["data.augment=autoaugment"]
+    here = list(loader(table, tmp_path, *options).batches(0, 5))
+    there = list(loader(table, tmp_path, *options, "data.workers=2").batches(0, 5))
+    for a, b in zip(here, there, strict=True):
+        assert torch.equal(a.pixels, b.pixels)
+    plain = next(loader(table, tmp_path).batches(0, 1))
+    assert not torch.equal(plain.pixels, here[0].pixels)
+
+
+def test_text_forms():
+    class Table:
+        texts = (["狐狸"], ["猫"])
+        candidates = (["动物", "脸"], [])
+
+    data = recipe.__globals__["load_recipe"]("emoji-lit-clip").data
+    drawn = {
+        form: {
+            draw_text(Table, 0, data.model_copy(update={"draw": (form,)}), generator(s)) for s in range(40)
+        }
+        for form in ("text", "candidate", "candidates", "text+candidates")
+    }
+    assert drawn["text"] == {"狐狸"}
+    assert drawn["candidate"] == {"狐狸", "动物", "脸"}
+    assert drawn["candidates"] == {"动物，脸", "脸，动物"}
+    assert drawn["text+candidates"] == {"狐狸，动物，脸", "狐狸，脸，动物"}
+    assert draw_text(Table, 1, data.model_copy(update={"draw": ("candidates",)}), generator(0)) == "猫"
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    assert np.array_equal(epoch_order(1, 2, 50), epoch_order(1, 2, 50))
+    assert not np.array_equal(epoch_order(1, 2, 50), epoch_order(2, 2, 50))
+
+
+def test_a_batch_larger_than_the_data_or_uneven_shares_are_usage_errors(table, tmp_path):
+    with pytest.raises(UsageError, match="fewer than one batch of 128"):
+        loader(table, tmp_path, "data.batch_size=128")
+    with pytest.raises(UsageError, match="not a multiple of 3"):
+        loader(table, tmp_path, world=3)

@@ -1,0 +1,152 @@
+"""Real training on sixty-four drawings: resume is bit-identical, NaN stops, the run's files are what design §3 says."""
+
+import json
+import shutil
+
+import orjson
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_cases import Silent, pairs, recipe
+
+import vlcli
+from vlcli.errors import Terminated, UsageError, VlcliError
+from vlcli.training.loop import Pretraining
+
+
+@pytest.fixture(scope="module")
+def table():
+    return pairs()
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def train(table, cache, out, *overrides, **options):
+    reporter = Silent()
+    run = Pretraining(recipe(cache, *overrides), table, out, reporter, device="cpu", **options)
+    return run, reporter
+
+
+def weights(run, step):
+    return load_file(run / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
+
+
+def test_a_run_leaves_what_the_contract_says(table, cache, tmp_path):
+    out = tmp_path / "run"
+    run, reporter = train(table, cache, out, validation=pairs(20))
+    result = run.run()
+    assert result["steps"] == 12
+    assert (out / "last").readlink().as_posix() == "checkpoints/step-00000012"
+    assert (out / "best").resolve() == (out / result["best_checkpoint"]).resolve()
+    lines = [orjson.loads(line) for line in (out / "metrics.jsonl").read_bytes().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 13))
+    assert [line["step"] for line in lines if "val" in line] == [4, 8, 12]
+    assert lines[0]["loss"] == pytest.approx(torch.log(torch.tensor(16.0)).item(), abs=1.0)
+    config = json.loads((out / "last" / "config.json").read_text())
+    assert config["kind"] == "dual"
+    assert config["recipe"]["name"] == "emoji-lit-filip"
+    assert config["lineage"]["split_hash"] == table.split_hash
+    assert len(list((out / "checkpoints").glob("step-*"))) <= 3, "keep = 2, and best"
+    assert not list((out / "checkpoints").glob(".*")), "no temporary directory stays"
+    model = vlcli.load(out)
+    assert model.checkpoint_hash
+    assert reporter.plans[0]["parameters"]["image"]["trainable"] == 0
+    # What is frozen did not move; what is trained did.
+    before = train(table, cache, tmp_path / "again")[0].model.state_dict()
+    after = model.state_dict()
+    assert all(torch.equal(before[n], after[n]) for n in before if n.startswith("image."))
+    assert not torch.equal(before["text_projection.weight"], after["text_projection.weight"])
+
+
+def test_resumed_equals_uninterrupted_bit_for_bit(table, cache, tmp_path):
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    # Dropout and a step in the middle of an epoch: both the generator's state and the position must come back.
+    options = ["model.text.dropout=0.3", "train.keep=9"]
+    train(table, cache, whole, *options)[0].run()
+    shutil.copytree(whole, part, symlinks=True)
+    for step in (9, 12):
+        shutil.rmtree(part / "checkpoints" / f"step-{step:08d}")
+    damaged = part / "checkpoints" / "step-00000009"
+    shutil.copytree(part / "checkpoints" / "step-00000006", damaged)
+    file = damaged / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    run, reporter = train(table, cache, part, *options, resume=True)
+    assert run.step == 6
+    assert "step-00000009 is passed over" in reporter.warnings[0]
+    run.run()
+    for step in (9, 12):
+        a, b = weights(whole, step), weights(part, step)
+        assert all(torch.equal(a[name], b[name]) for name in a)
+    losses = [
+        [orjson.loads(x)["loss"] for x in (d / "metrics.jsonl").read_bytes().splitlines()]
+        for d in (whole, part)
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_cached_features_train_as_pixels_do(table, cache, tmp_path):
+    cached, pixels = tmp_path / "cached", tmp_path / "pixels"
+    short = ["schedule.steps=3", "train.save_every=0"]
+    a = train(table, cache, cached, *short)
+    a[0].run()
+    b = train(table, cache, pixels, *short, "data.cache=off", "data.workers=0")
+    b[0].run()
+    for (_, x), (_, y) in zip(a[1].steps, b[1].steps, strict=True):
+        assert x["loss"] == pytest.approx(y["loss"], abs=1e-4)
+
+
+def test_an_unlocked_tower_moves(table, cache, tmp_path):
+    out = tmp_path / "run"
+    run, _ = train(table, cache, out, "model.image.locked=false", "schedule.steps=2", "data.workers=0")
+    before = {name: x.clone() for name, x in run.model.image.state_dict().items()}
+    run.run()
+    moved = [n for n, x in run.model.image.state_dict().items() if not torch.equal(x, before[n])]
+    assert any(name.endswith("conv_stem.weight") for name in moved)
+    assert any("running_mean" in name for name in moved)
+
+
+def test_a_nan_stops_with_step_ids_and_the_last_good_checkpoint(table, cache, tmp_path):
+    out = tmp_path / "run"
+    run, _ = train(table, cache, out)
+    inner = run._objective
+
+    def poisoned(model, batch):
+        parts, scale = inner(model, batch)
+        if run.step == 4:
+            parts["contrastive_loss"] = parts["contrastive_loss"] * torch.nan
+        return parts, scale
+
+    run._objective = poisoned
+    with pytest.raises(VlcliError, match=r"step 5: .*not finite; batch of 16 ids .*step-00000003"):
+        run.run()
+    assert (out / "last").readlink().name == "step-00000003"
+
+
+def test_sigterm_ends_the_step_saves_and_exits(table, cache, tmp_path):
+    out = tmp_path / "run"
+    run, reporter = train(table, cache, out, "train.save_every=0")
+    reporter.step = lambda step, total, values: setattr(run, "stop_signal", step == 5)
+    with pytest.raises(Terminated):
+        run.run()
+    assert (out / "last").readlink().name == "step-00000005"
+
+
+def test_what_is_refused(table, cache, tmp_path):
+    out = tmp_path / "run"
+    train(table, cache, out, "schedule.steps=1")[0].run()
+    with pytest.raises(UsageError, match="not empty; --resume goes on, --force starts anew"):
+        train(table, cache, out)
+    with pytest.raises(UsageError, match="--resume: split_hash was"):
+        train(pairs(32), cache, out, "schedule.steps=1", resume=True)
+    with pytest.raises(UsageError, match="no whole checkpoint"):
+        train(table, cache, tmp_path / "nowhere", resume=True)
+    train(table, cache, out, "schedule.steps=1", force=True)
+
+
+def test_features_beyond_the_bound_are_not_cached(table, cache, tmp_path):
+    run, reporter = train(table, cache, tmp_path / "run", "data.cache_gib=1e-6", "data.workers=0")
+    assert run.store is None
+    assert "more than data.cache_gib" in reporter.warnings[0]
