@@ -43,10 +43,16 @@ def test_the_labelled_list_is_large_enough() -> None:
     assert all(caption.names for caption in named)
 
 
-def test_beats_the_bare_tag_on_captions_it_was_not_tuned_on(masker: NameMasker) -> None:
-    """Measured on the reporting half: 87.1 against 70.0 recall, 1.5 against 33.8 % of natural captions touched."""
+def test_beats_the_bare_tag_on_the_reporting_half() -> None:
+    """Measured: 88.6 against 70.0 % recall, 1.5 against 33.8 % of natural captions touched.
+
+    Whoever wrote the captions wrote the word lists later, so those numbers flatter; without lists: 85.7 and 8.8 %.
+    """
     report = bench.load("report")
     ours, bare = bench.score(report, bench.masker()), bench.score(report, bench.bare_tag)
+    bound = bench.score(report, bench.masker(lists=False))
+    assert bound.recall >= 80 > bare.recall
+    assert bound.natural_touched <= 10 < 30 < bare.natural_touched
     assert ours.recall >= 85 > bare.recall
     assert ours.precision >= 85 > 60 > bare.precision
     assert ours.natural_touched <= 2 < 30 < bare.natural_touched
@@ -58,14 +64,14 @@ def test_masks_no_name_of_the_emoji_corpus(masker: NameMasker) -> None:
     names = frame["name"].unique(maintain_order=True).to_list()
     assert len(names) == 1626
     assert [name for name, masked in zip(names, masker.mask(names), strict=True) if name != masked] == []
-    # Of 4,237 keywords two are poets and footballers, and two are errors.
+    # Of 4,237 keywords two are a poet and a footballer, and two are errors. The corpus helped to tune.
     keywords = frame["keywords"].explode().drop_nulls().unique(maintain_order=True).to_list()
     changed = {word for word, masked in zip(keywords, masker.mask(keywords), strict=True) if word != masked}
     assert changed == {"莎士比亚", "罗纳尔多", "汪星人", "恩潘纳达"}
 
 
 def test_touches_hardly_any_imagenet_class(masker: NameMasker) -> None:
-    """1,000 Chinese class names never looked at while tuning: 3 masked, where the bare tag masks 16 %."""
+    """1,000 Chinese class names, none of which tuned a constant: 3 masked, where the bare tag masks 164."""
     from cn_clip.eval.imagenet_zeroshot_templates import imagenet_classnames as classes
 
     assert sum(bool(spans) for spans in masker.find(classes)) <= 3
@@ -124,6 +130,21 @@ def test_masking_twice_is_masking_once_and_find_says_what_mask_does(masker: Name
             rebuilt += text[done:start] + NAME_TOKEN
             done = end
         assert rebuilt + text[done:] == after
+
+
+def test_find_maps_later_passes_back_to_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that only a second or third pass sees, before, between and after those of the first."""
+
+    def one_at_a_time(self: NameMasker, text: str) -> list[tuple[int, int]]:
+        for name in ("ccc", "a", "bbbbbb", "dd"):
+            if (at := text.find(name)) >= 0:
+                return [(at, at + len(name))]
+        return []
+
+    monkeypatch.setattr(NameMasker, "_spans", one_at_a_time)
+    text = "a-ccc-dd-bbbbbb-a-ccc-bbbbbb-dd"
+    spans = NameMasker().find([text])[0]
+    assert [text[start:end] for start, end in spans] == text.split("-")
 
 
 def test_the_tagger_gives_back_every_character() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from vlcli.curation.name_tables import load_tables
+from vlcli.curation.name_tables import NameTables, load_tables
 from vlcli.text.wordpiece import NAME_TOKEN
 
 Span = tuple[int, int]
@@ -47,17 +47,17 @@ class NameMasker:
 
     token = NAME_TOKEN
 
-    def __init__(self) -> None:
+    def __init__(self, tables: NameTables | None = None) -> None:
         import rjieba
 
         jieba = rjieba.Jieba()  # own instance: words added elsewhere in the process do not leak in
         self._tag = jieba.tag
         self._has_word = jieba.has_word
-        self._tables = load_tables()
+        self._tables = tables or load_tables()
         families = {letter for letter, odds in self._tables.characters.items() if odds[0] > -9.0}
         self._starts = frozenset(families | {name[0] for name in self._tables.compound})
         longest_first = sorted(self._tables.famous, key=len, reverse=True)
-        self._famous = re.compile("|".join(map(re.escape, longest_first)))
+        self._famous = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         sound = "[" + "".join(sorted(self._tables.transliteration)) + "]"
         part = f"(?:{sound}{{1,8}}|[A-Z])"
         middle = f"(?:[{_DOTS}.][一-鿿]{{1,6}}(?=[{_DOTS}.]))"  # between two dots any character will do
@@ -98,7 +98,7 @@ class NameMasker:
         """Where `span` of the text with `masked` replaced stands in the original."""
         shift = 0
         for start, end in masked:
-            if start - shift >= span[1]:
+            if start + shift >= span[1]:
                 break
             shift += len(NAME_TOKEN) - (end - start)
         return span[0] - shift, span[1] - shift

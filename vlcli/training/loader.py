@@ -200,6 +200,8 @@ class Loader:
                 _Pictures(self.table, self.model.preprocess, self.config, self.seed),
                 batch_sampler=_Plan(plan),
                 num_workers=workers,
+                # its own, or each start would draw from the global one, and a resumed run would see other dropout
+                generator=torch.Generator().manual_seed(self.seed),
                 # polars' threads do not survive a fork
                 multiprocessing_context="spawn" if workers else None,
                 pin_memory=self.model.device.type == "cuda",
