@@ -1,0 +1,31 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Both install into .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+PIN := $(shell cat pyproject.toml | sha256sum 2>/dev/null | cut -c1-12 || shasum -a 256 pyproject.toml | cut -c1-12)
+
+.PHONY: demo test lint types unit clean
+
+# The environment is stamped by pyproject's hash and its extras, so that it is made again when they change.
+.venv/.installed-%-$(PIN): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 …"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[$*]'
+	@rm -f .venv/.installed-$*-*; touch $@
+
+demo: .venv/.installed-demo-$(PIN)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart.sh demo
+
+test: .venv/.installed-test-$(PIN) lint types unit
+
+lint: .venv/.installed-test-$(PIN)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.installed-test-$(PIN)
+	$(BIN)/mypy
+
+unit: .venv/.installed-test-$(PIN)
+	$(BIN)/python -m pytest $(PYTEST)
+
+clean:
+	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache
