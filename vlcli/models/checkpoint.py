@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ from vlcli import __version__
 from vlcli.errors import InputError, UsageError
 from vlcli.models.config import DualEncoderConfig
 from vlcli.models.dual import DualEncoder
+from vlcli.models.quickcheck import CONFIG, WEIGHTS
 from vlcli.text.wordpiece import WordPiece
-
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 def save_checkpoint(
@@ -106,19 +104,6 @@ def checkpoint_hash(place: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()[:16]
-
-
-def is_whole(place: Path) -> bool:
-    """Whether config.json parses and the weights file is as long as its own header says."""
-    try:
-        json.loads((place / CONFIG).read_text(encoding="utf-8"))["kind"]
-        with open(place / WEIGHTS, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-        end = max((t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"), default=0)
-        return (place / WEIGHTS).stat().st_size == 8 + length + end
-    except (OSError, ValueError, KeyError, TypeError, struct.error):
-        return False
 
 
 def resolve_device(name: str) -> torch.device:

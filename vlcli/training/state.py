@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from vlcli.errors import InputError, UsageError
-from vlcli.models.checkpoint import is_whole, save_checkpoint
+from vlcli.models.checkpoint import save_checkpoint
 from vlcli.models.dual import DualEncoder
+from vlcli.models.quickcheck import check_checkpoint
 
 STATE = "training.pt"
 
@@ -92,8 +93,8 @@ def newest_state(run: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str
     """
     for place in sorted((run / "checkpoints").glob("step-*"), reverse=True):
         try:
-            if not is_whole(place):
-                raise InputError("weights or configuration are damaged", file=str(place))
+            if findings := check_checkpoint(place).findings:
+                raise InputError(findings[0].message, file=findings[0].file)
             return place, torch.load(place / STATE, map_location="cpu", weights_only=True)
         except Exception as error:
             warn(f"{place.name} is passed over: {' '.join(str(error).split())[:200]}")
