@@ -115,6 +115,14 @@ def test_red_stands_where_the_token_is_the_labels_and_nowhere_else():
     assert "7 of 16" in middle.get_title(loc="left")
 
 
+def test_all_rows_share_one_scale_of_similarity():
+    weak, strong = alignment(), alignment()
+    weak = Alignment(weak.text, weak.index, weak.similarity * 0.01)
+    figure = draw([Row(WHITE, weak), Row(WHITE, strong)])
+    heats = [ax.images[1].get_clim() for ax in figure.axes if len(ax.images) == 2]
+    assert heats == [(strong.similarity.min(), strong.similarity.max())] * 2
+
+
 def test_no_state_of_pyplot_is_touched():
     draw([Row(WHITE, alignment())])
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()

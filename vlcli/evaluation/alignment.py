@@ -104,10 +104,12 @@ def align(patches: torch.Tensor, text: Text, grid: tuple[int, int]) -> Alignment
     return Alignment(text, index.astype(np.int64), similarity.astype(np.float32))
 
 
-def encode_patches(model: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+def encode_patches(
+    model: Any, pixels: torch.Tensor, precision: str = "fp32"
+) -> tuple[torch.Tensor, tuple[int, int]]:
     """Patch tokens (b, h·w, d) of `pixels` (b, 3, H, W), square, and their grid."""
     require_tokens(model)
-    with torch.no_grad(), inference(model):
+    with torch.no_grad(), inference(model, precision):
         tokens = to_cpu(model.encode_image(pixels.to(model.device))).tokens
     side = round(tokens.shape[1] ** 0.5)
     assert side * side == tokens.shape[1], f"{tokens.shape[1]} tokens of a square picture are no square grid"

@@ -87,6 +87,7 @@ def pointing(
     bootstrap: int = 1000,
     seed: int = 0,
     batch_size: int = 8,
+    precision: str = "fp32",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Accuracy in percent of pointing at the named cell, with its bootstrap interval over the mosaics.
@@ -111,7 +112,7 @@ def pointing(
     for start in range(0, len(mosaics), batch_size):
         part = mosaics[start : start + batch_size]
         stack = torch.stack([assemble([pixels(name) for name in mosaic.images]) for mosaic in part])
-        patches, shape = encode_patches(model, stack)
+        patches, shape = encode_patches(model, stack, precision)
         cell = cells_of(shape)
         for mosaic, own in zip(part, patches, strict=True):
             found = align(own, label(mosaic.text), shape)

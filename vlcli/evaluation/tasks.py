@@ -150,6 +150,7 @@ class Retrieval:
             lambda name: decode_row(self.table, rows[name]),
             bootstrap=bootstrap,
             seed=seed,
+            precision=self.options["precision"],
             progress=self.announce("mosaics", len(mosaics)),
         )
 

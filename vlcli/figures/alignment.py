@@ -52,6 +52,7 @@ def draw(rows: Sequence[Row], *, fonts: Fonts | None = None) -> Figure:
 
     fonts = fonts or find_fonts()
     lines = [token_lines(row.alignment) for row in rows]
+    limits = _limits(rows)
     fonts.require([row.caption + row.alignment.text.prompt for row in rows])
     fonts.require([piece for row in lines for line in row for piece, _ in line])
     strips = [0.26 + 0.24 * len(line) for line in lines]  # inches below the panels, for the tokens
@@ -71,9 +72,9 @@ def draw(rows: Sequence[Row], *, fonts: Fonts | None = None) -> Figure:
             axes = [figure.add_axes(box) for box in boxes]
             _picture(axes[0], row, fonts)
             _grid(axes[1], row, fonts)
-            image = _heat(axes[2], row, fonts)
+            image = _heat(axes[2], row, limits, fonts)
             bar = ((gap + 3 * (PANEL + gap)) / width, bottom / height, 0.13 / width, PANEL / height)
-            _scale(figure.add_axes(bar), image, row.alignment, fonts)
+            _scale(figure.add_axes(bar), image, limits, fonts)
             _tokens(figure, line, gap / width, (bottom - 0.12) / height, fonts)
             top -= head + PANEL + strip
     return figure
@@ -160,23 +161,27 @@ def _grid(ax: Axes, row: Row, fonts: Fonts) -> None:
     _panel(ax, f"word–patch: {count} of {found.index.size} on the label", fonts)
 
 
-def _heat(ax: Axes, row: Row, fonts: Fonts) -> Any:
+def _heat(ax: Axes, row: Row, limits: tuple[float, float], fonts: Fonts) -> Any:
     grey = row.pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255
     _show(ax, 0.35 + 0.65 * grey, cmap="gray", vmin=0, vmax=1)
-    low, high = _limits(row.alignment)
+    low, high = limits
     image = _show(ax, upsample(row.alignment.similarity), cmap="viridis", vmin=low, vmax=high, alpha=0.62)
     _panel(ax, shorten(f"similarity to {row.alignment.text.label}"), fonts)
     return image
 
 
-def _limits(alignment: Alignment) -> tuple[float, float]:
-    """The scale spans this map; a flat map gets a little room, so that it shows as flat."""
-    low, high = float(alignment.similarity.min()), float(alignment.similarity.max())
+def _limits(rows: Sequence[Row]) -> tuple[float, float]:
+    """One scale for all rows, or a word that is nowhere would glow as much as one that is there.
+
+    Flat maps get a little room, so that they show as flat.
+    """
+    low = min(float(row.alignment.similarity.min()) for row in rows)
+    high = max(float(row.alignment.similarity.max()) for row in rows)
     return (low, high) if high - low > 1e-3 else (low - 0.01, high + 0.01)
 
 
-def _scale(ax: Axes, image: Any, alignment: Alignment, fonts: Fonts) -> None:
-    low, high = _limits(alignment)
+def _scale(ax: Axes, image: Any, limits: tuple[float, float], fonts: Fonts) -> None:
+    low, high = limits
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
     extent = (0, 1, low, high)
     ax.imshow(ramp, aspect="auto", origin="lower", extent=extent, cmap=image.get_cmap(), alpha=0.85)
