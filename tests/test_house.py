@@ -104,7 +104,9 @@ def test_exit_codes_of_usage_errors():
 
 
 def test_the_project_speaks_only_of_itself():
-    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=True).stdout.split()
+    listed = subprocess.run(
+        ["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout.split()
     wrong = []
     for name in listed:
         file = ROOT / name

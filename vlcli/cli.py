@@ -173,4 +173,7 @@ def _one_line_of_usage(error: Any) -> str:
 
 def run() -> None:
     """The console script."""
+    # OpenMP's threads spin at every barrier by default: three times slower as soon as a neighbour wants a core,
+    # and no faster without one. Read when torch loads its runtime, so it must be said before.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(main())

@@ -19,9 +19,19 @@ def rows(results):
                 gallery = f"{found['images']} images, {found['texts']} names"
                 yield f"retrieve, {name}", f"{recall} ({gallery})", value, found["ci95"][side][recall]
     if found := files.get("zeroshot"):
-        yield "zeroshot", f"top-1 of {found['classes']} groups, {found['prompts']}", found["top1"], found["ci95"]["top1"]
+        yield (
+            "zeroshot",
+            f"top-1 of {found['classes']} groups, {found['prompts']}",
+            found["top1"],
+            found["ci95"]["top1"],
+        )
     if found := (files.get("mosaics") or {}).get("pointing"):
-        yield "mosaics", f"right cell of four, {found['n']} mosaics", found["accuracy"], found["ci95"]["accuracy"]
+        yield (
+            "mosaics",
+            f"right cell of four, {found['n']} mosaics",
+            found["accuracy"],
+            found["ci95"]["accuracy"],
+        )
 
 
 def main(directory):

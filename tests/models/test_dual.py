@@ -72,3 +72,15 @@ def test_the_scale_is_bounded():
     with torch.no_grad():
         model.log_scale.fill_(9.0)
     assert model.scale().item() == model.config.temperature.max_scale
+
+
+def test_grouping_by_length_changes_nothing(model):
+    texts = ["狐" * (1 + i % 20) for i in range(150)]
+    ids, mask = model.tokenize(texts)
+    with torch.no_grad():
+        grouped = model.encode_text(ids, mask)
+        alone = cat([model.encode_text(ids[i : i + 30], mask[i : i + 30]) for i in range(0, 150, 30)])
+        image = model.encode_image(torch.randn(2, 3, 32, 32))
+        a, b = model.similarity(image, grouped), model.similarity(image, alone)
+    torch.testing.assert_close(a.i2t, b.i2t)
+    torch.testing.assert_close(a.t2i, b.t2i)

@@ -46,8 +46,8 @@ def test_convolutional_tokens_run_in_rows_from_the_top_left():
     with torch.no_grad():
         whole = tower.body.forward_features(torch.ones(1, 3, 64, 64))  # (1, c, 2, 2)
         tokens = tower(torch.ones(1, 3, 64, 64)).tokens
-    torch.testing.assert_close(tokens[0, 1], whole[0, :, 0, 1])
-    torch.testing.assert_close(tokens[0, 2], whole[0, :, 1, 0])
+    torch.testing.assert_close(tokens[0, 1], whole[0, :, 0, 1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(tokens[0, 2], whole[0, :, 1, 0], atol=1e-4, rtol=1e-4)
 
 
 def test_lite0_weights_give_their_own_librarys_logits():

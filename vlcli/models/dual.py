@@ -18,6 +18,9 @@ from vlcli.models.text_tower import CausalTextTransformer
 from vlcli.objectives.late_interaction import Similarity, global_similarity, late_interaction
 from vlcli.text.wordpiece import WordPiece
 
+# Texts of one pass through the text tower: enough to fill a processor, few enough to be of one length.
+TEXT_GROUP = 64
+
 T = TypeVar("T", bound="ImageTokens | TextTokens")
 
 
@@ -173,12 +176,25 @@ class DualEncoder(nn.Module):
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> TextTokens:
         """ids and mask (B, n) → the joint space. The pooled vector stands at [SEP], the last token (Wukong §4.2)."""
-        hidden = self.text(ids)
+        hidden = self._hidden(ids, mask)
         content = mask & (ids != self.tokenizer.cls_id) & (ids != self.tokenizer.sep_id)
         if self.config.similarity == "global":
             last = hidden[torch.arange(len(ids), device=ids.device), mask.sum(1).clamp(min=1) - 1]
             return TextTokens(None, mask, content, _unit(self.text_projection(last)))
         return TextTokens(_unit(self.text_projection(hidden)), mask, content, None)
+
+    def _hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The text tower on groups of similar length: short texts do not pay for the padding of long ones."""
+        groups = len(ids) // TEXT_GROUP
+        if groups < 2:
+            return self.text(ids)
+        lengths = mask.sum(1)
+        order = lengths.argsort(stable=True)
+        parts = []
+        for rows in order.chunk(groups):
+            length = max(1, int(lengths[rows[-1]]))
+            parts.append(F.pad(self.text(ids[rows, :length]), (0, 0, 0, ids.shape[1] - length)))
+        return torch.cat(parts)[order.argsort()]
 
     def similarity(self, image: ImageTokens, text: TextTokens) -> Similarity:
         """i2t and t2i, both (b, B), float32: row = image, column = text."""

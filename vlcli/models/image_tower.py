@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import timm
 import torch
@@ -27,10 +27,10 @@ class TimmTower(nn.Module):
         self.name = name
         arguments: dict[str, Any] = {"img_size": image_size} if _takes_image_size(name) else {}
         try:
-            self.body: Any = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
+            self.body = cast(Any, timm.create_model(name, pretrained=False, num_classes=0, **arguments))
         except RuntimeError as error:
             raise UsageError(f"no timm model is called {name!r}", remedy="see timm.list_models()") from error
-        self.width: int = self.body.num_features
+        self.width = int(self.body.num_features)
         self.prefix = int(getattr(self.body, "num_prefix_tokens", 0) or 0)
 
     def forward(self, pixels: Tensor) -> ImageFeatures:

@@ -2,7 +2,7 @@
 
 The score tensor (b, n1, B, n2) is never held: tiles of texts are multiplied, reduced by both maxima and forgotten.
 The backward pass writes the two gradients of a tile to the saved arg-max positions and multiplies once per side, so
-gradients are exact and memory is one tile.
+gradients are exact and the memory held is one tile and 16-bit positions.
 """
 
 from __future__ import annotations
@@ -23,65 +23,48 @@ class Similarity(NamedTuple):
     t2i: Tensor  # (b, B) what a text says of an image
 
 
-class _LateInteraction(torch.autograd.Function):
+class _Tile(torch.autograd.Function):
+    """All images against a few texts. Saves who won each maximum; the scores are forgotten."""
+
     @staticmethod
     def forward(
         ctx: Any,
         image: Tensor,
         text: Tensor,
         image_mask: Tensor | None,
-        nonempty: Tensor,
-        content_mask: Tensor,
+        weight_image: Tensor,
+        weight_text: Tensor,
     ) -> tuple[Tensor, Tensor]:
         b, n1, d = image.shape
-        B, n2, _ = text.shape
-        flat = image.reshape(b * n1, d)
-        kind = _accumulator(image)
-        i2t, t2i = image.new_empty(b, B, dtype=kind), image.new_empty(b, B, dtype=kind)
-        best_text = torch.empty(b, n1, B, dtype=torch.int16, device=image.device)  # r that wins for patch k
-        best_patch = torch.empty(b, B, n2, dtype=torch.int16, device=image.device)  # k that wins for token r
-        weight_image = _mean_weights(image_mask, image.new_ones(b, n1)).to(kind)  # (b, n1)
-        weight_text = _mean_weights(content_mask, None).to(kind)  # (B, n2)
-        step = max(1, TILE_ELEMENTS // (b * n1 * n2))
-        for start in range(0, B, step):
-            part = slice(start, min(start + step, B))
-            t = text[part]
-            scores = (flat @ t.reshape(-1, d).T).to(kind).view(b, n1, -1, n2)
-            value, index = scores.max(3)  # (b, n1, T)
-            i2t[:, part] = torch.einsum("bnt,bn->bt", value, weight_image) * nonempty[part]
-            best_text[:, :, part] = index.to(torch.int16)
-            if image_mask is not None:
-                scores = scores.masked_fill(~image_mask[:, :, None, None], -torch.inf)
-            value, index = scores.max(1)  # (b, T, n2)
-            value = value.masked_fill(value == -torch.inf, 0.0)
-            t2i[:, part] = torch.einsum("btr,tr->bt", value, weight_text[part])
-            best_patch[:, part] = index.to(torch.int16)
-        ctx.save_for_backward(image, text, nonempty, weight_image, weight_text, best_text, best_patch)
+        T, n2, _ = text.shape
+        scores = (
+            (image.reshape(b * n1, d) @ text.reshape(T * n2, d).T).to(weight_image.dtype).view(b, n1, T, n2)
+        )
+        value, best_text = scores.max(3)  # (b, n1, T): which token r wins for patch k
+        i2t = torch.einsum("bnt,bn->bt", value, weight_image)
+        if image_mask is not None:
+            scores = scores.masked_fill(~image_mask[:, :, None, None], -torch.inf)
+        value, best_patch = scores.max(1)  # (b, T, n2): which patch k wins for token r
+        t2i = torch.einsum("btr,tr->bt", value, weight_text)
+        ctx.save_for_backward(
+            image, text, weight_image, weight_text, best_text.to(torch.int16), best_patch.to(torch.int16)
+        )
         return i2t, t2i
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        g_i2t, g_t2i = gradients
-        image, text, nonempty, weight_image, weight_text, best_text, best_patch = ctx.saved_tensors
+        g_i2t, g_t2i = gradients  # (b, T)
+        image, text, weight_image, weight_text, best_text, best_patch = ctx.saved_tensors
         b, n1, d = image.shape
-        B, n2, _ = text.shape
-        kind = _accumulator(image)
-        flat = image.reshape(b * n1, d).to(kind)
-        g_image = torch.zeros_like(flat)
-        g_text = torch.empty(B, n2, d, dtype=kind, device=text.device)
-        step = max(1, TILE_ELEMENTS // (b * n1 * n2))
-        for start in range(0, B, step):
-            part = slice(start, min(start + step, B))
-            # (b, n1, T, n2): the gradient of the tile of scores, non-zero only at the winners of either maximum.
-            g = torch.zeros(b, n1, best_text[:, :, part].shape[2], n2, dtype=kind, device=image.device)
-            from_image = weight_image[:, :, None] * (g_i2t[:, part] * nonempty[part])[:, None]  # (b, n1, T)
-            g.scatter_(3, best_text[:, :, part].long()[..., None], from_image[..., None])
-            from_text = weight_text[part] * g_t2i[:, part, None]  # (b, T, n2)
-            g.scatter_add_(1, best_patch[:, part].long()[:, None], from_text[:, None])
-            g = g.view(b * n1, -1)
-            g_image += g @ text[part].reshape(-1, d).to(kind)
-            g_text[part] = (g.T @ flat).view(-1, n2, d)
-        return g_image.view(b, n1, d).to(image.dtype), g_text.to(text.dtype), None, None, None
+        T, n2, _ = text.shape
+        # The gradient of the tile of scores is zero but at the winners of either maximum.
+        g = torch.zeros(b, n1, T, n2, dtype=weight_image.dtype, device=image.device)
+        g.scatter_(3, best_text.long()[..., None], (weight_image[:, :, None] * g_i2t[:, None])[..., None])
+        g.scatter_add_(1, best_patch.long()[:, None], (weight_text * g_t2i[:, :, None])[:, None])
+        g = g.view(b * n1, T * n2)
+        g_image = (g @ text.reshape(T * n2, d).to(g.dtype)).view(b, n1, d)
+        g_text = (g.T @ image.reshape(b * n1, d).to(g.dtype)).view(T, n2, d)
+        return g_image.to(image.dtype), g_text.to(text.dtype), None, None, None
 
 
 def _accumulator(x: Tensor) -> torch.dtype:
@@ -113,19 +96,50 @@ def late_interaction(
     empty set scores 0). image_mask (b, n1): tokens that take part. Returns float32 (b, B) twice.
     FILIP Eq 3–5; scores are accumulated in float32 whatever the input's type.
     """
-    assert image_tokens.shape[2] == text_tokens.shape[2], "image and text tokens differ in width"
-    assert max(image_tokens.shape[1], text_tokens.shape[1]) < 32768, "arg-max positions are 16 bits"
+    b, n1, d = image_tokens.shape
+    assert d == text_tokens.shape[2], "image and text tokens differ in width"
+    assert max(n1, text_tokens.shape[1]) < 32768, "arg-max positions are 16 bits"
     if content_mask is None:
         content_mask = text_mask
     with torch.autocast(image_tokens.device.type, enabled=False):
+        kind = _accumulator(image_tokens)
+        weight_image = _mean_weights(image_mask, image_tokens.new_ones(b, n1)).to(kind)
+        weight_text = _mean_weights(content_mask, None).to(kind)
         # −inf on padding costs a pass over every score; a copy of a real token in its place never wins alone and
         # costs nothing. Its share of the gradient flows back to that token.
-        first = text_mask.int().argmax(1)[:, None, None].expand(-1, 1, text_tokens.shape[2])
-        text = torch.where(text_mask[..., None], text_tokens, text_tokens.gather(1, first))
-        i2t, t2i = _LateInteraction.apply(
-            image_tokens, text.to(image_tokens.dtype), image_mask, text_mask.any(1), content_mask
+        first = text_mask.int().argmax(1)[:, None, None].expand(-1, 1, d)
+        text = torch.where(text_mask[..., None], text_tokens, text_tokens.gather(1, first)).to(
+            image_tokens.dtype
         )
-    return Similarity(i2t, t2i)
+        order, tiles = _tiles(text_mask, b * n1)
+        parts = [
+            _Tile.apply(
+                image_tokens, text[rows, :length], image_mask, weight_image, weight_text[rows, :length]
+            )
+            for rows, length in tiles
+        ]
+        back = order.argsort()
+        i2t, t2i = (torch.cat(side, 1)[:, back] for side in zip(*parts, strict=True))
+        return Similarity(i2t * text_mask.any(1), t2i)
+
+
+def _tiles(text_mask: Tensor, image_rows: int) -> tuple[Tensor, list[tuple[Tensor, int]]]:
+    """Texts sorted by length, cut into tiles of at most TILE_ELEMENTS scores: (order, [(rows, length), …]).
+
+    A tile is as long as its longest text, so short texts do not pay for the padding of long ones.
+    """
+    positions = torch.arange(1, text_mask.shape[1] + 1, device=text_mask.device)
+    lengths = (text_mask * positions).amax(1).clamp(min=1)
+    order = lengths.argsort(stable=True)
+    sizes = lengths[order].tolist()
+    tiles, start = [], 0
+    while start < len(sizes):
+        stop = start + 1
+        while stop < len(sizes) and image_rows * sizes[stop] * (stop + 1 - start) <= TILE_ELEMENTS:
+            stop += 1
+        tiles.append((order[start:stop], sizes[stop - 1]))
+        start = stop
+    return order, tiles
 
 
 def global_similarity(image: Tensor, text: Tensor) -> Similarity:
