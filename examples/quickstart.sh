@@ -34,10 +34,12 @@ run vlcli zeroshot "$out/run" --data "$out/val.jsonl" --labels "$here/emoji/labe
 if grep -q '^similarity = "tokenwise"' "$out/run/recipe.toml"; then
     run vlcli retrieve "$out/run" --data "$out/val.jsonl" --mosaics "$here/emoji/mosaics.jsonl" --json \
         >"$out/results/mosaics.json"
-    run vlcli visualize "$out/run" --data "$out/val.jsonl" --id fxemoji/1f98a --text 狐狸 \
-        -o "$out/figures/fox.png" --force
+    # A fox by one of the training artists; then four pictures by the unseen artist, of which one is named.
+    fox=$(python -c "import polars as pl
+print(pl.read_parquet('$raw', columns=['id'])['id'].to_list().index('noto/1f98a'))")
+    run vlcli visualize "$out/run" --image "$raw#$fox" --text 狐狸 -o "$out/figures/fox.png" --force
     run vlcli visualize "$out/run" --data "$out/val.jsonl" --mosaic --id fxemoji/1f427 --id fxemoji/1f377 \
-        --id fxemoji/1f3e4 --id fxemoji/1f33b --text 企鹅 -o "$out/figures/penguin.png" --force
+        --id fxemoji/1f3e4 --id fxemoji/1f33b --text 企鹅 --text 葡萄酒 -o "$out/figures/mosaic.png" --force
 fi
 
 # 5. The table.

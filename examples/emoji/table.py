@@ -30,7 +30,7 @@ def rows(results):
             "mosaics",
             f"right cell of four, {found['n']} mosaics",
             found["accuracy"],
-            found["ci95"]["accuracy"],
+            found["ci95"],
         )
 
 

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Train the recipes of the emoji corpus over three seeds and print mean ± standard deviation on each split:
+#   examples/emoji/compare.sh [DIR]
+# RECIPES, SEEDS and SPLITS choose what; the test splits are for the end of a piece of work, not for choosing.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+out=${1:-demo/compare}
+recipes=${RECIPES:-emoji-lit-clip emoji-lit-filip}
+seeds=${SEEDS:-0 1 2}
+splits=${SPLITS:-val-artist concept}
+map=text=name,text_candidates=keywords
+export VLCLI_CACHE=${VLCLI_CACHE:-$out/cache}
+
+mkdir -p "$out"
+vlcli filter "$here/raw.parquet" --map $map --where "split = 'train'" --preset wukong --min-side '>=64' -q |
+    vlcli shard -o "$out/shards" --force -q
+for split in val-artist $splits; do
+    vlcli filter "$here/raw.parquet" --map $map --where "split = '$split'" -o "$out/$split.jsonl" --force -q
+done
+for recipe in $recipes; do
+    for seed in $seeds; do
+        run=$out/$recipe-$seed
+        [ -e "$run/best" ] || vlcli pretrain --recipe "$recipe" --seed "$seed" --data "$out/shards" \
+            --val "$out/val-artist.jsonl" -o "$run" --force
+        for split in $splits; do
+            mosaics=()
+            if [ "$split" = val-artist ] && grep -q '^similarity = "tokenwise"' "$run/recipe.toml"; then
+                mosaics=(--mosaics "$here/mosaics.jsonl")
+            fi
+            vlcli retrieve "$run" --data "$out/$split.jsonl" ${mosaics[@]+"${mosaics[@]}"} --json >"$run/$split.json"
+        done
+    done
+done
+python "$here/compare.py" "$out"
