@@ -63,7 +63,8 @@ if __name__ == "__main__":
         seconds, memory = once(name, tuple(map(int, rest[:4])), rest[4] == "padded")
         print(seconds, memory)
         sys.exit()
-    print(f"{'(b, n1, n2, d)':22}{'texts':10}{'floor s':>9}{'plain s':>9}{'vlcli s':>9}{'ratio':>7}{'memory ratio':>14}")
+    header = ("floor s", "plain s", "vlcli s", "ratio", "memory ratio")
+    print(f"{'(b, n1, n2, d)':22}{'texts':10}" + "".join(f"{name:>13}" for name in header))
     for shape in SHAPES:
         for kind in ("full", "padded"):
             rows = {}
@@ -73,5 +74,5 @@ if __name__ == "__main__":
                 rows[name] = tuple(map(float, done.stdout.split()))
             ratio = rows["vlcli"][0] / rows["plain"][0]
             memory = rows["vlcli"][1] / max(rows["plain"][1], 1)
-            times = "".join(f"{rows[name][0]:9.2f}" for name in ("floor", "plain", "vlcli"))
-            print(f"{shape!s:22}{kind:10}{times}{ratio:7.2f}{memory:14.2f}")
+            values = (*(rows[name][0] for name in ("floor", "plain", "vlcli")), ratio, memory)
+            print(f"{shape!s:22}{kind:10}" + "".join(f"{value:13.2f}" for value in values))
