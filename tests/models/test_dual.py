@@ -4,7 +4,9 @@ import pytest
 import torch
 from tiny_models_for_checkpoints import tiny_model
 
-from vlcli.models.dual import cat
+from vlcli.errors import UsageError
+from vlcli.models.config import DualEncoderConfig
+from vlcli.models.dual import DualEncoder, cat
 
 
 @pytest.fixture(scope="module", params=["tokenwise", "global"])
@@ -72,6 +74,21 @@ def test_the_scale_is_bounded():
     with torch.no_grad():
         model.log_scale.fill_(9.0)
     assert model.scale().item() == model.config.temperature.max_scale
+
+
+def test_a_temperature_at_its_bound_can_come_back():
+    model = tiny_model()
+    with torch.no_grad():
+        model.log_scale.fill_(9.0)
+    model.bound_scale_()
+    assert model.scale().item() == pytest.approx(model.config.temperature.max_scale, rel=1e-5)
+    model.scale().backward()
+    assert model.log_scale.grad > 0
+
+
+def test_a_vocabulary_too_small_is_a_usage_error():
+    with pytest.raises(UsageError, match="the tokenizer has 21128 tokens, text.vocabulary 100"):
+        DualEncoder(DualEncoderConfig.model_validate({"text": {"vocabulary": 100}}))
 
 
 def test_grouping_by_length_changes_nothing(model):

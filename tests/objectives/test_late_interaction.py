@@ -115,3 +115,15 @@ def test_global_similarity_is_the_cosine_both_ways():
     got = global_similarity(v, t)
     assert got.i2t is got.t2i
     torch.testing.assert_close(got.i2t, F.cosine_similarity(v[:, None], t[None], dim=2))
+
+
+def test_an_image_without_tokens_scores_zero_and_passes_no_gradient():
+    image, text, mask, content = example()
+    keep = torch.ones(3, 5, dtype=torch.bool)
+    keep[1] = False
+    text.requires_grad_()
+    got = late_interaction(image, text, mask, content, keep)
+    assert got.i2t[1].eq(0).all()
+    assert got.t2i[1].eq(0).all()
+    (got.i2t[1].sum() + got.t2i[1].sum()).backward()
+    assert text.grad.eq(0).all()

@@ -64,6 +64,18 @@ def test_other_weights_or_preprocessing_are_another_store(tmp_path):
     assert len(folders) == 4
 
 
+def test_keys_lost_in_a_power_cut_shift_no_row(table, tmp_path):
+    net = model(tmp_path)
+    store = FeatureStore(net, tmp_path, precision="fp32")
+    want = store.take(store.add(table)).tokens
+    keys = store.folder / "keys.bin"
+    keys.write_bytes(keys.read_bytes()[: 9 * 32] + bytes(3 * 32))  # a hole where three keys were
+    again = FeatureStore(net, tmp_path, precision="fp32")
+    rows = again.add(table)
+    assert rows.tolist() == [*range(9), 12, 13, 14]
+    assert torch.equal(again.take(rows).tokens, want)
+
+
 def test_rows_without_keys_are_cut_off_and_written_again(table, tmp_path):
     net = model(tmp_path)
     store = FeatureStore(net, tmp_path, precision="fp32")

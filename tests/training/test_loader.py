@@ -56,6 +56,15 @@ def test_augmented_pictures_depend_on_epoch_and_id_not_on_workers(table, tmp_pat
     assert not torch.equal(plain.pixels, here[0].pixels)
 
 
+def test_augmentation_leaves_every_other_generator_alone(table, tmp_path, monkeypatch):
+    """torch.manual_seed would seed the GPUs' generators too, and dropout there would depend on a picture."""
+    load = loader(table, tmp_path, "data.augment=autoaugment")
+    before = torch.get_rng_state()
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: pytest.fail("seeds every device"))
+    next(load.batches(0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_text_forms():
     class Table:
         texts = (["狐狸"], ["猫"])

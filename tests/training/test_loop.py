@@ -148,6 +148,78 @@ def test_what_is_refused(table, cache, tmp_path):
     train(table, cache, out, "schedule.steps=1", force=True)
 
 
+def test_resume_refuses_another_recipe_but_not_other_intervals(table, cache, tmp_path):
+    out = tmp_path / "run"
+    train(table, cache, out, "schedule.steps=2")[0].run()
+    with pytest.raises(
+        UsageError, match=r"--resume: optimizer\.lr was 0\.001, is 0\.002; resume with the same"
+    ):
+        train(table, cache, out, "schedule.steps=2", "optimizer.lr=2e-3", resume=True)
+    with pytest.raises(UsageError, match=r"--resume: schedule\.steps was 2, is 3"):
+        train(table, cache, out, "schedule.steps=3", resume=True)
+    run, _ = train(table, cache, out, "schedule.steps=2", "train.log_every=7", resume=True)
+    assert run.step == 2
+
+
+def test_what_is_refused_leaves_the_directory_as_it_was(table, cache, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(UsageError, match="fewer than one batch"):
+        train(table, cache, out, "data.batch_size=4096")
+    assert not out.exists()
+    train(table, cache, out, "schedule.steps=1")[0].run()
+    with pytest.raises(UsageError, match="fewer than one batch"):
+        train(table, cache, out, "data.batch_size=4096", force=True)
+    assert vlcli.load(out)
+
+
+def test_a_log_line_over_the_resumed_step_averages_all_its_steps(table, cache, tmp_path):
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    options = ["train.log_every=4", "train.keep=9", "data.workers=0"]
+    train(table, cache, whole, *options)[0].run()
+    shutil.copytree(whole, part, symlinks=True)
+    for step in (9, 12):
+        shutil.rmtree(part / "checkpoints" / f"step-{step:08d}")
+    train(table, cache, part, *options, resume=True)[0].run()  # from step 6, between the lines of 4 and 8
+    lines = [
+        [(x["step"], x["loss"], x["grad_norm"]) for x in map(orjson.loads, (d / "metrics.jsonl").open("rb"))]
+        for d in (whole, part)
+    ]
+    assert [step for step, *_ in lines[0]] == [4, 8, 12]
+    assert lines[0] == lines[1]
+
+
+def test_resume_puts_best_back_and_sweeps_what_a_killed_process_left(table, cache, tmp_path):
+    out = tmp_path / "run"
+    run, reporter = train(table, cache, out, "train.keep=9", validation=pairs(20))
+    run.run()
+    first = reporter.found[0][0]
+    for step in (9, 12):
+        shutil.rmtree(out / "checkpoints" / f"step-{step:08d}", ignore_errors=True)
+    (out / "checkpoints" / ".step-00000009.1.tmp").mkdir()
+    (out / "best").unlink()  # killed between the checkpoint and the link
+    state = torch.load(out / "checkpoints" / "step-00000006" / "training.pt", weights_only=True)
+    assert state["best_step"] == first == 4
+    shutil.rmtree(out / "checkpoints" / "step-00000008", ignore_errors=True)
+    train(table, cache, out, "train.keep=9", validation=pairs(20), resume=True)
+    assert (out / "best").readlink().name == "step-00000004"
+    assert (out / "last").readlink().name == "step-00000006"
+    assert not list((out / "checkpoints").glob(".*"))
+    shutil.rmtree(out / "checkpoints" / "step-00000004")  # and without it, the best is chosen anew
+    run, reporter = train(table, cache, out, "train.keep=9", validation=pairs(20), resume=True)
+    assert "the best checkpoint is gone" in reporter.warnings[0]
+    assert not (out / "best").is_symlink()
+    assert run.best == float("-inf")
+
+
+def test_runs_of_different_precision_in_one_process(table, cache, tmp_path):
+    for name in ("fp32", "bf16"):
+        run, reporter = train(
+            table, cache, tmp_path / name, "schedule.steps=1", f"train.precision={name}", "train.save_every=0"
+        )
+        run.run()
+        assert run.accelerator.mixed_precision == {"fp32": "no", "bf16": "bf16"}[name]
+
+
 def test_features_beyond_the_bound_are_not_cached(table, cache, tmp_path):
     run, reporter = train(table, cache, tmp_path / "run", "data.cache_gib=1e-6", "data.workers=0")
     assert run.store is None

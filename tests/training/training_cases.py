@@ -13,28 +13,26 @@ def pairs(rows: int = 64) -> PairTable:
     return load_pairs([str(CORPUS)], renames=RENAMES, head=rows)
 
 
+TINY = (
+    "model.dim=16",
+    "model.image.init=random",
+    "model.image.preprocess.size=64",
+    "model.text.width=32",
+    "model.text.layers=1",
+    "model.text.heads=2",
+    "model.image_projection.hidden=16",
+    "data.batch_size=16",
+    "schedule.epochs=3",
+    "schedule.warmup_steps=2",
+    "train.precision=fp32",
+    "train.log_every=1",
+    "train.save_every=3",
+    "train.evaluate_every=4",
+)
+
+
 def recipe(tmp_path: Path, *overrides: str) -> Recipe:
-    return load_recipe(
-        "emoji-lit-filip",
-        [
-            "model.dim=16",
-            "model.image.init=random",
-            "model.image.preprocess.size=64",
-            "model.text.width=32",
-            "model.text.layers=1",
-            "model.text.heads=2",
-            "model.image_projection.hidden=16",
-            "data.batch_size=16",
-            f"data.cache={tmp_path / 'cache'}",
-            "schedule.epochs=3",
-            "schedule.warmup_steps=2",
-            "train.precision=fp32",
-            "train.log_every=1",
-            "train.save_every=3",
-            "train.evaluate_every=4",
-            *overrides,
-        ],
-    )
+    return load_recipe("emoji-lit-filip", [*TINY, f"data.cache={tmp_path / 'cache'}", *overrides])
 
 
 class Silent:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from vlcli.errors import UsageError
 from vlcli.images.preprocess import Preprocess
 from vlcli.models.config import DualEncoderConfig, ProjectionConfig
 from vlcli.models.image_tower import ImageFeatures, TimmTower, grid_of
@@ -103,7 +104,7 @@ class DualEncoder(nn.Module):
         self.config = config
         self.tokenizer = tokenizer or WordPiece.load()
         if self.tokenizer.vocab_size > config.text.vocabulary:
-            raise ValueError(
+            raise UsageError(
                 f"the tokenizer has {self.tokenizer.vocab_size} tokens, text.vocabulary {config.text.vocabulary}"
             )
         self.preprocess = Preprocess(config.image.preprocess)
@@ -145,6 +146,12 @@ class DualEncoder(nn.Module):
     def scale(self) -> Tensor:
         """1/τ, at most `temperature.max_scale`."""
         return self.log_scale.exp().clamp(max=self.config.temperature.max_scale)
+
+    @torch.no_grad()
+    def bound_scale_(self) -> None:
+        """Bring the parameter back under `max_scale`. Beyond it `scale()` passes no gradient, and a temperature that
+        one step pushed there would stay there for ever. A hair below, so that rounding does not put it beyond."""
+        self.log_scale.clamp_(max=math.log(self.config.temperature.max_scale) - 1e-6)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """ids (B, n) int64 and mask (B, n) bool, n ≤ context, on the model's device."""

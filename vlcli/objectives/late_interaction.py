@@ -120,6 +120,8 @@ def late_interaction(
         ]
         back = order.argsort()
         i2t, t2i = (torch.cat(side, 1)[:, back] for side in zip(*parts, strict=True))
+        if image_mask is not None:  # −inf against an image without tokens becomes the 0 of an empty set
+            t2i = t2i.where(image_mask.any(1)[:, None], 0.0)
         return Similarity(i2t * text_mask.any(1), t2i)
 
 

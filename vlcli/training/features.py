@@ -68,6 +68,7 @@ class FeatureStore:
         self.row_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
         self.folder = directory / fingerprint(model, self.dtype)
         self._index: dict[bytes, int] = {}
+        self._rows = 0
         self._features: np.memmap[Any, Any] | None = None
 
     def missing_bytes(self, images: int) -> int:
@@ -100,6 +101,7 @@ class FeatureStore:
             os.truncate(features, rows * self.row_bytes)
         data = keys.read_bytes()[: rows * KEY_BYTES]
         self._index = {data[i * KEY_BYTES : (i + 1) * KEY_BYTES]: i for i in range(rows)}
+        self._rows = rows  # not len(index): after a power cut keys may be holes, equal to each other
 
     def _encode(self, table: PairTable, first: dict[bytes, int], progress: Progress | None) -> None:
         from vlcli.evaluation.embed import decode_row
@@ -118,7 +120,8 @@ class FeatureStore:
                 keys.write(b"".join(key for key, _ in part))
                 keys.flush()
                 for key, _ in part:
-                    self._index[key] = len(self._index)
+                    self._index[key] = self._rows
+                    self._rows += 1
                 if progress is not None:
                     progress(min(start + CHUNK, len(todo)), len(todo))
 
@@ -137,9 +140,8 @@ class FeatureStore:
         return array
 
     def _map(self) -> None:
-        rows = len(self._index)
         self._features = np.memmap(
-            self.folder / "features.bin", dtype=self.dtype, mode="r", shape=(rows, *self.shape)
+            self.folder / "features.bin", dtype=self.dtype, mode="r", shape=(self._rows, *self.shape)
         )
 
     def take(self, rows: Sequence[int] | np.ndarray) -> ImageFeatures:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vlcli.models.dual import ImageTokens, TextTokens
+from vlcli.training.processes import world_size
 
 
 class _Gather(torch.autograd.Function):
@@ -28,10 +29,6 @@ class _Gather(torch.autograd.Function):
         dist.all_reduce(gradient)
         start = dist.get_rank() * ctx.rows
         return gradient[start : start + ctx.rows]
-
-
-def world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def gather_images(image: ImageTokens) -> ImageTokens:

@@ -101,7 +101,8 @@ class _Pictures(Dataset[Tensor]):
         if self.augment is None:
             return self.preprocess(picture)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator(self.seed, epoch, self.table.ids[row], "image").getrandbits(63))
+            seed = generator(self.seed, epoch, self.table.ids[row], "image").getrandbits(63)
+            torch.default_generator.manual_seed(seed)  # the CPU's alone: dropout on a GPU draws from another
             # A crop wants the larger picture; a policy works on the picture at the tower's size.
             if self.config.augment == "crop-flip":
                 return self.preprocess.to_tensor(self.augment(picture))

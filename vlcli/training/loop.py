@@ -9,12 +9,13 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 
 from vlcli import __version__
@@ -27,48 +28,28 @@ from vlcli.recipes import Recipe, to_toml
 from vlcli.shards.pairs import PairTable
 from vlcli.training.features import FeatureStore, default_directory
 from vlcli.training.gather import gather_images, gather_texts
-from vlcli.training.loader import Loader, TrainingBatch
+from vlcli.training.loader import Loader, TrainingBatch, generator
+from vlcli.training.meter import Meter, Reporter
 from vlcli.training.optimizers import build_optimizer, parameter_groups
+from vlcli.training.processes import anywhere, fail, from_all, mean, on_main
 from vlcli.training.schedules import learning_rate
-from vlcli.training.state import newest_state, point, prune, restore_rng, save_state
+from vlcli.training.state import (
+    newest_state,
+    point,
+    prune,
+    read_state,
+    refuse_another_recipe,
+    restore_rng,
+    rewind,
+    rng_state,
+    save_state,
+    step_name,
+)
 from vlcli.training.trackers import Trackers
 from vlcli.training.validation import Validation, score_of
 
-
-class Reporter(Protocol):
-    """What a command shows of a run. Called on the main process only."""
-
-    def plan(self, plan: dict[str, Any]) -> None: ...
-    def features(self, done: int, total: int) -> None: ...
-    def step(self, step: int, total: int, values: dict[str, float]) -> None: ...
-    def validated(self, step: int, found: dict[str, Any], best: bool) -> None: ...
-    def saved(self, path: Path) -> None: ...
-    def warn(self, text: str) -> None: ...
-
-
-@dataclass
-class Meter:
-    """Sums between two log lines."""
-
-    loss: float = 0.0
-    i2t: float = 0.0
-    t2i: float = 0.0
-    grad_norm: float = 0.0
-    steps: int = 0
-    waited: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
-
-    def values(self, batch_size: int) -> dict[str, float]:
-        seconds = max(time.perf_counter() - self.started, 1e-9)
-        n = max(self.steps, 1)
-        return {
-            "loss": self.loss / n,
-            "i2t_loss": self.i2t / n,
-            "t2i_loss": self.t2i / n,
-            "grad_norm": self.grad_norm / n,
-            "pairs_per_second": self.steps * batch_size / seconds,
-            "data_wait": self.waited / seconds,
-        }
+# The others wait while rank 0 fills the feature cache or validates; the default of ten minutes would end the run.
+PATIENCE = timedelta(hours=24)
 
 
 class Pretraining:
@@ -88,14 +69,19 @@ class Pretraining:
         force: bool = False,
     ) -> None:
         self.recipe, self.table, self.out, self.reporter = recipe, train, out, reporter
-        on_cpu = resolve_device(device).type == "cpu"
+        chosen = resolve_device(device)
+        if chosen.index is not None:
+            torch.cuda.set_device(chosen)
+        AcceleratorState._reset_state()  # of an earlier run in this process, which may have had another precision
         self.accelerator = Accelerator(
-            mixed_precision="bf16" if recipe.train.precision == "bf16" else "no", cpu=on_cpu
+            mixed_precision="bf16" if recipe.train.precision == "bf16" else "no",
+            cpu=chosen.type == "cpu",
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
         self.main = self.accelerator.is_main_process
         self.state: dict[str, Any] | None = None
         weights = None if resume else find_image_weights(recipe.model.image, init_image)
-        resumed = self._prepare_directory(resume, force)
+        resumed = self._look_at_directory(resume, force)
         set_seed(recipe.train.seed)
         if resumed is not None:
             self.model = load(resumed, "cpu").train()
@@ -115,32 +101,40 @@ class Pretraining:
         }
         self._resume_state()
         self.stop_signal = False
+        if not on_main(self._prepare_directory):
+            self._warn("the best checkpoint is gone; the next validation chooses anew")
+            self.best, self.best_step = float("-inf"), None
 
-    def _prepare_directory(self, resume: bool, force: bool) -> Path | None:
-        """Make the run's directory, or find the checkpoint to go on from."""
+    def _look_at_directory(self, resume: bool, force: bool) -> Path | None:
+        """Refuse a directory in use, or find the checkpoint to go on from. Nothing is changed yet."""
+
+        def look() -> Path | None:
+            if resume:
+                place, self.state = newest_state(self.out, self.reporter.warn)
+                refuse_another_recipe(place, self.recipe.model_dump(mode="json"))
+                return place
+            if not force and self.out.exists() and any(self.out.iterdir()):
+                raise UsageError(f"{self.out} is not empty", remedy="--resume goes on, --force starts anew")
+            return None
+
+        place = on_main(look)
+        if place is not None and not self.main:
+            self.state = read_state(place)
+        return place
+
+    def _prepare_directory(self) -> bool:
+        """Clear or rewind the run's directory: only now, when everything that could be refused has been read.
+        False when the best checkpoint of a run that goes on is gone."""
         checkpoints = self.out / "checkpoints"
-        if resume:
-            place, self.state = newest_state(self.out, self.reporter.warn)
-            if self.main:  # newer ones are damaged; the run will write these steps again
-                for damaged in checkpoints.glob("step-*"):
-                    if damaged.name > place.name:
-                        shutil.rmtree(damaged)
-            self.accelerator.wait_for_everyone()
-            return place
-        if self.main:
-            if self.out.exists() and any(self.out.iterdir()):
-                if not force:
-                    raise UsageError(
-                        f"{self.out} is not empty", remedy="--resume goes on, --force starts anew"
-                    )
-                for name in ("checkpoints", "tensorboard"):
-                    shutil.rmtree(self.out / name, ignore_errors=True)
-                for name in ("best", "last", "metrics.jsonl", "recipe.toml"):
-                    (self.out / name).unlink(missing_ok=True)
-            checkpoints.mkdir(parents=True, exist_ok=True)
-            (self.out / "recipe.toml").write_text(to_toml(self.recipe), encoding="utf-8")
-        self.accelerator.wait_for_everyone()
-        return None
+        if self.state is not None:
+            return rewind(self.out, checkpoints / step_name(self.step), self.best_step)
+        for name in ("checkpoints", "tensorboard"):
+            shutil.rmtree(self.out / name, ignore_errors=True)
+        for name in ("best", "last", "metrics.jsonl", "recipe.toml"):
+            (self.out / name).unlink(missing_ok=True)
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        (self.out / "recipe.toml").write_text(to_toml(self.recipe), encoding="utf-8")
+        return True
 
     def _load_data(self, validation: PairTable | None) -> None:
         store, rows, val_rows = None, None, None
@@ -155,7 +149,7 @@ class Pretraining:
             images = len(set(self.table.image_ids)) + (len(set(validation.image_ids)) if validation else 0)
             need = store.missing_bytes(images)
             if need > recipe.data.cache_gib * 2**30:
-                self.reporter.warn(
+                self._warn(
                     f"features of {images} images would take {need / 2**30:.1f} GiB, more than data.cache_gib ="
                     f" {recipe.data.cache_gib:g}: every image is encoded at every step instead"
                 )
@@ -187,6 +181,8 @@ class Pretraining:
 
     def _resume_state(self) -> None:
         self.step, self.best = 0, float("-inf")
+        self.best_step: int | None = None
+        self.meter = Meter()
         if self.state is None:
             return
         for name, mine in (("split_hash", self.lineage["split_hash"]), ("total", self.total)):
@@ -197,6 +193,24 @@ class Pretraining:
                 )
         self.optimizer.load_state_dict(self.state["optimizer"])
         self.step, self.best = self.state["step"], self.state["best"]
+        self.best_step = self.state["best_step"]
+        self.meter = Meter(**self.state["meter"], carried=self.state["meter"]["steps"])
+
+    def _warn(self, text: str) -> None:
+        if self.main:
+            self.reporter.warn(text)
+
+    def _seed_process(self) -> None:
+        """Dropout's generator of this process: as it was, or, with other processes than before, a new one."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        if self.state is not None and len(self.state["rng"]) == world:
+            restore_rng(self.state["rng"][rank], self.accelerator.device)
+        elif self.state is not None or world > 1:
+            if self.state is not None:
+                self._warn(
+                    f"the run had {len(self.state['rng'])} processes, has {world}: dropout is drawn anew"
+                )
+            torch.manual_seed(generator(self.recipe.train.seed, self.step, rank, "dropout").getrandbits(63))
 
     def plan(self) -> dict[str, Any]:
         """What is about to happen, for people and for --dry-run."""
@@ -230,13 +244,14 @@ class Pretraining:
             self.reporter.plan(self.plan())
         model, optimizer = self.accelerator.prepare(self.model, self.optimizer)
         trackers = Trackers(self.out, resume_step=self.step if self.state else None) if self.main else None
-        if self.state is not None:
-            restore_rng(self.state)
+        self._seed_process()
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        meter, batches = Meter(), self.loader.batches(self.step, self.total)
+        batches = self.loader.batches(self.step, self.total)
+        self.meter.started = time.perf_counter()
         try:
             with self._defer_sigterm():
                 while self.step < self.total:
+                    meter = self.meter
                     waiting = time.perf_counter()
                     batch = next(batches).to(self.accelerator.device)
                     meter.waited += time.perf_counter() - waiting
@@ -246,20 +261,24 @@ class Pretraining:
                     optimizer.zero_grad(set_to_none=True)
                     parts, scale = self._objective(model, batch)
                     loss = total_loss(parts)
-                    self._guard(loss, batch)
+                    means = mean(torch.stack([loss.detach(), parts["i2t"], parts["t2i"]]))
+                    self._guard(means[0], batch)
                     self.accelerator.backward(loss)
                     norm = torch.nn.utils.clip_grad_norm_(
                         parameters, recipe.optimizer.clip_grad_norm or math.inf
                     )
                     self._guard(norm, batch)
                     optimizer.step()
+                    self.model.bound_scale_()
                     self.step += 1
                     meter.steps += 1
-                    meter.loss += loss.item()
-                    meter.i2t += parts["i2t"].item()
-                    meter.t2i += parts["t2i"].item()
+                    meter.loss += means[0].item()
+                    meter.i2t += means[1].item()
+                    meter.t2i += means[2].item()
                     meter.grad_norm += norm.item()
-                    if trackers is not None and (self.step % train.log_every == 0 or self.step == self.total):
+                    if self.step % train.log_every == 0 or self.step == self.total:
+                        self.meter = Meter()
+                    if trackers is not None and self.meter is not meter:
                         values = {
                             **meter.values(recipe.data.batch_size),
                             "lr": rate,
@@ -268,11 +287,11 @@ class Pretraining:
                         }
                         trackers.log(self.step, values)
                         self.reporter.step(self.step, self.total, values)
-                        meter = Meter()
                     self._milestones(trackers)
         finally:
             if trackers is not None:
                 trackers.close()
+        self.accelerator.wait_for_everyone()
         return {
             "steps": self.step,
             "best": None if math.isinf(self.best) else self.best,
@@ -307,9 +326,11 @@ class Pretraining:
         last = self.out / "last"
         good = os.path.realpath(last) if last.exists() else "none yet"
         ids = ", ".join(batch.pair_ids[:8]) + (", …" if len(batch.pair_ids) > 8 else "")
-        raise VlcliError(
-            f"step {self.step + 1}: loss or gradient is not finite; batch of {len(batch.pair_ids)} ids {ids};"
-            f" last good checkpoint: {good}"
+        fail(
+            VlcliError(
+                f"step {self.step + 1}: loss or gradient is not finite; batch of {len(batch.pair_ids)} ids {ids};"
+                f" last good checkpoint: {good}"
+            )
         )
 
     def _milestones(self, trackers: Trackers | None) -> None:
@@ -317,30 +338,50 @@ class Pretraining:
         train, done = self.recipe.train, self.step == self.total
         due = bool(train.evaluate_every) and self.step % train.evaluate_every == 0
         improved = False
-        if trackers is not None and self.validation is not None and (due or done):
-            found = self.validation(self.model)
-            score = score_of(found, train.best)
+        if self.validation is not None and (due or done):
+            score = on_main(lambda: self._validate(trackers))
             improved = score > self.best
             self.best = max(self.best, score)
-            trackers.log(self.step, {"val": found})
-            self.reporter.validated(self.step, found, improved)
+        if improved or (self.validation is None and done):
+            self.best_step = self.step
         scheduled = bool(train.save_every) and self.step % train.save_every == 0
-        if self.main and (scheduled or done or improved or self.stop_signal):
-            place = save_state(
-                self.out,
-                self.step,
-                self.model,
-                self.optimizer,
-                recipe=self.recipe.model_dump(mode="json"),
-                lineage=self.lineage,
-                extra={"best": self.best, "total": self.total, "split_hash": self.lineage["split_hash"]},
-            )
-            if improved or (self.validation is None and done):
-                point(self.out / "best", place)
-            prune(self.out, train.keep)
-            self.reporter.saved(place)
-        if self.stop_signal and not done:
+        stopping = anywhere(self.stop_signal, self.accelerator.device)
+        if scheduled or done or improved or stopping:
+            rng = from_all(rng_state(self.accelerator.device))
+            on_main(lambda: self._save(rng))
+        if stopping and not done:
             raise Terminated
+
+    def _validate(self, trackers: Trackers | None) -> float:
+        assert trackers is not None
+        assert self.validation is not None
+        found = self.validation(self.model)
+        score = score_of(found, self.recipe.train.best)
+        trackers.log(self.step, {"val": found})
+        self.reporter.validated(self.step, found, score > self.best)
+        return score
+
+    def _save(self, rng: list[dict[str, Any]]) -> None:
+        place = save_state(
+            self.out,
+            self.step,
+            self.model,
+            self.optimizer,
+            recipe=self.recipe.model_dump(mode="json"),
+            lineage=self.lineage,
+            rng=rng,
+            extra={
+                "best": self.best,
+                "best_step": self.best_step,
+                "total": self.total,
+                "split_hash": self.lineage["split_hash"],
+                "meter": self.meter.sums(),
+            },
+        )
+        if self.best_step == self.step:
+            point(self.out / "best", place)
+        prune(self.out, self.recipe.train.keep)
+        self.reporter.saved(place)
 
     @contextmanager
     def _defer_sigterm(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -16,6 +17,23 @@ from vlcli.models.dual import DualEncoder
 from vlcli.models.quickcheck import check_checkpoint
 
 STATE = "training.pt"
+KEYS = ("step", "optimizer", "rng", "best", "best_step", "total", "split_hash", "meter")
+
+# Keys of a recipe that may differ when a run goes on: they change what is shown and kept, not what is learned.
+FREE = {
+    "name",
+    "title",
+    "source",
+    "model.image.init",
+    "model.image.init_page",
+    "data.cache",
+    "data.cache_gib",
+    "data.workers",
+    "train.log_every",
+    "train.save_every",
+    "train.evaluate_every",
+    "train.keep",
+}
 
 
 def step_name(step: int) -> str:
@@ -30,11 +48,12 @@ def save_state(
     *,
     recipe: dict[str, Any],
     lineage: dict[str, Any],
+    rng: list[dict[str, Any]],
     extra: dict[str, Any],
 ) -> Path:
     """Write checkpoints/step-N with weights and training state, then point `last` at it.
 
-    The directory appears under its name when every file in it is on disk.
+    `rng` has the `rng_state()` of every process. The directory appears under its name when every file in it is on disk.
     """
     place = run / "checkpoints" / step_name(step)
     if place.is_dir():  # resumed at exactly this step: it is there already
@@ -46,12 +65,13 @@ def save_state(
         state = {
             "step": step,
             "optimizer": optimizer.state_dict(),
-            "rng": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
+            "rng": rng,
             **extra,
         }
         torch.save(state, temporary / STATE)
         for file in temporary.iterdir():
             _sync(file)
+        _sync(temporary)
         os.replace(temporary, place)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -83,25 +103,81 @@ def prune(run: Path, keep: int) -> None:
     steps = sorted((run / "checkpoints").glob("step-*"))
     for place in steps[:-keep]:
         if place.resolve() not in held:
-            shutil.rmtree(place)
+            remove(place)
+
+
+def remove(place: Path) -> None:
+    """Delete a checkpoint; killed half-way, what is left no longer bears a checkpoint's name."""
+    hidden = place.with_name(f".{place.name}.{os.getpid()}.old")
+    os.replace(place, hidden)
+    shutil.rmtree(hidden)
 
 
 def newest_state(run: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
-    """The newest whole checkpoint of a run and its training state; a damaged one is passed over with a warning.
-
-    State is read with weights_only=True: no code in it is run.
-    """
+    """The newest whole checkpoint of a run and its training state; a damaged one is passed over with a warning."""
     for place in sorted((run / "checkpoints").glob("step-*"), reverse=True):
         try:
             if findings := check_checkpoint(place).findings:
                 raise InputError(findings[0].message, file=findings[0].file)
-            return place, torch.load(place / STATE, map_location="cpu", weights_only=True)
+            return place, read_state(place)
         except Exception as error:
             warn(f"{place.name} is passed over: {' '.join(str(error).split())[:200]}")
     raise UsageError(f"{run}: no whole checkpoint to resume from")
 
 
-def restore_rng(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["rng"]["cpu"])
-    if state["rng"]["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["rng"]["cuda"])
+def rewind(run: Path, place: Path, best_step: int | None) -> bool:
+    """Make `run` what it was when the checkpoint `place` was written: no newer steps, no leavings of a killed
+    process, `last` and `best` pointing where they did. False when the best checkpoint itself is gone."""
+    for other in (run / "checkpoints").iterdir():
+        if other.name.startswith(".step-"):
+            shutil.rmtree(other)
+        elif other.name.startswith("step-") and other.name > place.name:
+            remove(other)
+    point(run / "last", place)
+    best = None if best_step is None else place.with_name(step_name(best_step))
+    if best is None or not best.is_dir():
+        (run / "best").unlink(missing_ok=True)
+        return best is None
+    point(run / "best", best)
+    return True
+
+
+def read_state(place: Path) -> dict[str, Any]:
+    """Training state with weights_only=True: no code in it is run."""
+    state = torch.load(place / STATE, map_location="cpu", weights_only=True)
+    if missing := [name for name in KEYS if name not in state]:
+        raise InputError(
+            f"it has no {missing[0]}: another version of vlcli wrote it", file=str(place / STATE)
+        )
+    return state
+
+
+def refuse_another_recipe(place: Path, recipe: dict[str, Any]) -> None:
+    """UsageError naming the first key in which `recipe` is not the one that the checkpoint was trained by."""
+    before = _flat(json.loads((place / "config.json").read_text(encoding="utf-8"))["recipe"])
+    for key, value in _flat(recipe).items():
+        if key not in FREE and key in before and before[key] != value:
+            raise UsageError(
+                f"--resume: {key} was {before[key]}, is {value}",
+                remedy="resume with the same data and recipe",
+            )
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+def rng_state(device: torch.device) -> dict[str, Any]:
+    """The generators that this process draws dropout from."""
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def restore_rng(state: dict[str, Any], device: torch.device) -> None:
+    """Inverse of `rng_state`."""
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)

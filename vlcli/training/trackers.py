@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ class Trackers:
         self.file = run / "metrics.jsonl"
         if resume_step is not None and self.file.exists():
             kept = [line for line in self.file.read_bytes().splitlines() if _step(line) <= resume_step]
-            self.file.write_bytes(b"".join(line + b"\n" for line in kept))
+            temporary = self.file.with_name(f".{self.file.name}.tmp")
+            temporary.write_bytes(b"".join(line + b"\n" for line in kept))
+            os.replace(temporary, self.file)
         self._out = open(self.file, "ab")  # noqa: SIM115 (closed by close())
         self._board: Any = None
         if importlib.util.find_spec("tensorboard") is not None:
@@ -25,7 +28,9 @@ class Trackers:
             with contextlib.redirect_stderr(None), contextlib.redirect_stdout(None):
                 from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=resume_step)
+            # TensorBoard drops events of the purge step too; that step's stay.
+            purge = None if resume_step is None else resume_step + 1
+            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=purge)
 
     def log(self, step: int, values: dict[str, Any]) -> None:
         """`values` may nest; TensorBoard gets the numbers under slash-joined names."""

@@ -1,0 +1,127 @@
+"""Two launched processes train as one does: the same losses, one voice, one stop."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import orjson
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from training_cases import CORPUS, TINY
+
+from vlcli.errors import UsageError
+from vlcli.training.processes import anywhere, from_all, mean, on_main
+
+pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(tmp_path, out, processes, *settings):
+    launcher = [sys.executable, "-m", "vlcli"]
+    if processes > 1:
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines=1"]
+        launcher += ["--mixed_precision=no", "--dynamo_backend=no", f"--num_processes={processes}"]
+        launcher += [f"--main_process_port={free_port()}", "-m", "vlcli"]
+    options = [f"--set={x}" for x in (*TINY, "model.text.dropout=0.0", "schedule.steps=4", *settings)]
+    corpus = ["--data", str(CORPUS), "--head", "48", "--map", "text=name,text_candidates=keywords"]
+    return subprocess.Popen(
+        [
+            *launcher,
+            "pretrain",
+            "--recipe",
+            "emoji-lit-filip",
+            *corpus,
+            *options,
+            "--device",
+            "cpu",
+            "-o",
+            out,
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "VLCLI_CACHE": str(tmp_path / "cache")},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def metrics(run):
+    return [orjson.loads(line) for line in (run / "metrics.jsonl").read_bytes().splitlines()]
+
+
+def test_two_processes_train_as_one_does(tmp_path):
+    told = {}
+    for out, processes in (("one", 1), ("two", 2)):
+        process = start(tmp_path, out, processes)
+        told[out] = process.communicate(timeout=300)[1]
+        assert process.returncode == 0, told[out]
+    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert [line["step"] for line in one] == [line["step"] for line in two] == [1, 2, 3, 4]
+    for name in ("loss", "i2t_loss", "t2i_loss", "grad_norm", "temperature", "lr"):
+        assert [x[name] for x in two] == pytest.approx([x[name] for x in one], rel=1e-4)
+    state = torch.load(tmp_path / "two" / "last" / "training.pt", weights_only=True)
+    assert len(state["rng"]) == 2, "the generator of every process is in the checkpoint"
+    assert "on 2 process(es)" in told["two"]
+    assert told["two"].count("4 steps; two") == 1, "only the first process speaks"
+
+
+def test_sigterm_stops_all_processes_at_one_step_with_a_checkpoint(tmp_path):
+    process = start(tmp_path, "run", 2, "schedule.steps=100000", "train.save_every=0", "schedule.epochs=1")
+    file = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (file.exists() and file.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    step = metrics(tmp_path / "run")[-1]["step"]
+    assert (tmp_path / "run" / "last").readlink().name == f"step-{step:08d}"
+
+
+def refuse():
+    raise UsageError("not here")
+
+
+def worker(rank, port, out):
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    found = {
+        "from_main": on_main(lambda: f"rank {rank}"),
+        "mean": mean(torch.tensor([1.0 + rank, torch.nan if rank else 0.0])).tolist(),
+        "anywhere": (anywhere(rank == 1, torch.device("cpu")), anywhere(False, torch.device("cpu"))),
+        "from_all": from_all(rank),
+    }
+    try:
+        on_main(refuse)
+    except (UsageError, SystemExit) as error:
+        found["refused"] = (type(error).__name__, getattr(error, "code", None))
+    torch.save(found, f"{out}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_processes_agree(tmp_path):
+    mp.spawn(worker, args=(free_port(), str(tmp_path)), nprocs=2)
+    for rank, refused in ((0, ("UsageError", None)), (1, ("SystemExit", 2))):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert found["from_main"] == "rank 0"
+        assert found["mean"][0] == 1.5
+        assert found["mean"][1] != found["mean"][1], "not finite anywhere is not finite everywhere"
+        assert found["anywhere"] == (True, False)
+        assert found["from_all"] == [0, 1]
+        assert found["refused"] == refused
+
+
+def test_alone_nothing_is_sent():
+    x = torch.tensor([1.0])
+    assert mean(x) is x
+    assert on_main(lambda: 7) == 7
+    assert from_all(3) == [3]
+    assert anywhere(True, torch.device("cpu"))

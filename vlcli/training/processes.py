@@ -1,0 +1,70 @@
+"""Processes of one run act as one: what rank 0 decides all do, what one meets all know. Alone, nothing is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def fail(error: Exception) -> NoReturn:
+    """Raise what every process met: rank 0 says it, the others end with the same exit code."""
+    if rank() == 0:
+        raise error
+    raise SystemExit(getattr(error, "exit_code", 1))
+
+
+def on_main(function: Callable[[], T]) -> T:
+    """Run `function` on rank 0 alone and give its result (or its failure) to all: none is left waiting."""
+    if world_size() == 1:
+        return function()
+    answer: list[Any] = [None, None]  # result, error
+    if rank() == 0:
+        try:
+            answer[0] = function()
+        except Exception as error:
+            answer[1] = error
+    dist.broadcast_object_list(answer, src=0)
+    if answer[1] is not None:
+        fail(answer[1])
+    return answer[0]
+
+
+def mean(values: Tensor) -> Tensor:
+    """Element by element over processes; not finite anywhere is not finite everywhere."""
+    if world_size() == 1:
+        return values
+    values = values.clone()
+    dist.all_reduce(values)
+    return values / world_size()
+
+
+def anywhere(flag: bool, device: torch.device) -> bool:
+    """Whether any process says so. A signal does not reach all of them in the same step."""
+    if world_size() == 1:
+        return flag
+    value = torch.tensor(int(flag), device=device)
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return bool(value)
+
+
+def from_all(value: T) -> list[T]:
+    """One value of each process, rank 0's first, on every process."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
