@@ -1,6 +1,7 @@
 """The rules of the house: who may import whom, what stays light, what is shipped."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,19 @@ def test_exit_codes_of_usage_errors():
         assert done.stdout == ""
         assert len(done.stderr.strip().splitlines()) == 1
         assert "Traceback" not in done.stderr
+
+
+def test_of_launched_processes_only_the_first_says_a_usage_error():
+    for rank, lines in (("0", 1), ("1", 0)):
+        done = subprocess.run(
+            [sys.executable, "-m", "vlcli", "pretrain", "--recipe", "nonsense"],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "RANK": rank},
+        )
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == lines
 
 
 def test_the_project_speaks_only_of_itself():

@@ -6,6 +6,7 @@ and such a module imports its libraries inside the function.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import os
@@ -17,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from vlcli import __version__
-from vlcli.errors import Terminated, VlcliError
+from vlcli.errors import Terminated, UsageError, VlcliError
 
 # command -> the panel of `vlcli --help` it stands in; the module is vlcli.commands.NAME, its function `command`.
 COMMANDS = {
@@ -100,6 +101,12 @@ def _is_broken_pipe(error: BaseException) -> bool:
     return isinstance(error, BrokenPipeError) or (isinstance(error, OSError) and "os error 32" in str(error))
 
 
+def _say(line: str) -> None:
+    """The last line on stderr. Of the processes of one launch only the first speaks of what all of them meet."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr)
+
+
 def _quiet_stdout() -> None:
     """Point fd 1 at /dev/null, so that the interpreter's own flush at exit cannot fail a second time."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -138,10 +145,10 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.close()  # a delayed write error (a full disk) surfaces here and not after exit 0
         return code if isinstance(code, int) else 0
     except Terminated:
-        print(f"{program}: terminated", file=sys.stderr)
+        _say(f"{program}: terminated")
         code = EXIT_SIGTERM
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+        _say(f"{program}: interrupted")
         code = EXIT_SIGINT
     except SystemExit as stop:
         # typer's own answer to EPIPE is exit 1: the error it met says what really happened
@@ -154,12 +161,14 @@ def main(argv: list[str] | None = None) -> int:
         if type(error).__name__ == "Abort":  # typer's own, for Ctrl-C inside its parser
             code = EXIT_SIGINT
         elif hasattr(error, "format_message"):  # typer's vendored click: usage errors
-            print(f"{program}: {_one_line_of_usage(error)}", file=sys.stderr)
+            _say(f"{program}: {_one_line_of_usage(error)}")
             code = getattr(error, "exit_code", 2)
         elif debug:
             raise
         else:
-            print(f"{program}: {_one_line(error)}", file=sys.stderr)
+            # a damaged picture may be in the share of one process alone: only usage errors are met by all
+            say = _say if isinstance(error, UsageError) else functools.partial(print, file=sys.stderr)
+            say(f"{program}: {_one_line(error)}")
             code = error.exit_code if isinstance(error, VlcliError) else 1
     _quiet_stdout()
     return code

@@ -75,7 +75,7 @@ class DataConfig(Settings):
 
 class TrainConfig(Settings):
     """`precision`: fp32 or bf16 autocast. Steps between log lines, checkpoints and validations; 0 switches one off.
-    `keep`: checkpoints kept beside `best` and `last`."""
+    `keep`: how many of the newest checkpoints are kept; `best` and `last` always are."""
 
     seed: int = 0
     precision: Literal["fp32", "bf16"] = "bf16"

@@ -213,7 +213,7 @@ def test_resume_puts_best_back_and_sweeps_what_a_killed_process_left(table, cach
 
 def test_runs_of_different_precision_in_one_process(table, cache, tmp_path):
     for name in ("fp32", "bf16"):
-        run, reporter = train(
+        run, _ = train(
             table, cache, tmp_path / name, "schedule.steps=1", f"train.precision={name}", "train.save_every=0"
         )
         run.run()

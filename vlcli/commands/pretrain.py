@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,6 +79,10 @@ def command(
             settings.append(f"{key}={value}")
     resolved = load_recipe(recipe, settings)
     out = output or Path("runs") / resolved.name
+    if os.environ.get("RANK", "0") != "0":  # a launcher's other processes: the first one speaks
+        quiet, verbose = True, 0
+        if dry_run:
+            return
     if dry_run:
         print(to_toml(resolved), end="")
         return
@@ -135,10 +140,10 @@ class _Progress:
 
         self.bar = self.console.progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=8),
             MofNCompleteColumn(),
             TextColumn("{task.fields[values]}"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
         )
         self.bar.start()
         self.tasks: dict[str, Any] = {}
@@ -178,7 +183,7 @@ class _Progress:
 
     def step(self, step: int, total: int, values: dict[str, float]) -> None:
         line = (
-            f"loss {values['loss']:.3f} lr {values['lr']:.1e} τ {values['temperature']:.4f}"
+            f"loss {values['loss']:.3f} lr {values['lr']:.1e} τ {values['temperature']:.3f}"
             f" {values['pairs_per_second']:.0f} pairs/s wait {100 * values['data_wait']:.0f}%"
         )
         self._advance("training", step, total, line)

@@ -80,6 +80,7 @@ class Pretraining:
         )
         self.main = self.accelerator.is_main_process
         self.state: dict[str, Any] | None = None
+        self.best_step: int | None = None
         weights = None if resume else find_image_weights(recipe.model.image, init_image)
         resumed = self._look_at_directory(resume, force)
         set_seed(recipe.train.seed)
@@ -181,7 +182,6 @@ class Pretraining:
 
     def _resume_state(self) -> None:
         self.step, self.best = 0, float("-inf")
-        self.best_step: int | None = None
         self.meter = Meter()
         if self.state is None:
             return
