@@ -1,6 +1,7 @@
 """Two launched processes train as one does: the same losses, one voice, one stop."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,7 +27,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start(tmp_path, out, processes, *settings):
+def start(tmp_path, out, processes, *settings, resume=False):
     launcher = [sys.executable, "-m", "vlcli"]
     if processes > 1:
         launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines=1"]
@@ -34,6 +35,7 @@ def start(tmp_path, out, processes, *settings):
         launcher += [f"--main_process_port={free_port()}", "-m", "vlcli"]
     options = [f"--set={x}" for x in (*TINY, "model.text.dropout=0.0", "schedule.steps=4", *settings)]
     corpus = ["--data", str(CORPUS), "--head", "48", "--map", "text=name,text_candidates=keywords"]
+    options += ["--resume"] * resume
     return subprocess.Popen(
         [
             *launcher,
@@ -72,6 +74,17 @@ def test_two_processes_train_as_one_does(tmp_path):
     assert len(state["rng"]) == 2, "the generator of every process is in the checkpoint"
     assert "on 2 process(es)" in told["two"]
     assert told["two"].count("4 steps; two") == 1, "only the first process speaks"
+
+
+@pytest.mark.slow
+def test_two_resumed_processes_equal_two_uninterrupted_bit_for_bit(tmp_path):
+    options = ["model.text.dropout=0.3", "train.keep=9", "schedule.steps=5"]
+    assert start(tmp_path, "whole", 2, *options).wait(timeout=120) == 0
+    shutil.copytree(tmp_path / "whole", tmp_path / "part", symlinks=True)
+    shutil.rmtree(tmp_path / "part" / "checkpoints" / "step-00000005")
+    assert start(tmp_path, "part", 2, *options, resume=True).wait(timeout=120) == 0
+    whole, part = ((tmp_path / d / "last" / "model.safetensors").read_bytes() for d in ("whole", "part"))
+    assert whole == part
 
 
 def test_sigterm_stops_all_processes_at_one_step_with_a_checkpoint(tmp_path):
