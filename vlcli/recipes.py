@@ -114,6 +114,10 @@ class Recipe(Settings):
             return self.optimizer.lr * (self.data.batch_size / 512) ** 0.5
         return self.optimizer.lr
 
+    def steps(self, pairs: int) -> int:
+        """Steps of the run on that many pairs; the last incomplete batch of an epoch is left out."""
+        return self.schedule.steps or self.schedule.epochs * (pairs // self.data.batch_size)
+
     @property
     def caches_features(self) -> bool:
         """A locked tower that sees each image unaugmented encodes it once."""

@@ -73,26 +73,26 @@ def command(
     from vlcli.commands._console import Console
     from vlcli.recipes import load_recipe, to_toml
 
+    if force and resume:
+        raise UsageError("--force and --resume exclude each other")
     settings = list(overrides or [])
     for key, value in (("train.seed", seed), ("train.precision", precision), ("data.batch_size", batch_size)):
         if value is not None:
             settings.append(f"{key}={value}")
     resolved = load_recipe(recipe, settings)
     out = output or Path("runs") / resolved.name
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: not a directory")
     if os.environ.get("RANK", "0") != "0":  # a launcher's other processes: the first one speaks
         quiet, verbose = True, 0
         if dry_run:
             return
-    if dry_run:
-        print(to_toml(resolved), end="")
-        return
     init_image = _init_image(init)
     if not resume:
         from vlcli.models.initial import find_image_weights
 
-        find_image_weights(
-            resolved.model.image, init_image
-        )  # missing weights are said before anything is read
+        # missing weights are said before anything is read
+        find_image_weights(resolved.model.image, init_image)
 
     from vlcli.shards.pairs import load_pairs
     from vlcli.training.loop import Pretraining
@@ -102,6 +102,17 @@ def command(
     renames = parse_map(map_)
     train = load_pairs(data or ["shards/"], renames=renames, group=group, image_root=image_root, head=head)
     validation = load_pairs(val, renames=renames, group=group, image_root=image_root) if val else None
+    if validation is not None and not len(validation):
+        raise UsageError(f"--val {validation.source}: no rows")
+    if dry_run:
+        print(to_toml(resolved), end="")
+        steps = resolved.steps(len(train))
+        scored = f", chosen by {resolved.train.best} on {len(validation)} pairs" if validation else ""
+        console.note(
+            f"{len(train)} pairs, {steps} steps of {resolved.data.batch_size}, peak lr {resolved.peak_lr:g}{scored};"
+            f" would write {out}"
+        )
+        return
     with _Progress(console) as reporter:
         run = Pretraining(
             resolved,

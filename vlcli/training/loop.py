@@ -178,7 +178,7 @@ class Pretraining:
             self.validation = Validation(
                 validation, store=store, store_rows=val_rows, precision=recipe.train.precision
             )
-        self.total = recipe.schedule.steps or recipe.schedule.epochs * self.loader.steps_per_epoch
+        self.total = recipe.steps(len(self.table))
 
     def _resume_state(self) -> None:
         self.step, self.best = 0, float("-inf")

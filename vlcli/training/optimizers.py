@@ -62,8 +62,8 @@ def parameter_groups(
 
 def build_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
     """AdamW, or LAMB as FILIP and Wukong used it (the public pytorch-lamb that FILIP names): the trust ratio for every
-    tensor, decayed or not, no bias correction, and no gradient clipping inside the optimizer; its cap of 10 on a
-    weight's norm, of which no paper speaks, is not in timm's. The rate is set at every step by the schedule."""
+    tensor, decayed or not, no bias correction, and no gradient clipping inside the optimizer. A tensor or an update
+    of length zero has ratio 1, as timm does it. The rate is set at every step by the schedule."""
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.eps)
     return Lamb(
