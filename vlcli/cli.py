@@ -6,10 +6,13 @@ and such a module imports its libraries inside the function.
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import functools
 import importlib
 import inspect
 import os
+import re
 import signal
 import sys
 from typing import Any
@@ -124,8 +127,8 @@ def _on_sigterm(*_: Any) -> None:
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        text = f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     return text or type(error).__name__
 
 
@@ -139,6 +142,10 @@ def main(argv: list[str] | None = None) -> int:
         argv = [*argv[1:], "--help"]
     program = f"vlcli {argv[0]}" if argv and argv[0] in COMMANDS else "vlcli"
     signal.signal(signal.SIGTERM, _on_sigterm)
+    if not argv:  # help that was not asked for is a usage error's: stderr, exit 2
+        with contextlib.redirect_stdout(sys.stderr):
+            app(["--help"], prog_name="vlcli", standalone_mode=False)
+        return 2
     try:
         code = app(argv, prog_name="vlcli", standalone_mode=False) or 0
         sys.stdout.flush()
@@ -158,7 +165,8 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if _is_broken_pipe(error):
             _die_of_sigpipe()
-        if type(error).__name__ == "Abort":  # typer's own, for Ctrl-C inside its parser
+        if type(error).__name__ == "Abort":  # what typer makes of Ctrl-C
+            _say(f"{program}: interrupted")
             code = EXIT_SIGINT
         elif hasattr(error, "format_message"):  # typer's vendored click: usage errors
             _say(f"{program}: {_one_line_of_usage(error)}")
@@ -175,7 +183,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _one_line_of_usage(error: Any) -> str:
-    text = " ".join(error.format_message().split())
+    text = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
+    if type(error).__name__ == "UsageError" and (unknown := re.match("No such command '(.*)'", text)):
+        near = difflib.get_close_matches(unknown[1], COMMANDS, 1)
+        text += f"; did you mean '{near[0]}'?" if near else ""
     context = getattr(error, "ctx", None)
     return f"{text}; see '{context.command_path} --help'" if context is not None else text
 

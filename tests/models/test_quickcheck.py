@@ -28,6 +28,7 @@ def checkpoint(tmp_path: Path) -> Path:
     }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps({"kind": "dual"}))
+    (folder / "vocab.txt").write_text("[PAD]\n")
     return folder
 
 
@@ -35,6 +36,11 @@ def test_whole(checkpoint: Path) -> None:
     assert is_checkpoint(checkpoint)
     assert check_checkpoint(checkpoint).findings == []
     assert app(["check", str(checkpoint)], standalone_mode=False) in (None, 0)
+
+
+def test_a_vocabulary_that_is_gone(checkpoint: Path) -> None:
+    (checkpoint / "vocab.txt").unlink()
+    assert [f.message for f in check_checkpoint(checkpoint).findings] == ["no vocab.txt"]
 
 
 def test_every_truncation(checkpoint: Path, tmp_path: Path) -> None:

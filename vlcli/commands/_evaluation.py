@@ -28,6 +28,13 @@ Lang = Annotated[
 ]
 
 
+def require_run(run: str) -> None:
+    """Refuse what is no checkpoint before the seconds that torch's import takes."""
+    from vlcli.models.quickcheck import find_checkpoint
+
+    find_checkpoint(run)
+
+
 def open_model(run: str, device: str) -> Any:
     """The model of a run or checkpoint."""
     import vlcli

@@ -146,16 +146,21 @@ def command(
         cells = [[escape(cell) for cell in line.values()] for line in lines]
         show_table("filter", ["rule", "value", "from"], cells, stream=sys.stdout)
         return
-    if plan.is_empty:
-        console.note("no rules: every row passes (try --preset wukong)")
-    if (words := plan.unfilled()) is not None:
-        console.note(f"the preset's rule {words} needs a list of yours: --{words} FILE")
+
+    def remarks() -> None:
+        if plan.is_empty:
+            console.note("no rules: every row passes (try --preset wukong)")
+        if (words := plan.unfilled()) is not None:
+            console.note(f"the preset's rule {words} needs a list of yours: --{words} FILE")
+
     with console.progress("[progress.description]{task.description}", "{task.completed:,} rows") as bar:
         tasks: dict[str, Any] = {}
         done: dict[str, int] = {}
         began = time.monotonic()
 
         def on_progress(doing: str, rows: int) -> None:
+            if not tasks:  # now that rows come: a command line that fails says one thing, why
+                remarks()
             if doing not in tasks:
                 tasks[doing] = bar.add_task(doing, total=None)
             bar.advance(tasks[doing], rows)
@@ -164,6 +169,8 @@ def command(
                 console.log(f"{doing}: {done[doing]:,} rows")
 
         result = filter_pairs(plan, source, target, max_bad=max_bad, on_progress=on_progress)
+    if not tasks:
+        remarks()
     console.note(summary(result))
     for line in details(result):
         console.note(line, level=1)

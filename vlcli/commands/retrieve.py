@@ -21,7 +21,12 @@ def command(
     run: e.Run,
     data: e.Data,
     query: Annotated[
-        str | None, Option("--query", metavar="TEXT", help="Rank the images for this text; no metrics.")
+        str | None,
+        Option(
+            "--query",
+            metavar="TEXT",
+            help="Rank the images for this text, a JSON line each when piped or with --json; no metrics.",
+        ),
     ] = None,
     top: Annotated[int, Option("--top", min=1, metavar="K", help="Results of --query.")] = 10,
     mosaics: Annotated[
@@ -64,6 +69,8 @@ def command(
 
     from vlcli.commands._console import Console, show_table
     from vlcli.errors import UsageError
+
+    e.require_run(run)
     from vlcli.evaluation.alignment import require_tokens
     from vlcli.evaluation.mosaics import load_mosaics
     from vlcli.evaluation.tasks import Retrieval
@@ -76,6 +83,8 @@ def command(
         raise UsageError(
             "--query ranks images for one text: it goes with neither --mosaics nor --predictions"
         )
+    if query is not None and not query.strip():
+        raise UsageError("--query is empty")
     template = load_prompts(prompts)
     pointing = load_mosaics(mosaics) if mosaics else []
     if predictions and not force:

@@ -69,6 +69,8 @@ def command(
     for every character or is not written.
     """
     from vlcli.commands._console import Console
+
+    e.require_run(run)
     from vlcli.figures.request import Request
     from vlcli.figures.sheet import check_texts
     from vlcli.records.atomic import atomic_file

@@ -73,6 +73,8 @@ def command(
     no score tells them apart, and the first one wins.
     """
     from vlcli.commands._console import Console, show_table
+
+    e.require_run(run)
     from vlcli.evaluation.tasks import classify
     from vlcli.shards.pairs import load_pairs
     from vlcli.text.labels import load_labels

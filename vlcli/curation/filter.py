@@ -28,8 +28,9 @@ from vlcli.curation.tally import Checksum, Totals
 from vlcli.curation.text_counts import TextCounts
 from vlcli.curation.text_frequency import FrequentTexts
 from vlcli.curation.where import Where
+from vlcli.errors import UsageError
 from vlcli.records import lineage
-from vlcli.records.atomic import refuse_existing, write_json
+from vlcli.records.atomic import is_special, refuse_existing, write_json
 from vlcli.records.bad import BadRows
 from vlcli.records.batch import Batch
 from vlcli.records.identity import Identity
@@ -86,6 +87,16 @@ class Target:
     force: bool = False
     embed_images: bool = False
 
+    def refuse_clashes(self) -> None:
+        """Raises UsageError where two outputs would take one name."""
+        taken: dict[str, str] = {}
+        for option, path in (("-o", self.output), ("--rejects", self.rejects), ("--report", self.report)):
+            if path is None or str(path) == "-" or is_special(str(path)):
+                continue
+            other = taken.setdefault(os.path.realpath(path), option)
+            if other != option:
+                raise UsageError(f"{other} and {option} name one file, {path}")
+
     def table(self) -> list[dict[str, str]]:
         """For the plan: what will be written, and what stands there already."""
         lines = []
@@ -111,6 +122,7 @@ def filter_pairs(
     Raises UsageError for a condition that cannot be, InputError for damage and for more bad rows than
     `max_bad`.
     """
+    target.refuse_clashes()
     if target.report is not None and not target.force:
         refuse_existing(target.report)
     where, steps = plan.steps()

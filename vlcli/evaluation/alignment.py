@@ -89,7 +89,8 @@ def encode_label(model: Any, label: str, prompt: str = "{}") -> Text:
     places = model.tokenizer.find(plain, label)
     if not places or not places[0]:
         cause = "has no tokens" if not label.strip() else "is longer than the model's context"
-        raise UsageError(f"the text {label!r} {cause}")
+        shown = label if len(label) <= 40 else label[:40] + "…"
+        raise UsageError(f"the text {shown!r} {cause}")
     with torch.no_grad(), inference(model):
         features = to_cpu(model.encode_text(ids, mask))
     positions = sorted({place for found in places for place in found})

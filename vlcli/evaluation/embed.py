@@ -55,9 +55,7 @@ def decode_row(source: Any, row: int) -> Any:
     """The PIL picture of a row; InputError names the row's id where it is damaged."""
     try:
         return decode(source.image_bytes(row))
-    except InputError:
-        raise
-    except ValueError as error:
+    except ValueError as error:  # an InputError names the reference, and not yet whose it is
         ids = getattr(source, "ids", None)
         where = f"image of {ids[row]}" if ids is not None else f"image {row}"
         raise InputError(f"{where}: {error}", file=str(getattr(source, "source", ""))) from error

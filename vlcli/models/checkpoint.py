@@ -16,7 +16,7 @@ from vlcli import __version__
 from vlcli.errors import InputError, UsageError
 from vlcli.models.config import DualEncoderConfig
 from vlcli.models.dual import DualEncoder
-from vlcli.models.quickcheck import CONFIG, WEIGHTS
+from vlcli.models.quickcheck import CONFIG, WEIGHTS, find_checkpoint
 from vlcli.text.wordpiece import WordPiece
 
 
@@ -36,17 +36,6 @@ def save_checkpoint(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, path / WEIGHTS, metadata={"format": "pt"})
     model.tokenizer.save(path)
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint directory behind `path`: itself, or a run's `best`, else its `last`."""
-    path = Path(path)
-    for place in (path, path / "best", path / "last"):
-        if (place / CONFIG).is_file():
-            return place
-    if not path.exists():
-        raise UsageError(f"{path}: no such checkpoint or run")
-    raise InputError(f"neither a checkpoint ({CONFIG}) nor a run (best, last)", file=str(path))
 
 
 def read_config(path: Path, *, kind: str = "dual") -> dict[str, Any]:

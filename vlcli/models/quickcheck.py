@@ -12,9 +12,10 @@ from typing import Any
 
 import orjson
 
+from vlcli.errors import UsageError
 from vlcli.shards.findings import Verdict
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocab.txt"
 _MAX_HEADER = 100 << 20  # the bound of the safetensors library
 _BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
@@ -32,8 +33,19 @@ def is_run(path: Path) -> bool:
     return (path / "checkpoints").is_dir()
 
 
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint directory behind `path`: itself, or a run's `best`, else its `last`."""
+    path = Path(path)
+    for place in (path, path / "best", path / "last"):
+        if (place / CONFIG).is_file():
+            return place
+    if not path.exists():
+        raise UsageError(f"{path}: no such checkpoint or run")
+    raise UsageError(f"{path}: neither a checkpoint ({CONFIG}) nor a run (best, last)")
+
+
 def check_checkpoint(path: Path) -> Verdict:
-    """A directory of config.json and model.safetensors."""
+    """A directory of config.json, model.safetensors and, where texts are read, vocab.txt."""
     verdict = Verdict(str(path), "checkpoint")
     _check_into(path, verdict)
     return verdict
@@ -67,8 +79,11 @@ def _check_into(path: Path, verdict: Verdict) -> None:
 
 def _check_config(path: Path, verdict: Verdict) -> None:
     try:
-        if not isinstance(orjson.loads(path.read_bytes()), dict):
+        config = orjson.loads(path.read_bytes())
+        if not isinstance(config, dict):
             verdict.add("config", path, "not a JSON object")
+        elif config.get("kind") == "dual" and not (path.parent / VOCABULARY).is_file():
+            verdict.add("missing", path.parent, f"no {VOCABULARY}")
     except orjson.JSONDecodeError as error:
         verdict.add("config", path, f"not JSON ({error})")
 

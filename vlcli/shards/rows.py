@@ -160,7 +160,10 @@ def _chunk_rows(
         if skip(first + i):
             data = None
         elif data is None:
-            data, problem, public_problem = _fetch(reference, reader)
+            try:
+                data, problem, public_problem = _fetch(reference, reader)
+            except InputError as error:
+                raise InputError(str(error), **place(batch, i)) from error
         if image_id is None or _is_reference(image_id, reference):
             image_id = hashlib.sha256(data).hexdigest() if data is not None else ""
         url = other.get("url")
