@@ -148,6 +148,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         code = app(argv, prog_name="vlcli", standalone_mode=False) or 0
+        if code == EXIT_SIGINT:  # typer makes an exit code of Ctrl-C inside a command
+            raise KeyboardInterrupt
         sys.stdout.flush()
         sys.stdout.close()  # a delayed write error (a full disk) surfaces here and not after exit 0
         return code if isinstance(code, int) else 0
@@ -165,7 +167,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if _is_broken_pipe(error):
             _die_of_sigpipe()
-        if type(error).__name__ == "Abort":  # what typer makes of Ctrl-C
+        if type(error).__name__ == "Abort":  # what typer makes of Ctrl-C elsewhere
             _say(f"{program}: interrupted")
             code = EXIT_SIGINT
         elif hasattr(error, "format_message"):  # typer's vendored click: usage errors

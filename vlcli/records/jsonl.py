@@ -17,7 +17,6 @@ from vlcli.records.references import anchor
 
 BLOCK = 2 << 20  # bytes read at a time; a batch is what one block holds
 MAX_ROWS = 8192  # rows of a batch at most
-_READS = "a row is one object a line (JSONL), or a row of Parquet or Arrow; CSV is converted first"
 MAX_LINE = 256 << 20  # no caption is that long: what has no line ends is not JSONL
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 BOM = b"\xef\xbb\xbf"
@@ -72,7 +71,7 @@ def _parse(line: bytes, long_numbers: bool = True) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise BadValue(_why(line, error)) from None
     if not isinstance(row, dict):
-        raise BadValue(f"not a JSON object; {_READS}")
+        raise BadValue("not a JSON object")
     if long_numbers and _LONG_NUMBER.search(line):
         row = json.loads(line)  # whole numbers beyond 64 bits keep every digit
     return row
@@ -86,7 +85,7 @@ def _why(line: bytes, error: orjson.JSONDecodeError) -> str:
     except UnicodeDecodeError as wrong:
         return f"not UTF-8 (byte {wrong.start + 1})"
     if not line.lstrip().startswith(b"{"):
-        return f"not a JSON object; {_READS}"
+        return "not a JSON object"
     return f"not JSON: {error.msg.split(': line ')[0]}, column {error.colno}"
 
 

@@ -6,6 +6,7 @@ import atexit
 import glob
 import io
 import os
+import select
 import shutil
 import sys
 import tempfile
@@ -18,6 +19,8 @@ from vlcli.errors import InputError, UsageError
 FORMATS = ("jsonl", "parquet", "arrow")
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".arrow")
 STDIN = "<stdin>"
+_TABLES = tuple(f".{kind}{packed}" for kind in ("csv", "tsv") for packed in ("", ".gz", ".zst"))
+_WAIT = 0.5  # seconds; how long a signal may go unnoticed
 _ZSTD = (
     b"\x28\xb5\x2f\xfd",
     *(bytes([0x50 + i, 0x2A, 0x4D, 0x18]) for i in range(16)),
@@ -97,16 +100,28 @@ def _raw_bytes(source: Source) -> BinaryIO:
 
 
 class _Borrowed(io.RawIOBase):
-    """Another's stream, which closing this one leaves open."""
+    """Another's stream, which closing this one leaves open.
+
+    It is read when there is something to read: a signal that comes just before a read that blocks would wait
+    for the next byte, which an idle pipe never brings. Between two waits Python sees it.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
+        try:
+            self._fd: int | None = stream.fileno()
+        except OSError:  # what stands for stdin in a test
+            self._fd = None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        return self._stream.readinto(buffer)  # type: ignore[attr-defined]
+        if self._fd is None:
+            return self._stream.readinto(buffer)  # type: ignore[attr-defined]
+        while not select.select([self._fd], [], [], _WAIT)[0]:
+            pass
+        return os.readv(self._fd, [buffer])
 
 
 class _Joined(io.RawIOBase):
@@ -194,6 +209,9 @@ def open_source(source: Source, format: str | None = None) -> Opened:
         raise InputError("not Arrow IPC", file=source.name)
     if format == "parquet" and kind != "parquet":
         raise InputError("not Parquet", file=source.name)
+    if format is None and kind == "jsonl" and source.name.endswith(_TABLES):
+        raw.close()
+        raise InputError("CSV is not read", file=source.name, remedy="convert it to JSONL or Parquet first")
     return Opened(source, stream, "jsonl" if format == "jsonl" else kind, compressed)
 
 
