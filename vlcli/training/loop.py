@@ -96,7 +96,6 @@ class Pretraining:
         self._load_data(validation)
         self.lineage = {
             "vlcli": __version__,
-            "data": train.source if len(train.source) < 200 else train.source[:200],
             "split_hash": train.split_hash,
             "pairs": len(train),
         }
