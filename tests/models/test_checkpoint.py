@@ -70,7 +70,7 @@ def test_wrong_kind_and_wrong_places(saved, tmp_path):
     with pytest.raises(UsageError, match="no such checkpoint"):
         vlcli.load(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="neither a checkpoint"):
+    with pytest.raises(UsageError, match="neither a checkpoint"):
         vlcli.load(tmp_path / "empty")
 
 

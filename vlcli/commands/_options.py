@@ -14,9 +14,7 @@ from vlcli.errors import UsageError
 
 Inputs = Annotated[
     list[str] | None,
-    Argument(
-        metavar="FILE", help="Paths, globs or directories; none or - is stdin.", show_default=False
-    ),
+    Argument(metavar="FILE", help="Paths, globs or directories; none or - is stdin.", show_default=False),
 ]
 Output = Annotated[str | None, Option("-o", "--output", help="Where the result goes; - is stdout.")]
 From = Annotated[

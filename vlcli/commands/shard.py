@@ -123,7 +123,7 @@ def command(
     if bad.count > failed:
         console.note(f"{bad.count - failed:,} further rows could not be read and are in no shard")
     if not totals.rows:
-        console.warn("no rows came")
+        console.warn("no rows came: nothing is written")
     elif not quiet:
         console.note(
             f"open_clip wants at least as many shards as workers × processes: at most {totals.shards:,} here"

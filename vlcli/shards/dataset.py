@@ -88,9 +88,10 @@ class Sharder:
                 f"but shard {shard_name(min(surplus))} stands there too",
                 remedy="--force starts anew",
             )
-        if not totals.shards:
-            output.begin()
-        output.finish(totals.committed)
+        if (
+            totals.shards
+        ):  # no rows, no data set: an upstream that failed before its first row leaves nothing here
+            output.finish(totals.committed)
         return totals
 
     def _packed(
