@@ -124,7 +124,8 @@ def test_the_project_speaks_only_of_itself():
     wrong = []
     for name in listed:
         file = ROOT / name
-        if file.suffix in {".py", ".md", ".toml", ".sh", ".yml"} and file.name != "test_house.py":
+        if file.suffix in {".py", ".md", ".toml", ".sh", ".yml"}:
             text = file.read_text(encoding="utf-8")
-            wrong += [f"{name}: {word}" for word in ("/work/", "/tmp/dev", "DEVELOPERS.md") if word in text]
+            foreign = ("/" + "work/", "/tmp/" + "dev")  # in two pieces, or this file would find itself
+            wrong += [f"{name}: {word}" for word in foreign if word in text]
     assert not wrong
