@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import pickle
 import threading
 from pathlib import Path
 
@@ -132,3 +133,23 @@ def test_many_threads(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("kind", ["shards", "references", "data"])
+def test_a_worker_process_reads_the_same_pixels(tmp_path: Path, kind: str) -> None:
+    """A table travels by pickle to a loader's workers, read or not before."""
+    rows = make_rows(tmp_path, 3)
+    if kind == "shards":
+        shard(rows, tmp_path / "out")
+        source = tmp_path / "out"
+    elif kind == "references":
+        source = rows
+    else:
+        source = tmp_path / "data.jsonl"
+        url = "data:image/png;base64," + base64.b64encode(picture(1)).decode()
+        source.write_text("".join(json.dumps({"image": url, "text": str(i)}) + "\n" for i in range(3)))
+    table = load_pairs([str(source)])
+    want = [table.image_bytes(i) for i in range(3)]
+    again = pickle.loads(pickle.dumps(table))
+    assert [again.image_bytes(i) for i in range(3)] == want
+    assert [table.image_bytes(i) for i in range(3)] == want

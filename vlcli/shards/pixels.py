@@ -44,6 +44,10 @@ class TarPart:
             )
         return data
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A loader's worker process opens the tar for itself."""
+        return TarPart, (self.path, self.spans)
+
     def close(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
@@ -74,6 +78,21 @@ class ReferencePart:
             self._spans[len(self)] = (offset, len(data))
             reference = None
         self._references.append(reference)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a loader's worker process: the spool has no name that it could open, so its bytes go along."""
+        state = dict(self.__dict__)
+        if self._spool is not None:
+            self._spool.flush()
+            state["_spool"] = os.pread(self._spool.fileno(), os.fstat(self._spool.fileno()).st_size, 0)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if state["_spool"] is not None:
+            self._spool = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the table)
+            self._spool.write(state["_spool"])
+            self._spool.flush()
 
     def flush(self) -> None:
         if self._spool is not None:
