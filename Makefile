@@ -1,7 +1,7 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Both install into .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
-PIN := $(shell cat pyproject.toml | sha256sum 2>/dev/null | cut -c1-12 || shasum -a 256 pyproject.toml | cut -c1-12)
+PIN := $(shell $(PYTHON) -c 'import hashlib; print(hashlib.sha256(open("pyproject.toml", "rb").read()).hexdigest()[:12])')
 
 .PHONY: demo test lint types unit clean
 

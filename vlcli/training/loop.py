@@ -212,7 +212,7 @@ class Pretraining:
             torch.manual_seed(generator(self.recipe.train.seed, self.step, rank, "dropout").getrandbits(63))
 
     def plan(self) -> dict[str, Any]:
-        """What is about to happen, for people and for --dry-run."""
+        """What is about to happen, for the reporter."""
         recipe = self.recipe
         features = None
         if self.store is not None:
