@@ -336,14 +336,14 @@ def test_resume_gives_the_same_tree(tmp_path: Path, after: int, monkeypatch: pyt
 
     original = module.write_shard
 
-    def stopping(directory: Path, number: int, per_shard: int, rows):
+    def stopping(directory: Path, number: int, per_shard: int, rows, rules):
         def some():
             for row in rows:
                 yield row
                 if number == after:
                     raise Interrupted
 
-        return original(directory, number, per_shard, some())
+        return original(directory, number, per_shard, some(), rules)
 
     monkeypatch.setattr(module, "write_shard", stopping)
     with pytest.raises(Interrupted):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +17,7 @@ from vlcli.shards.output import OutputDirectory
 from vlcli.shards.pack import PackedImage, pack_image
 from vlcli.shards.reader import read_sidecar
 from vlcli.shards.rows import Row, rows_of
-from vlcli.shards.writer import CommittedShard, PackedRow, write_shard
+from vlcli.shards.writer import CommittedShard, PackedRow, Source, write_shard
 
 
 @dataclass
@@ -78,7 +77,8 @@ class Sharder:
                 shard = self._verified(number, group)
             else:
                 output.unfinish()  # an earlier, shorter run may have come to its end
-                shard = write_shard(output.path, number, self._options.per_shard, group)
+                per_shard, rules = self._options.per_shard, self._options.recorded()
+                shard = write_shard(output.path, number, per_shard, group, rules)
                 output.record(shard)
             totals.add(shard, skipped=skipped)
             on_shard(shard, skipped)
@@ -153,12 +153,12 @@ class Sharder:
         return PackedRow(row, None, *self._failures[1].get(place, (SUCCESS, None)))
 
     def _verified(self, number: int, group: Iterator[PackedRow]) -> CommittedShard:
-        digest, recorded = hashlib.sha256(), self._output.standing[number]
+        source, recorded = Source(), self._output.standing[number]
         count = 0
         for packed in group:
-            digest.update(packed.row.fingerprint)
+            source.add(packed.row)
             count += 1
-        if digest.hexdigest() != recorded.input:
+        if source.fingerprint != recorded.input:
             what = f"{recorded.rows} rows then, {count} now" if count != recorded.rows else "its rows changed"
             raise UsageError(
                 f"{self._output.path}: --resume with other input: shard {shard_name(number)}: {what}",

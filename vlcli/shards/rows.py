@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import polars as pl
 
-from vlcli.errors import InputError
+from vlcli.errors import InputError, MissingImage
 from vlcli.images.resolve import ImageReader
 from vlcli.records.batch import BOOKKEEPING, COLUMNS, Batch
 from vlcli.records.identity import Identity
@@ -71,6 +71,7 @@ class Row:
     problem: str
     public_problem: str  # the same without any path: what a shard may say
     fingerprint: bytes  # sha256 of what the row says, wherever its files lie
+    lineage: tuple[dict[str, Any], ...] = ()  # of the input it came from
 
     def source(self) -> dict[str, Any]:
         """The row as it came, for `--rejects`; its image by an absolute reference."""
@@ -188,6 +189,7 @@ def _chunk_rows(
             problem=problem,
             public_problem=public_problem,
             fingerprint=b"",
+            lineage=batch.lineage,
         )
         yield replace(row, fingerprint=_fingerprint(row, reference, fingerprinted))
 
@@ -205,6 +207,8 @@ def _fetch(reference: str | None, reader: ImageReader) -> tuple[bytes | None, st
         return None, "no image", "no image"
     try:
         return reader.read(reference), "", ""
+    except MissingImage as error:
+        return None, str(error), "no such image in its container"
     except InputError as error:
         if is_url(reference):
             return None, str(error), "a URL, which is never fetched"

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vlcli import __version__
+from vlcli.records import lineage
 from vlcli.shards.layout import LAYOUT_VERSION, SIDECAR_MARK
 
 _TEXTS = pa.list_(pa.string())
@@ -61,13 +62,17 @@ def column(values: list[Any]) -> pa.Array:
     return pa.array(texts, pa.string())
 
 
-def sidecar_table(rows: list[dict[str, Any]], kept: list[dict[str, Any]]) -> pa.Table:
-    """`rows`: the fixed columns, one dict a row; `kept`: the other columns, in the order of their names."""
+def sidecar_table(
+    rows: list[dict[str, Any]], kept: list[dict[str, Any]], chain: lineage.Chain = ()
+) -> pa.Table:
+    """`rows`: the fixed columns, one dict a row; `kept`: the other columns, in the order of their names;
+    `chain`: the lineage that the metadata carries.
+    """
     arrays = {name: pa.array([row.get(name) for row in rows], kind) for name, kind in FIXED_SCHEMA.items()}
     for name in sorted({name for row in kept for name in row}):
         arrays[name] = column([row.get(name) for row in kept])
     mark = orjson.dumps({"layout": LAYOUT_VERSION, "version": __version__})
-    return pa.table(arrays).replace_schema_metadata({SIDECAR_MARK: mark})
+    return pa.table(arrays).replace_schema_metadata({SIDECAR_MARK: mark, **lineage.to_metadata(chain)})
 
 
 def sidecar_bytes(table: pa.Table) -> pa.Buffer:

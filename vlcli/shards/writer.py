@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
 
+from vlcli import __version__
+from vlcli.records import lineage
 from vlcli.records.atomic import atomic_file, write_json
 from vlcli.shards.layout import (
     SUCCESS,
@@ -54,7 +56,7 @@ class CommittedShard:
     rows: int
     samples: int
     extension: str | None
-    input: str  # sha256 over the fingerprints of its rows
+    input: str  # fingerprint of its rows, Source.fingerprint
     tar: CommittedFile
     sidecar: CommittedFile
 
@@ -94,22 +96,48 @@ class _Hashed:
         return CommittedFile(name, self.bytes, self._digest.hexdigest())
 
 
-def write_shard(directory: Path, shard: int, per_shard: int, rows: Iterable[PackedRow]) -> CommittedShard:
+class Source:
+    """The rows of one shard as its lineage and a later `--resume` know them: what they say and where they
+    come from, not where they lay.
+    """
+
+    def __init__(self) -> None:
+        self._rows = hashlib.sha256()
+        self._steps: list[dict[str, Any]] = []  # those of every input that has rows in the shard
+
+    def add(self, row: Row) -> None:
+        self._rows.update(row.fingerprint)
+        self._steps += [step for step in row.lineage if step not in self._steps]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over the rows' fingerprints and their lineage."""
+        return hashlib.sha256(self._rows.digest() + orjson.dumps(self._steps)).hexdigest()
+
+    def chain(self, rules: Mapping[str, Any]) -> lineage.Chain:
+        """The steps that led to the shard, `shard` itself the last."""
+        step = lineage.step("shard", __version__, dict(rules)) | {"input": self.fingerprint}
+        return lineage.extend(tuple(self._steps), step)
+
+
+def write_shard(
+    directory: Path, shard: int, per_shard: int, rows: Iterable[PackedRow], rules: Mapping[str, Any]
+) -> CommittedShard:
     """Consume the rows of one shard and commit its three files.
 
-    Nothing stands under a final name when `rows` raises. Every member's bytes depend on the rows alone.
+    Nothing stands under a final name when `rows` raises. Every member's bytes depend on the rows alone; the
+    sidecar's lineage names `rules`, the options that made them so.
     """
     tar = directory / f"{shard_name(shard)}.tar"
     fixed: list[dict[str, Any]] = []
     kept: list[dict[str, Any]] = []
-    digest = hashlib.sha256()
-    extension = None
+    source, extension = Source(), None
     with atomic_file(tar, force=True) as raw:
         file, size = _Hashed(raw), 0
         for packed in rows:
             key = sample_key(shard, packed.row.number % per_shard, per_shard)
             fields = _fields(key, packed)
-            digest.update(packed.row.fingerprint)
+            source.add(packed.row)
             fixed.append(fields)
             kept.append(packed.row.kept)
             if packed.image is None:
@@ -126,12 +154,13 @@ def write_shard(directory: Path, shard: int, per_shard: int, rows: Iterable[Pack
         written_tar = file.committed(tar.name)
     with atomic_file(sidecar_of(tar), force=True) as raw:
         file = _Hashed(raw)
-        file.write(memoryview(sidecar_bytes(sidecar_table(fixed, kept))))
+        table = sidecar_table(fixed, kept, source.chain(rules))
+        file.write(memoryview(sidecar_bytes(table)))
         written_sidecar = file.committed(sidecar_of(tar).name)
     stats = stats_object(fixed)
     write_json(stats_of(tar), stats, force=True)
     return CommittedShard(
-        shard, len(fixed), stats["successes"], extension, digest.hexdigest(), written_tar, written_sidecar
+        shard, len(fixed), stats["successes"], extension, source.fingerprint, written_tar, written_sidecar
     )
 
 
@@ -160,11 +189,18 @@ def _fields(key: str, packed: PackedRow) -> dict[str, Any]:
 
 
 def _json_member(fields: dict[str, Any], row: Row) -> bytes:
-    """img2dataset's object plus ours: `text` is the list of which `caption` is the first."""
+    """img2dataset's object plus ours: `text` is the list of which `caption` is the first.
+
+    Hugging Face datasets takes the types of all samples from the first five of the first tar, and breaks off
+    where those have null or [] and a later one a value. So a url that is not known is "", and what else has
+    no value is left out.
+    """
     value = {("text" if name == "texts" else name): value for name, value in fields.items()}
-    if row.query is None:
-        del value["query"]
-    return orjson.dumps({**value, **row.kept})
+    value["url"] = row.url or ""
+    for name in ("query", "text_candidates"):
+        if not value[name]:
+            del value[name]
+    return orjson.dumps({**value, **{name: said for name, said in row.kept.items() if said != []}})
 
 
 def stats_object(fixed: list[dict[str, Any]]) -> dict[str, Any]:
