@@ -41,6 +41,10 @@ class InputError(VlcliError):
         super().__init__(f"{place}: {cause}" if place else cause, remedy=remedy)
 
 
+class MissingImage(InputError):
+    """One reference names nothing in a container that is sound: that row's problem alone."""
+
+
 class Incomplete(VlcliError):
     """Stopped before the end, and what was written can be resumed: exit 4."""
 

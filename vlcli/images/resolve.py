@@ -12,7 +12,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from vlcli.errors import InputError
+from vlcli.errors import InputError, MissingImage
 from vlcli.records.embedded import ParquetImages
 from vlcli.records.references import is_relative, is_url, split_container
 
@@ -26,7 +26,7 @@ class ImageReader:
     `root`: where relative references start (default: the working directory). Row groups and tar indices are
     kept, so reading in order is cheap and reading at random is possible. Threads may share one; a pickled
     copy (a worker's) opens its own files. Raises InputError for everything that keeps a reference from being
-    read.
+    read: MissingImage where its container is sound and lacks this one image.
     """
 
     def __init__(self, root: Path | str | None = None) -> None:
@@ -55,7 +55,7 @@ class ImageReader:
         if isinstance(container, TarIndex):
             return container.get(fragment)
         if not (fragment.isascii() and fragment.isdecimal()):
-            raise InputError(f"{fragment!r} after # is not a row number", file=path)
+            raise MissingImage(f"{fragment!r} after # is not a row number", file=path)
         return container.get(int(fragment))
 
     def _container(self, path: str) -> ParquetImages | TarIndex:
@@ -118,13 +118,13 @@ class TarIndex:
         """The bytes of a member."""
         name = name.removeprefix("./")
         if name.startswith("/") or ".." in name.split("/"):
-            raise InputError(f"member name {name!r} leads out of the archive", file=self._path)
+            raise MissingImage(f"member name {name!r} leads out of the archive", file=self._path)
         if name in self._links:
-            raise InputError(
+            raise MissingImage(
                 f"member {name!r} is a link or special file, which is never followed", file=self._path
             )
         if name not in self._members:
-            raise InputError(f"no member {name!r}", file=self._path)
+            raise MissingImage(f"no member {name!r}", file=self._path)
         try:
             changed = _signature(os.stat(self._path)) != self._stat
         except OSError:
@@ -133,7 +133,7 @@ class TarIndex:
             raise InputError("the file has changed since it was opened", file=self._path)
         offset, size = self._members[name]
         if size > MAX_BYTES:
-            raise InputError(f"member {name!r} has {size} bytes, more than any image", file=self._path)
+            raise MissingImage(f"member {name!r} has {size} bytes, more than any image", file=self._path)
         data = os.pread(self._file.fileno(), size, offset)
         if len(data) != size:
             raise InputError(f"member {name!r} is cut", file=self._path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import stat
@@ -13,6 +14,29 @@ from typing import Any, BinaryIO
 import orjson
 
 from vlcli.errors import UsageError
+
+
+class NamedFile(io.FileIO):
+    """A file whose failing writes say which file it was; the operating system does not."""
+
+    def __init__(self, fd: int, shown: str) -> None:
+        super().__init__(fd, "wb")
+        self._shown = shown
+
+    def write(self, data: Any) -> int:
+        with naming(self._shown):
+            return super().write(data)
+
+
+@contextmanager
+def naming(shown: str) -> Iterator[None]:
+    """Give an OSError without a file name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = shown
+        raise
 
 
 def is_special(path: str | os.PathLike[str]) -> bool:
@@ -37,8 +61,9 @@ def atomic_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterato
     It is written beside its place, flushed to the disk and renamed; missing parent directories are made.
     Raises UsageError before anything is written when `path` exists and `force` is False, or is a directory.
     """
+    shown = os.fspath(path)
     if is_special(path):
-        with open(path, "wb") as device:
+        with io.BufferedWriter(NamedFile(os.open(path, os.O_WRONLY | os.O_CLOEXEC), shown)) as device:
             yield device
         return
     if os.path.isdir(path):
@@ -48,13 +73,14 @@ def atomic_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterato
     final = os.path.realpath(path)  # through a symbolic link, its target is replaced and not the link
     folder, name = os.path.split(final)
     os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(4)}.tmp")
-    file = os.fdopen(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb")
-    try:
-        with file:
+    temporary = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(8)}.tmp")
+    try:  # from here on: a signal may come before `open` has told what it made
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        with io.BufferedWriter(NamedFile(fd, shown)) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            with naming(shown):
+                os.fsync(fd)
         if force:
             os.replace(temporary, final)
         else:

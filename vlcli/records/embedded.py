@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
-from vlcli.errors import InputError
+from vlcli.errors import InputError, MissingImage
 
 _CACHE_BYTES = 128 << 20  # row groups kept, in bytes
 _WINDOW_ROWS = 64  # rows held of a row group too large to keep
@@ -48,7 +48,8 @@ def is_binary(kind: Any) -> bool:
 class ParquetImages:
     """Random access to the images of one Parquet file; memory is bounded, reading in order is cheap.
 
-    Raises InputError for a file that is damaged, holds no image column, or changed since it was opened.
+    Raises InputError for a file that is damaged, holds no image column, or changed since it was opened;
+    MissingImage for a row that it does not have.
     """
 
     def __init__(self, path: str) -> None:
@@ -90,10 +91,10 @@ class ParquetImages:
             if self._signature() != self._stat:
                 raise InputError("the file has changed since it was opened", file=self.path)
             if not 0 <= row < len(self):
-                raise InputError(f"no such row: the file has {len(self)}", file=self.path, row=row)
+                raise MissingImage(f"no such row: the file has {len(self)}", file=self.path, row=row)
             value = self._value(row)
         if value is None:
-            raise InputError("the row has no image bytes", file=self.path, row=row)
+            raise MissingImage("the row has no image bytes", file=self.path, row=row)
         return value
 
     def sha256(self, rows: list[int]) -> list[str | None]:

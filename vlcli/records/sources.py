@@ -6,8 +6,10 @@ import atexit
 import glob
 import io
 import os
+import secrets
 import select
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,12 +17,13 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from vlcli.errors import InputError, UsageError
+from vlcli.records.atomic import NamedFile
+from vlcli.records.pipe import WAIT
 
 FORMATS = ("jsonl", "parquet", "arrow")
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".arrow")
 STDIN = "<stdin>"
 _TABLES = tuple(f".{kind}{packed}" for kind in ("csv", "tsv") for packed in ("", ".gz", ".zst"))
-_WAIT = 0.5  # seconds; how long a signal may go unnoticed
 _ZSTD = (
     b"\x28\xb5\x2f\xfd",
     *(bytes([0x50 + i, 0x2A, 0x4D, 0x18]) for i in range(16)),
@@ -75,10 +78,12 @@ def repeatable(inputs: Sequence[str]) -> Sequence[str]:
         if source.path is not None and (source.path in _spooled or os.path.isfile(source.path)):
             result.append(source.path)
             continue
-        handle, spool = tempfile.mkstemp(prefix="vlcli-", suffix=".spool")
+        # Named before it is made: a signal between the two leaves nothing behind.
+        spool = os.path.join(tempfile.gettempdir(), f"vlcli-{secrets.token_hex(8)}.spool")
         _spooled[spool] = source.name
         atexit.register(_remove, spool)
-        with os.fdopen(handle, "wb") as out, _raw_bytes(source) as stream:
+        handle = os.open(spool, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with io.BufferedWriter(NamedFile(handle, spool)) as out, _raw_bytes(source) as stream:
             shutil.copyfileobj(stream, out, 1 << 20)
         result.append(spool)
     return result
@@ -91,23 +96,27 @@ def _remove(path: str) -> None:
 
 def _raw_bytes(source: Source) -> BinaryIO:
     if source.path is not None:
-        return open(source.path, "rb")
+        if not stat.S_ISFIFO(os.stat(source.path).st_mode):
+            return open(source.path, "rb")
+        # Opening a named pipe waits for its writer, and so does the first `select` where Linux lets us through.
+        waiting = os.O_NONBLOCK if sys.platform == "linux" else 0
+        return _Patient(open(os.open(source.path, os.O_RDONLY | waiting), "rb", buffering=0), own=True)  # type: ignore[return-value]
     if sys.stdin is None or sys.stdin.closed:
         raise UsageError("no input: stdin is closed", remedy="name a file")
     if sys.stdin.isatty():
         raise UsageError("no input: stdin is a terminal", remedy="name a file or pipe rows in")
-    return _Borrowed(sys.stdin.buffer)  # type: ignore[return-value]
+    return _Patient(sys.stdin.buffer)  # type: ignore[return-value]
 
 
-class _Borrowed(io.RawIOBase):
-    """Another's stream, which closing this one leaves open.
+class _Patient(io.RawIOBase):
+    """A pipe, or another's stream, which closing this one leaves open.
 
     It is read when there is something to read: a signal that comes just before a read that blocks would wait
     for the next byte, which an idle pipe never brings. Between two waits Python sees it.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: Any, *, own: bool = False) -> None:
+        self._stream, self._own = stream, own
         try:
             self._fd: int | None = stream.fileno()
         except OSError:  # what stands for stdin in a test
@@ -118,10 +127,15 @@ class _Borrowed(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         if self._fd is None:
-            return self._stream.readinto(buffer)  # type: ignore[attr-defined]
-        while not select.select([self._fd], [], [], _WAIT)[0]:
+            return self._stream.readinto(buffer)
+        while not select.select([self._fd], [], [], WAIT)[0]:
             pass
         return os.readv(self._fd, [buffer])
+
+    def close(self) -> None:
+        if self._own and not self.closed:
+            self._stream.close()
+        super().close()
 
 
 class _Joined(io.RawIOBase):

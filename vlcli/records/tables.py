@@ -13,6 +13,7 @@ from vlcli.errors import InputError
 from vlcli.records import lineage
 from vlcli.records.batch import COLUMNS, Batch
 from vlcli.records.encode import data_url
+from vlcli.records.pipe import FdStream
 from vlcli.records.references import Relocator
 
 IMAGE = pa.struct([("bytes", pa.large_binary()), ("path", pa.large_string())])
@@ -232,7 +233,8 @@ class ArrowEncoder:
 
     def abort(self) -> None:
         # A message that never comes: no reader takes this for an end. (pyarrow's writer must not be closed.)
-        self._out.write(b"\xff\xff\xff\xff")
+        if not isinstance(self._out, FdStream) or self._out.has_room():
+            self._out.write(b"\xff\xff\xff\xff")
 
 
 class ParquetEncoder:

@@ -70,7 +70,7 @@ class Writer:
         streaming = self._output is None or is_special(self._output)
         if streaming:
             fd = None if self._output is None else os.open(self._output, os.O_WRONLY | os.O_CLOEXEC)
-            stream = FdStream(fd, close=fd is not None)
+            stream = FdStream(fd, close=fd is not None, name=self._output or "<stdout>")
             self._stack.append(stream)
             self._encoder = self._make(LineStream(stream) if self._format == "jsonl" else stream)
         else:
