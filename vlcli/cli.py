@@ -15,6 +15,7 @@ import os
 import re
 import signal
 import sys
+import time
 from typing import Any
 
 import typer
@@ -121,8 +122,41 @@ def _die_of_sigpipe() -> None:
     os.kill(os.getpid(), signal.SIGPIPE)
 
 
-def _on_sigterm(*_: Any) -> None:
-    raise Terminated
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_DEAF = 1.0  # seconds; a launcher and the terminal may both send what the user typed once
+_heard = float("-inf")
+
+
+def _on_signal(number: int, _: Any) -> None:
+    """Raise where the program stands, so that `finally` and `with` clean up, and let them do it in peace."""
+    global _heard
+    if time.monotonic() - _heard > _DEAF:
+        _heard = time.monotonic()
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+
+
+def _on_unraisable(lost: Any) -> None:
+    """A signal that came in a destructor, where Python drops what is raised, comes again."""
+    global _heard
+    if isinstance(lost.exc_value, KeyboardInterrupt | Terminated):
+        _heard = float("-inf")
+        interrupted = isinstance(lost.exc_value, KeyboardInterrupt)
+        os.kill(os.getpid(), signal.SIGINT if interrupted else signal.SIGTERM)
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def _listen() -> None:
+    """Signals become exceptions; one that the parent has us ignore (a shell's background job) stays ignored."""
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _on_signal)
+
+
+def _say_stopped(program: str, stop: BaseException) -> int:
+    terminated = isinstance(stop, Terminated)
+    _say(f"{program}: {'terminated' if terminated else 'interrupted'}")
+    return EXIT_SIGTERM if terminated else EXIT_SIGINT
 
 
 def _one_line(error: BaseException) -> str:
@@ -141,24 +175,23 @@ def main(argv: list[str] | None = None) -> int:
     if argv[:1] == ["help"]:
         argv = [*argv[1:], "--help"]
     program = f"vlcli {argv[0]}" if argv and argv[0] in COMMANDS else "vlcli"
-    signal.signal(signal.SIGTERM, _on_sigterm)
     if not argv:  # help that was not asked for is a usage error's: stderr, exit 2
         with contextlib.redirect_stdout(sys.stderr):
             app(["--help"], prog_name="vlcli", standalone_mode=False)
         return 2
     try:
+        _listen()
         code = app(argv, prog_name="vlcli", standalone_mode=False) or 0
         if code == EXIT_SIGINT:  # typer makes an exit code of Ctrl-C inside a command
             raise KeyboardInterrupt
-        sys.stdout.flush()
-        sys.stdout.close()  # a delayed write error (a full disk) surfaces here and not after exit 0
+        try:
+            sys.stdout.close()  # a delayed write error (a full disk) surfaces here and not after exit 0
+        except OSError as error:
+            error.filename = "<stdout>"
+            raise
         return code if isinstance(code, int) else 0
-    except Terminated:
-        _say(f"{program}: terminated")
-        code = EXIT_SIGTERM
-    except KeyboardInterrupt:
-        _say(f"{program}: interrupted")
-        code = EXIT_SIGINT
+    except (Terminated, KeyboardInterrupt) as stop:
+        code = _say_stopped(program, stop)
     except SystemExit as stop:
         # typer's own answer to EPIPE is exit 1: the error it met says what really happened
         if stop.__context__ is not None and _is_broken_pipe(stop.__context__):
@@ -168,8 +201,7 @@ def main(argv: list[str] | None = None) -> int:
         if _is_broken_pipe(error):
             _die_of_sigpipe()
         if type(error).__name__ == "Abort":  # what typer makes of Ctrl-C elsewhere
-            _say(f"{program}: interrupted")
-            code = EXIT_SIGINT
+            code = _say_stopped(program, KeyboardInterrupt())
         elif hasattr(error, "format_message"):  # typer's vendored click: usage errors
             _say(f"{program}: {_one_line_of_usage(error)}")
             code = getattr(error, "exit_code", 2)
@@ -198,4 +230,13 @@ def run() -> None:
     # OpenMP's threads spin at every barrier by default: three times slower as soon as a neighbour wants a core,
     # and no faster without one. Read when torch loads its runtime, so it must be said before.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.exit(main())
+    sys.unraisablehook = _on_unraisable
+    try:
+        code = main()
+    except (Terminated, KeyboardInterrupt) as stop:  # it came while the end was being told
+        code = _say_stopped("vlcli", stop)
+    for (
+        number
+    ) in _SIGNALS:  # all is done and said: nothing is left to interrupt but the interpreter's own end
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)

@@ -106,7 +106,7 @@ def test_a_full_disk_has_no_error_number(folder: Path) -> None:
         command = [sys.executable, "-m", "vlcli", "filter", "-q", "good.jsonl"]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
-    assert (done.returncode, done.stderr) == (1, "vlcli filter: No space left on device\n")
+    assert (done.returncode, done.stderr) == (1, "vlcli filter: <stdout>: No space left on device\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
