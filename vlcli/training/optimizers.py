@@ -6,17 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from timm.optim.lamb import Lamb
 from torch import nn
 
 from vlcli.recipes import OptimizerConfig
+from vlcli.training.lamb import Lamb
 
-NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+# Where a position is written into a parameter's name: ours, timm's ViTs, timm's Swins.
+POSITIONS = ("positional_embedding", "pos_embed", "relative_position")
 
 
 def kinds(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, str]]:
     """(name, parameter, kind) of every trainable parameter. Kinds: temperature, token_embedding,
-    positional_embedding, norm, bias, weight; a norm's bias is of kind norm."""
+    positional_embedding, norm, bias, weight; a norm's bias is of kind norm, and a class token is a weight: the papers
+    do not spare it."""
     owners = dict(model.named_modules())
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -24,11 +26,11 @@ def kinds(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, str]]:
         owner, _, leaf = name.rpartition(".")
         if leaf == "log_scale":
             kind = "temperature"
-        elif "positional_embedding" in name or "pos_embed" in name:
+        elif any(part in name for part in POSITIONS):
             kind = "positional_embedding"
         elif isinstance(owners[owner], nn.Embedding):
             kind = "token_embedding"
-        elif isinstance(owners[owner], NORMS):
+        elif "norm" in type(owners[owner]).__name__.lower():  # torch's and timm's share no base class
             kind = "norm"
         elif leaf.endswith("bias"):
             kind = "bias"
@@ -61,17 +63,7 @@ def parameter_groups(
 
 
 def build_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW, or LAMB as FILIP and Wukong used it (the public pytorch-lamb that FILIP names): the trust ratio for every
-    tensor, decayed or not, no bias correction, and no gradient clipping inside the optimizer. A tensor or an update
-    of length zero has ratio 1, as timm does it. The rate is set at every step by the schedule."""
+    """AdamW (Loshchilov & Hutter 2019, torch's), or LAMB as FILIP used it. The schedule sets the rate at every step."""
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.eps)
-    return Lamb(
-        groups,
-        lr=0.0,
-        betas=config.betas,
-        eps=config.eps,
-        bias_correction=False,
-        always_adapt=True,
-        max_grad_norm=None,
-    )
+    return Lamb(groups, lr=0.0, betas=config.betas, eps=config.eps)
