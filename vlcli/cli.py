@@ -10,18 +10,20 @@ import contextlib
 import difflib
 import functools
 import importlib
-import inspect
 import os
 import re
 import signal
 import sys
 import time
-from typing import Any
+from typing import Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 from vlcli import __version__
+from vlcli.commands import _complete, _console
+from vlcli.commands._command import COLOR, build, said_color
+from vlcli.commands._options import Color, Debug
 from vlcli.errors import Terminated, UsageError, VlcliError
 
 # command -> the panel of `vlcli --help` it stands in; the module is vlcli.commands.NAME, its function `command`.
@@ -50,22 +52,17 @@ class CommandTable(TyperGroup):
             return None
         if cmd_name not in self.commands:
             module = importlib.import_module(f"vlcli.commands.{cmd_name}")
-            app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-            app.command(
-                cmd_name,
-                help=_paragraphs(module.command.__doc__),
-                rich_help_panel=COMMANDS[cmd_name],
-                no_args_is_help=False,
-                context_settings={"help_option_names": ["-h", "--help"]},
-                epilog="\n\n".join(getattr(module, "EXAMPLES", ())) or None,
-            )(module.command)
-            self.commands[cmd_name] = typer.main.get_command(app)
+            self.commands[cmd_name] = build(cmd_name, module, COMMANDS[cmd_name])
         return self.commands[cmd_name]
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[COLOR] = said_color(args)
+        _console.set_color(ctx.meta[COLOR] or os.environ.get("VLCLI_COLOR") or "auto")
+        return super().parse_args(ctx, args)
 
-def _paragraphs(text: str | None) -> str:
-    """A docstring with each paragraph on one line: the help screen wraps it to the terminal's width."""
-    return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(text or "").split("\n\n"))
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        _console.color_help()
+        super().format_help(ctx, formatter)
 
 
 def _show_version(value: bool) -> None:
@@ -74,9 +71,15 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
+def _show_completion(shell: str | None) -> None:
+    if shell is not None:
+        typer.echo(_complete.script(shell), nl=False)
+        raise typer.Exit
+
+
 app = typer.Typer(
     cls=CommandTable,
-    add_completion=True,
+    add_completion=False,  # --show-completion is our own: it takes the shell's name, and edits no start-up file
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     no_args_is_help=True,
@@ -89,9 +92,15 @@ def _root(
     version: bool = typer.Option(
         False, "--version", callback=_show_version, is_eager=True, help="Print the version."
     ),
-    debug: bool = typer.Option(
-        False, "--debug", help="Show the traceback of an error (anywhere on the line)."
+    show_completion: Literal["bash", "zsh", "fish"] | None = typer.Option(
+        None,
+        "--show-completion",
+        callback=_show_completion,
+        is_eager=True,
+        help="Print the completion script for a shell.",
     ),
+    color: Color = None,
+    debug: Debug = False,
 ) -> None:
     """From raw image-text pairs to a trained vision-language model and its figures, one pipe at a time.
 
@@ -153,6 +162,13 @@ def _listen() -> None:
             signal.signal(number, _on_signal)
 
 
+def _stopped_by(error: BaseException | None) -> BaseException | None:
+    """The signal behind an error: Python itself (`__set_name__`) and libraries wrap what comes in their midst."""
+    while error is not None and not isinstance(error, KeyboardInterrupt | Terminated):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def _say_stopped(program: str, stop: BaseException) -> int:
     terminated = isinstance(stop, Terminated)
     _say(f"{program}: {'terminated' if terminated else 'interrupted'}")
@@ -175,7 +191,9 @@ def main(argv: list[str] | None = None) -> int:
     if argv[:1] == ["help"]:
         argv = [*argv[1:], "--help"]
     program = f"vlcli {argv[0]}" if argv and argv[0] in COMMANDS else "vlcli"
-    if not argv:  # help that was not asked for is a usage error's: stderr, exit 2
+    if _complete.VARIABLE in os.environ:  # a shell asks for words
+        _complete.register_shells()
+    elif not argv:  # help that was not asked for is a usage error's: stderr, exit 2
         with contextlib.redirect_stdout(sys.stderr):
             app(["--help"], prog_name="vlcli", standalone_mode=False)
         return 2
@@ -202,6 +220,8 @@ def main(argv: list[str] | None = None) -> int:
             _die_of_sigpipe()
         if type(error).__name__ == "Abort":  # what typer makes of Ctrl-C elsewhere
             code = _say_stopped(program, KeyboardInterrupt())
+        elif (signalled := _stopped_by(error)) is not None:
+            code = _say_stopped(program, signalled)
         elif hasattr(error, "format_message"):  # typer's vendored click: usage errors
             _say(f"{program}: {_one_line_of_usage(error)}")
             code = getattr(error, "exit_code", 2)

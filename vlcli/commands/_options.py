@@ -1,27 +1,49 @@
 """Options that mean the same in every command, each defined once.
 
-Use them as annotations: `def command(inputs: Inputs = None, output: Output = None, ...)`.
+Use them as annotations: `def command(inputs: Inputs = None, output: Output = None, ...)`. Where two commands differ in
+the type only (a default that the recipe gives), they share the Option object.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
-from vlcli.errors import UsageError
+from vlcli.commands import _complete as complete
+from vlcli.errors import InputError, UsageError
 
 Inputs = Annotated[
     list[str] | None,
     Argument(metavar="FILE", help="Paths, globs or directories; none or - is stdin.", show_default=False),
 ]
+FilesFrom = Annotated[
+    str | None,
+    Option(
+        "-X", "--files-from", metavar="LIST", help="Also the inputs that LIST names, one a line; - is stdin."
+    ),
+]
 Output = Annotated[str | None, Option("-o", "--output", help="Where the result goes; - is stdout.")]
 From = Annotated[
-    str | None, Option("--from", help="Input format (jsonl, parquet, arrow); default: from its first bytes.")
+    str | None,
+    Option(
+        "--from",
+        metavar="jsonl|parquet|arrow",
+        help="Input format; default: from its first bytes.",
+        autocompletion=complete.words("jsonl", "parquet", "arrow"),
+    ),
 ]
 To = Annotated[
-    str | None, Option("--to", help="Output format (jsonl, arrow, parquet); default: from the file name.")
+    str | None,
+    Option(
+        "--to",
+        metavar="jsonl|parquet|arrow",
+        help="Output format; default: from the file name.",
+        autocompletion=complete.words("jsonl", "parquet", "arrow"),
+    ),
 ]
 Map = Annotated[
     list[str] | None,
@@ -32,29 +54,142 @@ Where = Annotated[
     Option("--where", metavar="SQL", help="Only rows for which this holds, e.g. \"split = 'train'\"."),
 ]
 ImageRoot = Annotated[
-    Path | None, Option("--image-root", help="Directory that relative image paths start from.")
+    Path | None,
+    Option("--image-root", metavar="DIR", help="Directory that relative image paths start from."),
 ]
 Head = Annotated[int | None, Option("--head", min=0, metavar="N", help="Stop after N input rows.")]
 MaxBad = Annotated[
     str, Option("--max-bad", metavar="N|P%", help="Bad rows to divert and count before stopping with exit 3.")
 ]
 Rejects = Annotated[
-    Path | None, Option("--rejects", help="JSONL of the rows that were dropped or bad, with reasons.")
+    Path | None,
+    Option("--rejects", metavar="FILE", help="JSONL of the rows that were dropped or bad, with reasons."),
 ]
-Report = Annotated[Path | None, Option("--report", help="JSON file that counts everything.")]
+Report = Annotated[Path | None, Option("--report", metavar="FILE", help="JSON file that counts everything.")]
 Force = Annotated[bool, Option("--force", help="Replace an output that exists.")]
-DryRun = Annotated[bool, Option("-n", "--dry-run", help="Print the plan and stop.")]
-Seed = Annotated[int, Option("--seed", help="Seed of every random choice.")]
+Resume = Annotated[
+    bool, Option("--resume", help="Finish what an earlier run left; input and options must be the same.")
+]
+DryRun = Annotated[
+    bool, Option("-n", "--dry-run", help="Print the plan and what would be replaced, and stop.")
+]
 Jobs = Annotated[
     int | None,
-    Option("-j", "--jobs", min=1, envvar="VLCLI_JOBS", help="Worker processes (default min(4, cores))."),
+    Option(
+        "-j",
+        "--jobs",
+        min=1,
+        metavar="N",
+        envvar="VLCLI_JOBS",
+        help="Worker processes; default: the cores given to this job, at most 4.",
+    ),
 ]
 Quiet = Annotated[bool, Option("-q", "--quiet", help="Only errors on stderr.")]
-Verbose = Annotated[int, Option("-v", "--verbose", count=True, help="More on stderr; repeat for still more.")]
+Verbose = Annotated[
+    int,
+    Option("-v", "--verbose", count=True, help="More on stderr; repeat for still more.", show_default=False),
+]
 Json = Annotated[bool, Option("--json", help="One JSON object on stdout.")]
-Device = Annotated[str, Option("--device", help="auto, cpu or cuda[:N].")]
-Precision = Annotated[str, Option("--precision", help="fp32 or bf16.")]
-BatchSize = Annotated[int, Option("--batch-size", min=1, help="Images or texts a forward pass.")]
+Device = Annotated[
+    str,
+    Option(
+        "--device",
+        metavar="auto|cpu|cuda[:N]",
+        help="Where the model computes; auto: a GPU if there is one.",
+        autocompletion=complete.words("auto", "cpu", "cuda"),
+    ),
+]
+
+SEED = Option("--seed", metavar="N", help="Seed of every random choice.")
+Seed = Annotated[int, SEED]
+PRECISION: Any = Option("--precision", help="Of the model's arithmetic.")
+Precision = Annotated[Literal["fp32", "bf16"], PRECISION]
+BatchSize = Annotated[int, Option("--batch-size", min=1, metavar="N", help="Images or texts a forward pass.")]
+DATA = Option(
+    "--data", metavar="FILE", help="Pairs: JSONL, Parquet, Arrow, or a directory of shards; repeatable."
+)
+Data = Annotated[list[str], DATA]
+DataOrNone = Annotated[list[str] | None, DATA]
+Set = Annotated[
+    list[str] | None,
+    Option("--set", metavar="TABLE.KEY=VALUE", help="Override one key of the recipe; repeatable."),
+]
+
+
+_EVERYWHERE = "Everywhere"
+Color = Annotated[
+    Literal["auto", "always", "never"] | None,
+    Option(
+        "--color",
+        envvar="VLCLI_COLOR",
+        help="Colours; auto: on a terminal, unless NO_COLOR is set or TERM is dumb.",
+        rich_help_panel=_EVERYWHERE,
+    ),
+]
+PrintConfig = Annotated[
+    bool,
+    Option(
+        "--print-config",
+        help="Print every option's value and where it is from, and stop.",
+        rich_help_panel=_EVERYWHERE,
+    ),
+]
+Debug = Annotated[
+    bool,
+    Option(
+        "--debug",
+        envvar="VLCLI_DEBUG",
+        help="Show the traceback of an error.",
+        rich_help_panel=_EVERYWHERE,
+    ),
+]
+
+
+def everywhere(color: Color = None, print_config: PrintConfig = False, debug: Debug = False) -> None:
+    """What every command has; `_command.Command` adds these."""
+
+
+def gather(inputs: list[str] | None, files_from: str | None) -> list[str]:
+    """The inputs, and after them those that the list names. Raises UsageError naming the list's line."""
+    found = list(inputs or [])
+    if files_from is None:
+        return found
+    if files_from == "-" and "-" in found:
+        raise UsageError("stdin is both an input and the list of --files-from")
+    name = "<stdin>" if files_from == "-" else files_from
+    try:
+        raw = sys.stdin.buffer.read() if files_from == "-" else Path(files_from).read_bytes()
+    except OSError as error:
+        raise UsageError(f"--files-from {files_from}: {error.strerror}") from None
+    listed = 0
+    for number, line in enumerate(raw.splitlines(), start=1):
+        if b"\0" in line:
+            raise InputError("not a list of files: it holds a NUL", file=name, line=number)
+        path = os.fsdecode(line.strip())
+        if not path:
+            continue
+        if path == "-" or not (os.path.exists(path) or any(c in path for c in "*?[")):
+            raise UsageError(f"{name}:{number}: {path}: no such file")
+        found.append(path)
+        listed += 1
+    if not listed:
+        raise UsageError(f"--files-from {name}: it names no file")
+    return found
+
+
+def default_jobs() -> int:
+    """At most 4, and no more than the machine, the batch system or the container gives to this job."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    task = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if task.isdecimal():
+        cores = min(cores, int(task))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, int(quota) // int(period))
+    except (OSError, ValueError):  # no cgroup v2 here, or its quota is "max"
+        pass
+    return max(1, min(4, cores))
 
 
 def parse_map(values: list[str] | None) -> dict[str, str]:
