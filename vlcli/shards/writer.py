@@ -116,8 +116,11 @@ class Source:
 
     def chain(self, rules: Mapping[str, Any]) -> lineage.Chain:
         """The steps that led to the shard, `shard` itself the last."""
-        step = lineage.step("shard", __version__, dict(rules)) | {"input": self.fingerprint}
-        return lineage.extend(tuple(self._steps), step)
+        own = lineage.step("shard", __version__, dict(rules)) | {"input": self.fingerprint}
+        chain: lineage.Chain = ()
+        for step in (*self._steps, own):  # ids are unique in a chain, and inputs count their own
+            chain = lineage.extend(chain, {name: said for name, said in step.items() if name != "id"})
+        return chain
 
 
 def write_shard(
