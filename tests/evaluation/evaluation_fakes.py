@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from vlcli.objectives.late_interaction import late_interaction
+
 
 class Features(NamedTuple):
     """What retrieval needs of ImageTokens and TextTokens."""
@@ -42,3 +44,13 @@ def literal_rank(scores, positive: set[int]) -> int:
     """Sort the candidates, wrong ones first among equals, and walk down to the first right one."""
     order = sorted(range(len(scores)), key=lambda c: (-float(scores[c]), c in positive))
     return 1 + next(place for place, c in enumerate(order) if c in positive)
+
+
+def literal_recall(scores, positives: list[set[int]]) -> dict[str, float]:
+    """% of the queries that have positives with one of these among the first K; O(n²) and by the book."""
+    placed = [literal_rank(row, right) for row, right in zip(scores, positives, strict=True) if right]
+    return {f"R@{k}": 100 * sum(place <= k for place in placed) / len(placed) for k in (1, 5, 10)}
+
+
+def tokenwise(image: Features, text: Features) -> Scores:
+    return Scores(*late_interaction(image.tokens, text.tokens, torch.ones(text.tokens.shape[:2]).bool()))

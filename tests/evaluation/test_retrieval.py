@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from evaluation_fakes import Features, dot, literal_rank, pooled, two_way
+from evaluation_fakes import Features, dot, literal_rank, literal_recall, pooled, tokenwise, two_way
 
 from vlcli.errors import InputError
 from vlcli.evaluation import retrieval as module
-from vlcli.evaluation.bootstrap import components
 from vlcli.evaluation.retrieval import ranks, retrieval, tile_side
 
 
@@ -49,6 +48,133 @@ def test_without_ties_recall_is_what_torch_topk_says():
     six = [*result["i2t"].values(), *result["t2i"].values()]
     assert result["MR"] == pytest.approx(sum(six) / 6, abs=1e-3)
     assert (result["images"], result["texts"], result["ci95"]) == (40, 50, {})
+
+
+def test_without_ties_recall_and_rank_are_torchmetrics():
+    """Its hit rate is our recall ("any positive in the top K"); its reciprocal rank is that of our rank.
+
+    Its `RetrievalRecall`, the share of a query's positives in the top K, is another number. It takes positives
+    with a score of 0 or less for wrong, so the scores are shifted.
+    """
+    from torchmetrics.retrieval import RetrievalHitRate, RetrievalMRR
+
+    rng = np.random.default_rng(3)
+    images, texts = pooled(rng.normal(size=(40, 6))), pooled(rng.normal(size=(50, 6)))
+    positives = several_positives(rng, 40, 50)
+    score = dot(images, texts).i2t
+    target = torch.zeros(40, 50, dtype=torch.bool)
+    for i, shown in enumerate(positives):
+        target[i, list(shown)] = True
+    result = retrieval(dot, images, texts, positives, bootstrap=0)
+    found = ranks(dot, images, texts, positives)
+    for name, scores, right, rank in (
+        ("i2t", score, target, found.i2t),
+        ("t2i", score.T, target.T, found.t2i),
+    ):
+        query = torch.arange(len(scores))[:, None].expand_as(scores).flatten()
+        flat = ((scores - scores.min() + 1).flatten(), right.flatten())
+        for k in (1, 5, 10):
+            want = RetrievalHitRate(top_k=k)(*flat, indexes=query).item()
+            assert result[name][f"R@{k}"] == pytest.approx(100 * want, abs=1e-3)
+        assert (1 / rank).mean() == pytest.approx(RetrievalMRR()(*flat, indexes=query).item(), abs=1e-6)
+
+
+# One image against texts; scores, positives, rank, (R@1, R@5, R@10).
+HAND = {
+    "the only one there is": ([0.3], {0}, 1, (100, 100, 100)),
+    "first": ([0.9, 0.5, 0.1], {0}, 1, (100, 100, 100)),
+    "last of three: the pool is smaller than K": ([0.1, 0.5, 0.9], {0}, 3, (0, 100, 100)),
+    "the better of two positives counts": ([0.2, 0.9, 0.8, 0.7], {0, 2}, 2, (0, 100, 100)),
+    "positives are not in each other's way": ([0.9, 0.8, 0.7, 0.6], {1, 2, 0}, 1, (100, 100, 100)),
+    "a positive ties with a wrong one: wrong first": ([0.5, 0.5], {0}, 2, (0, 100, 100)),
+    "wherever it stands": ([0.5, 0.5], {1}, 2, (0, 100, 100)),
+    "two positives tie": ([0.5, 0.5, 0.1], {0, 1}, 1, (100, 100, 100)),
+    "two positives tie with a wrong one": ([0.5, 0.5, 0.5], {0, 1}, 2, (0, 100, 100)),
+    "the better one ties, the worse does not help": ([0.5, 0.5, 0.4], {0, 2}, 2, (0, 100, 100)),
+    "the only positive ties with nine": ([0.5] * 10, {4}, 10, (0, 0, 100)),
+    "the only positive ties with ten": ([0.5] * 11, {4}, 11, (0, 0, 0)),
+    "five are better": ([0.9, 0.8, 0.7, 0.6, 0.5, 0.4], {5}, 6, (0, 0, 100)),
+    "negative scores": ([-0.9, -0.2, -0.3], {2}, 2, (0, 100, 100)),
+    "closer than TIE": ([0.5, 0.5 - 4e-7], {0}, 2, (0, 100, 100)),
+    "further than TIE": ([0.5, 0.5 - 4e-6], {0}, 1, (100, 100, 100)),
+}
+
+
+@pytest.mark.parametrize("case", HAND)
+def test_cases_written_out(case):
+    scores, positives, rank, recall = HAND[case]
+    image, texts = pooled([[1.0]]), pooled([[s] for s in scores])
+    found = ranks(dot, image, texts, [positives])
+    assert found.i2t.tolist() == [rank]
+    # A text without an image is no query; with a single image every other text finds it first.
+    assert found.t2i.tolist() == [int(j in positives) for j in range(len(scores))]
+    names = ("R@1", "R@5", "R@10")
+    assert retrieval(dot, image, texts, [positives], bootstrap=0)["i2t"] == dict(
+        zip(names, recall, strict=True)
+    )
+    turned = ranks(dot, texts, image, [{0} if j in positives else set() for j in range(len(scores))])
+    assert turned.t2i.tolist() == [rank]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_recall_equals_a_loop_over_all_pairs(seed):
+    """Random sizes down to one, some images and texts without a partner, ties in every other case."""
+    rng = np.random.default_rng(seed)
+    n, m = (int(rng.integers(1, 30)) for _ in range(2))
+    draw = (lambda s: rng.integers(-1, 2, s)) if seed % 2 else (lambda s: rng.normal(size=s))
+    images, texts = pooled(draw((n, 4))), pooled(draw((m, 4)))
+    positives = [set(np.flatnonzero(rng.random(m) < 2 / m).tolist()) for _ in range(n)]
+    positives[0].add(0)
+    score = two_way(images, texts)
+    owners = [{i for i in range(n) if j in positives[i]} for j in range(m)]
+    want = {
+        "i2t": literal_recall(score.i2t.tolist(), positives),
+        "t2i": literal_recall(score.t2i.T.tolist(), owners),
+    }
+    result = retrieval(two_way, images, texts, positives, bootstrap=0, side=int(rng.integers(1, 40)))
+    for side, values in want.items():
+        assert result[side] == pytest.approx(values, abs=1e-3)
+    six = [value for values in want.values() for value in values.values()]
+    assert result["MR"] == pytest.approx(sum(six) / 6, abs=1e-3)
+
+
+def copies(kind, seed):
+    """61 pictures, three of each in mixed order, and a text for each: the first copy is its positive."""
+    g = torch.Generator().manual_seed(seed)
+    order = torch.randperm(183, generator=g)
+    positives = [{int(o)} if o < 61 else set() for o in order]
+    if kind == "global":
+        base = torch.nn.functional.normalize(torch.randn(61, 100, generator=g), dim=1)
+        return dot, pooled(torch.cat([base] * 3)[order]), pooled(base), positives
+    image = torch.nn.functional.normalize(torch.randn(61, 9, 24, generator=g), dim=-1)
+    text = torch.nn.functional.normalize(image[:, :7] + 0.1 * torch.randn(61, 7, 24, generator=g), dim=-1)
+    return tokenwise, Features(torch.cat([image] * 3)[order], None), Features(text, None), positives
+
+
+@pytest.mark.parametrize("kind", ["global", "tokenwise"])
+def test_tiles_change_no_rank_even_of_exact_copies(kind):
+    """The last bits of a score depend on the shape of its tile; whether two pictures tie must not."""
+    similarity, images, texts, positives = copies(kind, 0)
+    whole = ranks(similarity, images, texts, positives, side=1000)
+    assert set(whole.t2i) <= set(range(3, 183, 3)), "behind both copies, and behind copies of others"
+    assert (whole.t2i == 3).mean() > 0.5
+    for side in (7, 13, 45, 182):
+        again = ranks(similarity, images, texts, positives, side=side)
+        assert again.i2t.tolist() == whole.i2t.tolist(), side
+        assert again.t2i.tolist() == whole.t2i.tolist(), side
+
+
+@pytest.mark.parametrize("kind", ["global", "tokenwise"])
+def test_the_order_of_rows_changes_no_number(kind):
+    similarity, images, texts, positives = copies(kind, 1)
+    whole = retrieval(similarity, images, texts, positives, bootstrap=0)
+    g = torch.Generator().manual_seed(2)
+    for _ in range(3):
+        row, column = torch.randperm(183, generator=g), torch.randperm(61, generator=g)
+        place = column.argsort().tolist()
+        moved = [{place[j] for j in positives[i]} for i in row.tolist()]
+        found = retrieval(similarity, images.rows(row), texts.rows(column), moved, bootstrap=0, side=40)
+        assert found == whole
 
 
 def test_numbers_by_hand():
@@ -96,46 +222,3 @@ def test_tiles_keep_the_token_products_bounded():
     ranks(spy, pooled(np.eye(30)), pooled(np.eye(30)), [{i} for i in range(30)], side=8)
     assert max(seen) == 64
     assert len(seen) == 4 + 16  # the first pass visits the diagonal only
-
-
-def test_components_draw_together_what_hangs_together():
-    # images 0, 1 share text 0; image 2 has texts 1, 2
-    assert components(3, 3, [(0, 0), (1, 0), (2, 1), (2, 2)]).tolist() == [0, 0, 1, 0, 1, 1]
-
-
-def test_intervals_repeat_with_the_seed_and_bracket_the_estimate():
-    rng = np.random.default_rng(1)
-    base = rng.normal(size=(200, 16))
-    images, texts = pooled(base + rng.normal(size=base.shape)), pooled(base)
-    positives = [{i} for i in range(200)]
-    one, same = (retrieval(dot, images, texts, positives, bootstrap=200, seed=3) for _ in range(2))
-    other = retrieval(dot, images, texts, positives, bootstrap=200, seed=4)
-    assert one == same
-    assert one["ci95"] != other["ci95"]
-    for side in ("i2t", "t2i"):
-        for name, value in one[side].items():
-            low, high = one["ci95"][side][name]
-            assert 0 <= low <= value <= high <= 100
-    low, high = one["ci95"]["MR"]
-    assert low < one["MR"] < high
-
-
-def test_the_interval_of_a_share_is_that_of_the_binomial():
-    # 400 independent queries of which half are found: the standard error is 2.5 points.
-    hit = np.arange(400) % 2 == 0
-    found = module.Ranks(np.where(hit, 1, 99), np.where(hit, 1, 99))
-    low, high = module.recall_interval(found, [{i} for i in range(400)], count=1000, seed=0)["i2t"]["R@1"]
-    assert (low, high) == (pytest.approx(50 - 4.9, abs=0.8), pytest.approx(50 + 4.9, abs=0.8))
-
-
-def test_captions_of_one_image_are_resampled_together():
-    # Five captions an image, all found or none: the interval is that of 80 images, not of 400 captions.
-    owner = np.arange(400) // 5
-    found = module.Ranks(np.where(np.arange(80) % 2 == 0, 1, 99), np.where(owner % 2 == 0, 1, 99))
-    positives = [set(range(5 * i, 5 * i + 5)) for i in range(80)]
-    low, high = module.recall_interval(found, positives, count=1000, seed=0)["t2i"]["R@1"]
-    assert high - low == pytest.approx(2 * 1.96 * 100 * 0.5 / 80**0.5, rel=0.12)
-
-
-def test_one_unit_has_no_interval():
-    assert retrieval(dot, pooled([[1.0]]), pooled([[1.0]]), [{0}])["ci95"] == {}

@@ -6,7 +6,9 @@ text; for a global model the two are one. What matters of a query is the rank of
     rank = 1 + |{non-positives with a score >= that positive's score}|
 
 so ties are pessimistic: a wrong item with an equal score stands ahead, and a model that scores everything
-alike has no recall. Only ranks are kept, never the images × texts matrix.
+alike has no recall. Scores closer than TIE are equal: the last bits of a product depend on the shape of
+its tile, and what the model cannot tell apart ("Fox" and "fox", one picture under two ids) must tie
+wherever it stands. Only ranks are kept, never the images × texts matrix.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 # Token products of one tile: 2^24 float32 are 64 MiB, whatever the gallery's size.
 TILE_PRODUCTS = 1 << 24
+# Of cosines in float32: ten times what tiles and batches of other shapes were seen to change.
+TIE = 1e-6
 
 
 class Ranks(NamedTuple):
@@ -106,7 +110,8 @@ def ranks(
     for rows in tiles(n, side):
         for columns in tiles(m, side):
             i2t, t2i, mask = tile(rows, columns)
-            over_i2t, over_t2i = i2t >= best_i2t[rows, None], t2i >= best_t2i[None, columns]
+            over_i2t = i2t >= best_i2t[rows, None] - TIE
+            over_t2i = t2i >= best_t2i[None, columns] - TIE
             if mask is not None:
                 over_i2t, over_t2i = over_i2t & ~mask, over_t2i & ~mask
             ahead_i2t[rows] += over_i2t.sum(1)
