@@ -40,6 +40,13 @@ def two_way(image: Features, text: Features) -> Scores:
     return Scores(score, score.square() - 0.3 * score)
 
 
+def shaky(image: Features, text: Features) -> Scores:
+    """`dot`, give or take what tiles of another shape change in float32, and a little more."""
+    score = image.pooled @ text.pooled.T
+    score = score + (len(image.pooled) % 3 - 1) * 2e-7 + (len(text.pooled) % 3 - 1) * 2e-7
+    return Scores(score, score)
+
+
 def literal_rank(scores, positive: set[int]) -> int:
     """Sort the candidates, wrong ones first among equals, and walk down to the first right one."""
     order = sorted(range(len(scores)), key=lambda c: (-float(scores[c]), c in positive))
