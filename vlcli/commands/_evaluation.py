@@ -9,22 +9,34 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from vlcli.commands import _complete as complete
 from vlcli.commands._console import Console
 
 Run = Annotated[str, Argument(metavar="RUN", help="A run directory (its best checkpoint) or a checkpoint.")]
-Data = Annotated[
-    list[str],
-    Option("--data", metavar="FILE", help="Pairs: JSONL, Parquet, Arrow, a shard directory; repeatable."),
-]
 Bootstrap = Annotated[
     int, Option("--bootstrap", min=0, metavar="N", help="Resamples for the 95 % intervals; 0: none.")
 ]
 Split = Annotated[
-    str | None, Option("--split", help="Name of the split; default: the data's column of that name.")
+    str | None,
+    Option("--split", metavar="NAME", help="Name of the split; default: the data's column of that name."),
 ]
 Lang = Annotated[
     str | None,
-    Option("--lang", help="Language of the texts; default: the data's column, else told by their script."),
+    Option(
+        "--lang",
+        metavar="LANG",
+        help="Language of the texts; default: the data's column, else told by their script.",
+    ),
+]
+
+Prompts = Annotated[
+    str,
+    Option(
+        "--prompts",
+        metavar="wukong-80|none|FILE",
+        help="Templates around a text; a file has one a line, with {}.",
+        autocompletion=complete.prompts,
+    ),
 ]
 
 
@@ -35,12 +47,16 @@ def require_run(run: str) -> None:
     find_checkpoint(run)
 
 
-def open_model(run: str, device: str) -> Any:
-    """The model of a run or checkpoint."""
+def open_model(run: str, device: str, console: Console) -> Any:
+    """The model of a run or checkpoint; `-v` says which that is."""
     import vlcli
     from vlcli.models.checkpoint import resolve_device
+    from vlcli.models.quickcheck import find_checkpoint
 
-    return vlcli.load(run, device=str(resolve_device(device)))
+    place = resolve_device(device)
+    model = vlcli.load(run, device=str(place))
+    console.note(f"{find_checkpoint(run)}: checkpoint {model.checkpoint_hash}, on {place}", level=1)
+    return model
 
 
 @contextmanager

@@ -22,8 +22,10 @@ EXAMPLES = (
 
 def command(
     paths: Annotated[
-        list[str], Argument(metavar="PATH...", help="Directories of shards, single tars, checkpoints, runs.")
-    ],
+        list[str] | None,
+        Argument(metavar="PATH", help="Directories of shards, single tars, checkpoints, runs."),
+    ] = None,
+    files_from: o.FilesFrom = None,
     deep: Annotated[
         bool, Option("--deep", help="Read every byte: sha256 of each image, json and txt, decode the images.")
     ] = False,
@@ -43,10 +45,14 @@ def command(
     import typer
 
     from vlcli.commands._console import Console
+    from vlcli.errors import UsageError
 
     console = Console("check", quiet=quiet, verbose=verbose)
+    chosen = o.gather(paths, files_from)
+    if not chosen:
+        raise UsageError("Missing argument 'PATH...'", remedy="see 'vlcli check --help'")
     verdicts = [
-        _check(Path(path), deep=deep, on_shard=lambda tar: console.note(str(tar), level=1)) for path in paths
+        _check(Path(path), deep=deep, on_shard=lambda tar: console.note(str(tar), level=1)) for path in chosen
     ]
     if json_:
         import orjson
@@ -88,7 +94,7 @@ def _check(path: Path, *, deep: bool, on_shard: Callable[[Path], None]) -> Verdi
     from vlcli.models.quickcheck import check_checkpoint, check_run, is_checkpoint, is_run
 
     if is_checkpoint(path):
-        return check_checkpoint(path)
+        return check_checkpoint(path, deep=deep)
     if is_run(path):
-        return check_run(path)
+        return check_run(path, deep=deep)
     raise UsageError(f"{path}: it holds neither shards nor a checkpoint")

@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 from typer import Option
 
+from vlcli.commands import _complete as complete
 from vlcli.commands._options import (
     DryRun,
+    FilesFrom,
     Force,
     From,
     Head,
@@ -22,6 +24,7 @@ from vlcli.commands._options import (
     To,
     Verbose,
     Where,
+    gather,
     parse_map,
 )
 
@@ -44,10 +47,16 @@ def _switch(flags: str, help: str) -> Any:
 
 def command(
     inputs: Inputs = None,
+    files_from: FilesFrom = None,
     output: Output = None,
     preset: Annotated[
         str | None,
-        Option("--preset", metavar="NAME|FILE.toml", help="A corpus's rules, in its order: wukong."),
+        Option(
+            "--preset",
+            metavar="NAME|FILE.toml",
+            help="A corpus's rules, in its order: wukong.",
+            autocompletion=complete.presets,
+        ),
     ] = None,
     where: Where = None,
     max_per_query: Annotated[
@@ -79,10 +88,22 @@ def command(
         _rule("--sensitive-words", "FILE", "Drop texts that hold a word of this list, one word a line."),
     ] = None,
     word_unit: Annotated[
-        str | None, Option("--word-unit", metavar="char|jieba|wordpiece", help="What counts as a word.")
+        str | None,
+        Option(
+            "--word-unit",
+            metavar="char|jieba|wordpiece",
+            help="What counts as a word.",
+            autocompletion=complete.words("char", "jieba", "wordpiece"),
+        ),
     ] = None,
     segmenter: Annotated[
-        str, Option("--segmenter", metavar="rjieba|jieba", help="What cuts the words of --word-unit jieba.")
+        str,
+        Option(
+            "--segmenter",
+            metavar="rjieba|jieba",
+            help="What cuts the words of --word-unit jieba.",
+            autocompletion=complete.words("rjieba", "jieba"),
+        ),
     ] = "rjieba",
     map: Map = None,
     from_: From = None,
@@ -138,7 +159,7 @@ def command(
         word_unit=word_unit,
         segmenter=segmenter,
     )
-    source = Source(inputs or [], from_, parse_map(map), head, image_root)
+    source = Source(gather(inputs, files_from), from_, parse_map(map), head, image_root)
     target = Target(output, to, rejects, report, force=force, embed_images=embed_images)
     if dry_run:
         plan.steps()  # a condition or a word list that cannot be is an error here too

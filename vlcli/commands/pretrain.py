@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Option
 
-from vlcli.commands._options import Device, DryRun, Force, Head, ImageRoot, Map, Quiet, Verbose, parse_map
+from vlcli.commands import _complete as complete
+from vlcli.commands._options import (
+    PRECISION,
+    SEED,
+    DataOrNone,
+    Device,
+    DryRun,
+    Force,
+    Head,
+    ImageRoot,
+    Map,
+    Quiet,
+    Resume,
+    Set,
+    Verbose,
+    parse_map,
+)
 from vlcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,21 +38,27 @@ EXAMPLES = (
 
 
 def command(
-    recipe: Annotated[str, Option("--recipe", help="A recipe's name (vlcli recipes list) or a TOML file.")],
-    data: Annotated[
-        list[str] | None, Option("--data", help="Shards or pairs to train on; repeatable. Default: shards/")
-    ] = None,
+    recipe: Annotated[
+        str,
+        Option(
+            "--recipe",
+            metavar="NAME|FILE.toml",
+            help="What to train and how: see vlcli recipes list.",
+            autocompletion=complete.recipes,
+        ),
+    ],
+    data: DataOrNone = None,
     val: Annotated[
         list[str] | None,
-        Option("--val", help="Pairs whose retrieval chooses the best checkpoint; repeatable."),
+        Option(
+            "--val", metavar="FILE", help="Pairs whose retrieval chooses the best checkpoint; repeatable."
+        ),
     ] = None,
     output: Annotated[
-        Path | None, Option("-o", "--output", help="The run directory. Default: runs/RECIPE/")
+        Path | None,
+        Option("-o", "--output", metavar="DIR", help="The run directory.", show_default="runs/RECIPE"),
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        Option("--set", metavar="TABLE.KEY=VALUE", help="Override one key of the recipe; repeatable."),
-    ] = None,
+    overrides: Set = None,
     init: Annotated[
         list[str] | None,
         Option(
@@ -48,23 +70,23 @@ def command(
     map_: Map = None,
     image_root: ImageRoot = None,
     head: Head = None,
-    seed: Annotated[
-        int | None, Option("--seed", help="Seed of every random choice (the recipe's train.seed).")
-    ] = None,
-    precision: Annotated[str | None, Option("--precision", help="fp32 or bf16 (the recipe's).")] = None,
+    seed: Annotated[int | None, SEED] = None,
+    precision: Annotated[Literal["fp32", "bf16"] | None, PRECISION] = None,
     batch_size: Annotated[
-        int | None, Option("--batch-size", min=2, help="Global batch (the recipe's).")
+        int | None,
+        Option("--batch-size", min=2, metavar="N", help="Pairs a step, over all processes together."),
     ] = None,
     device: Device = "auto",
-    resume: Annotated[
-        bool, Option("--resume", help="Go on from the newest whole checkpoint of the run.")
-    ] = False,
+    resume: Resume = False,
     force: Force = False,
     dry_run: DryRun = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
     """Train a dual encoder by a recipe.
+
+    Reads shards/ where --data names nothing. --seed, --precision and --batch-size are the recipe's train.seed,
+    train.precision and data.batch_size where they are given. --resume goes on from the newest whole checkpoint.
 
     A locked image tower without image augmentation encodes each image once: its features are cached on disk and
     training runs at the speed of the text side. Writes recipe.toml, metrics.jsonl, checkpoints/step-N, and the links
@@ -110,7 +132,7 @@ def command(
         scored = f", chosen by {resolved.train.best} on {len(validation)} pairs" if validation else ""
         console.note(
             f"{len(train)} pairs, {steps} steps of {resolved.data.batch_size}, peak lr {resolved.peak_lr:g}{scored};"
-            f" would write {out}"
+            f" {_fate(out, resume=resume, force=force)}"
         )
         return
     with _Progress(console) as reporter:
@@ -128,6 +150,16 @@ def command(
         result = run.run()
     best = f", best {resolved.train.best} {result['best']:.1f}" if result["best"] is not None else ""
     console.note(f"{result['steps']} steps{best}; {out}")
+
+
+def _fate(out: Path, *, resume: bool, force: bool) -> str:
+    """What would become of the run directory, for the plan."""
+    standing = sorted(entry.name for entry in out.iterdir()) if out.is_dir() else []
+    if resume:
+        return f"would go on in {out}"
+    if not standing:
+        return f"would write {out}"
+    return f"would replace {', '.join(standing)} in {out}" if force else f"{out} is not empty: needs --force"
 
 
 def _init_image(values: list[str] | None) -> str | None:

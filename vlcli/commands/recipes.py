@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from typer import Argument, Option
+from typer import Argument
 
-from vlcli.commands._options import Json
+from vlcli.commands import _complete as complete
+from vlcli.commands._options import Json, Set
 
 EXAMPLES = ("vlcli recipes list", "vlcli recipes show lit-filip", "vlcli recipes validate my.toml")
 
@@ -14,11 +15,10 @@ EXAMPLES = ("vlcli recipes list", "vlcli recipes show lit-filip", "vlcli recipes
 def command(
     action: Annotated[Literal["list", "show", "validate"], Argument(help="What to do.")] = "list",
     recipes: Annotated[
-        list[str] | None, Argument(metavar="[NAME|FILE]...", help="Default: all named ones.")
+        list[str] | None,
+        Argument(metavar="NAME|FILE.toml", help="Default: all named ones.", autocompletion=complete.recipes),
     ] = None,
-    overrides: Annotated[
-        list[str] | None, Option("--set", metavar="TABLE.KEY=VALUE", help="Override one key; repeatable.")
-    ] = None,
+    overrides: Set = None,
     json_: Json = False,
 ) -> None:
     """List, show or validate recipes.

@@ -19,7 +19,7 @@ EXAMPLES = (
 
 def command(
     run: e.Run,
-    data: e.Data,
+    data: o.Data,
     query: Annotated[
         str | None,
         Option(
@@ -37,9 +37,7 @@ def command(
             help="Also the pointing test: JSONL of images (four ids of --data), target (0 to 3) and text.",
         ),
     ] = None,
-    prompts: Annotated[
-        str, Option("--prompts", metavar="none|FILE", help="A file with one template ('{}' is the text).")
-    ] = "none",
+    prompts: e.Prompts = "none",
     predictions: Annotated[
         Path | None, Option("--predictions", metavar="OUT.jsonl", help="The ten best of every query.")
     ] = None,
@@ -63,7 +61,7 @@ def command(
     Images are the distinct image_id, texts the distinct texts; whatever stands in one row belongs
     together, so an image may have several texts and a text several images. A query counts when one of its
     positives is among the first K; a wrong candidate with an equal score stands ahead. Images are
-    resampled with their texts.
+    resampled with their texts. Of --prompts one template is taken, not a set.
     """
     import sys
 
@@ -71,7 +69,6 @@ def command(
     from vlcli.errors import UsageError
 
     e.require_run(run)
-    from vlcli.evaluation.alignment import require_tokens
     from vlcli.evaluation.mosaics import load_mosaics
     from vlcli.evaluation.tasks import Retrieval
     from vlcli.records.atomic import refuse_existing
@@ -89,9 +86,7 @@ def command(
     pointing = load_mosaics(mosaics) if mosaics else []
     if predictions and not force:
         refuse_existing(predictions)
-    model = e.open_model(run, device)
-    if mosaics:
-        require_tokens(model)
+    model = e.open_model(run, device, console)
     table = load_pairs(
         data,
         renames=o.parse_map(renames),

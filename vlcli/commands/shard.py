@@ -7,6 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
+from vlcli.commands import _complete as complete
 from vlcli.commands import _options as o
 
 EXAMPLES = (
@@ -18,8 +19,13 @@ EXAMPLES = (
 
 def command(
     inputs: o.Inputs = None,
-    output: Annotated[Path, Option("-o", "--output", help="Directory of the shards.")] = Path("shards"),
-    per_shard: Annotated[int, Option("--per-shard", min=1, help="Input rows in a shard.")] = 10_000,
+    files_from: o.FilesFrom = None,
+    output: Annotated[Path, Option("-o", "--output", metavar="DIR", help="Directory of the shards.")] = Path(
+        "shards"
+    ),
+    per_shard: Annotated[
+        int, Option("--per-shard", min=1, metavar="N", help="Input rows in a shard.")
+    ] = 10_000,
     encode: Annotated[
         str,
         Option(
@@ -27,6 +33,7 @@ def command(
             metavar="keep|jpg|png|webp",
             help="The one image format of the data set; keep: that of the first good image. "
             "Images that have it already keep their bytes.",
+            autocompletion=complete.words("keep", "jpg", "png", "webp"),
         ),
     ] = "keep",
     resize: Annotated[
@@ -42,9 +49,7 @@ def command(
     head: o.Head = None,
     max_bad: o.MaxBad = "0",
     rejects: o.Rejects = None,
-    resume: Annotated[
-        bool, Option("--resume", help="Skip the shards that stand; the input and options must be the same.")
-    ] = False,
+    resume: o.Resume = False,
     force: o.Force = False,
     dry_run: o.DryRun = False,
     jobs: o.Jobs = None,
@@ -58,7 +63,6 @@ def command(
     sizes.json appears when all is whole. A run that stopped is finished with --resume: a shard stands
     completely or not at all, and one that was being written is written again.
     """
-    import os
     import sys
 
     from vlcli.commands._console import Console
@@ -74,12 +78,13 @@ def command(
     console = Console("shard", quiet=quiet, verbose=verbose)
     if force and resume:
         raise UsageError("--force and --resume exclude each other")
+    named = o.gather(inputs, files_from)
     options = Options(per_shard=per_shard, encode=encode, resize=resize)
     claim = OutputDirectory(output, options, force=force, resume=resume, command_line=sys.argv)
 
     def rows(bad: BadRows, *, image_bytes: bool):
         return read(
-            inputs or [],
+            named,
             format=from_,
             renames=o.parse_map(renames),
             head=head,
@@ -107,7 +112,7 @@ def command(
             reader,
             bad,
             expect=expect,
-            jobs=jobs or min(4, os.cpu_count() or 1),
+            jobs=jobs or o.default_jobs(),
             on_shard=lambda shard, skipped: console.note(
                 f"{shard.tar.name}: {shard.samples:,} of {shard.rows:,} rows, {shard.tar.bytes:,} bytes"
                 + (", stood already" if skipped else ""),

@@ -27,24 +27,33 @@ def command(
     ] = None,
     text: Annotated[
         list[str] | None,
-        Option("--text", help="The word to find; repeatable. With --id, default: the row's text."),
+        Option(
+            "--text", metavar="TEXT", help="The word to find; repeatable. With --id, default: the row's text."
+        ),
     ] = None,
-    data: Annotated[
-        list[str] | None, Option("--data", metavar="FILE", help="Pairs that --id is looked up in.")
-    ] = None,
+    data: o.DataOrNone = None,
     row_id: Annotated[
-        list[str] | None, Option("--id", metavar="ID", help="A row of --data; repeatable.")
+        list[str] | None, Option("--id", metavar="ID", help="A row of --data to draw; repeatable.")
     ] = None,
     output: Annotated[
         Path | None,
-        Option("-o", "--output", help="X.png, X.svg or X.json (default IMAGE.TEXT.png).", show_default=False),
+        Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="X.png, X.svg or X.json.",
+            show_default="IMAGE.TEXT.png",
+        ),
     ] = None,
     formats: Annotated[
         str | None,
         Option("--formats", metavar="png,svg,json", help="Several files beside each other, named after -o."),
     ] = None,
     prompt: Annotated[
-        str, Option("--prompt", help="Template around the word; the papers draw the bare word.")
+        str,
+        Option(
+            "--prompt", metavar="TEMPLATE", help="Template around the word; the papers draw the bare word."
+        ),
     ] = "{}",
     mosaic: Annotated[
         bool, Option("--mosaic", help="Lay four images out as one, two by two: does the word find its own?")
@@ -87,7 +96,7 @@ def command(
     targets = request.targets(output, formats, printed=json, force=force)
     if any(kind != "json" for kind in targets):
         check_texts(request.texts, prompt)
-    model = e.open_model(run, device)
+    model = e.open_model(run, device, console)
     sheet = request.sheet(model, prompt=prompt, size=size, mosaic=mosaic)
     for kind, content in sheet.render(list(targets)).items():
         with atomic_file(targets[kind], force=force) as file:

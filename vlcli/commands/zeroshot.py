@@ -27,7 +27,7 @@ class Ensemble(StrEnum):
 
 def command(
     run: e.Run,
-    data: e.Data,
+    data: o.Data,
     labels: Annotated[
         Path | None,
         Option(
@@ -40,10 +40,7 @@ def command(
     label_column: Annotated[
         str, Option("--label-column", metavar="NAME", help="The column that holds the class.")
     ] = "label",
-    prompts: Annotated[
-        str,
-        Option("--prompts", metavar="wukong-80|none|FILE", help="Templates; a file has one a line, with {}."),
-    ] = "wukong-80",
+    prompts: e.Prompts = "wukong-80",
     ensemble: Annotated[
         Ensemble,
         Option(
@@ -83,7 +80,7 @@ def command(
     console = Console("zeroshot", quiet=quiet, verbose=verbose)
     templates = load_prompts(prompts)
     names = load_labels(labels) if labels else None
-    model = e.open_model(run, device)
+    model = e.open_model(run, device, console)
     table = load_pairs(
         data,
         renames=o.parse_map(renames),
