@@ -43,7 +43,7 @@ def two_way(image: Features, text: Features) -> Scores:
 def shaky(image: Features, text: Features) -> Scores:
     """`dot`, give or take what tiles of another shape change in float32, and a little more."""
     score = image.pooled @ text.pooled.T
-    score = score + (len(image.pooled) % 3 - 1) * 2e-7 + (len(text.pooled) % 3 - 1) * 2e-7
+    score = score + sum(len(side.pooled) * 7919 % 5 - 2 for side in (image, text)) * 1e-7
     return Scores(score, score)
 
 
