@@ -17,7 +17,7 @@ from vlcli.models.checkpoint import save_checkpoint
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("evaluation")
-    for kind in ("global", "tokenwise"):
+    for kind in ("global", "tokenwise", "reduced"):
         save_checkpoint(tiny(kind), root / kind, recipe={}, lineage={})
     rows = []
     for i, (name, colour) in enumerate(COLOURS.items()):
@@ -45,7 +45,7 @@ def run(place, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("kind", ["global", "tokenwise"])
+@pytest.mark.parametrize("kind", ["global", "tokenwise", "reduced"])
 def test_retrieve_prints_one_object(run, kind):
     result = json.loads(run("retrieve", kind, "--data", "val.jsonl", "--json", "--bootstrap", "20"))
     assert (result["images"], result["texts"], result["similarity"]) == (6, 6, kind)
@@ -58,8 +58,8 @@ def test_retrieve_shows_a_table_and_points_at_mosaics(run):
     shown = run("retrieve", "tokenwise", "--data", "val.jsonl", "--mosaics", "mosaics.jsonl", "-q")
     for word in ("R@1", "mean recall", "6 images → 6 texts", "pointing", "split val"):
         assert word in " ".join(shown.split())
-    with pytest.raises(UsageError, match="similarity is global"):
-        run("retrieve", "global", "--data", "val.jsonl", "--mosaics", "mosaics.jsonl")
+    for kind in ("global", "reduced"):
+        assert "pointing" in run("retrieve", kind, "--data", "val.jsonl", "--mosaics", "mosaics.jsonl", "-q")
 
 
 def test_a_query_gives_rows(run):

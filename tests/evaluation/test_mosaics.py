@@ -6,9 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from PIL import Image
 from tiny_models import tiny
 
-from vlcli.errors import InputError, UsageError
+from vlcli.errors import InputError
 from vlcli.evaluation.mosaics import Mosaic, assemble, cells_of, load_mosaics, pointing, takes_any_size
 
 EMOJI = Path(__file__).parents[2] / "examples" / "emoji"
@@ -28,10 +29,13 @@ class Pointer:
     def preprocess_image(self, picture, size):
         return torch.full((3, size, size), float(picture))
 
-    def encode_image(self, pixels):
+    def image_features(self, pixels):
         axis = pixels[:, 0, 1::2, 1::2].flatten(1).long()  # one patch for 2 × 2 pixels
         tokens = torch.nn.functional.one_hot(axis, 16).float()
         return patches_of(tokens * (0 if self.blind else 1))
+
+    def image_projection(self, tokens):
+        return tokens
 
     def tokenize(self, texts):
         return torch.tensor([[0, int(texts[0]), 0]]), torch.ones(1, 3, dtype=torch.bool)
@@ -84,9 +88,15 @@ def test_a_tower_with_fixed_positions_does_not_take_any_size():
     assert not takes_any_size(tiny(tower="vit_tiny_patch16_224"))
 
 
-def test_a_global_model_cannot_point():
-    with pytest.raises(UsageError, match="global"):
-        pointing(tiny("global"), mosaics(1), int)
+@pytest.mark.parametrize("kind", ["global", "reduced"])
+def test_models_without_patch_tokens_point_by_their_heat_maps(kind):
+    pictures = {"a": "red", "b": "green", "c": "blue", "d": "black"}
+    listed = [Mosaic(("a", "b", "c", "d"), target, "红色") for target in range(4)]
+    model = tiny(kind, tower="test_efficientnet")
+    result = pointing(model, listed, lambda name: Image.new("RGB", (40, 40), pictures[name]), bootstrap=0)
+    assert result["accuracy"] == 25.0, "one picture, asked for each cell in turn: it points at one of them"
+    assert result["grid"] == [4, 4]
+    assert result["marks"] is None, "the papers' display needs patch tokens"
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,16 @@ import torch
 from PIL import Image
 
 from vlcli.images.preprocess import PreprocessConfig
-from vlcli.models.config import DualEncoderConfig, ImageTowerConfig, TextTowerConfig
+from vlcli.models.config import DualEncoderConfig, ImageTowerConfig, ReductionConfig, TextTowerConfig
 from vlcli.models.dual import DualEncoder
 
 COLOURS = {"红色": "red", "绿色": "green", "蓝色": "blue", "黑色": "black", "黄色": "yellow", "白色": "white"}
 
 
 @lru_cache
-def tiny(similarity: str = "tokenwise", tower: str = "test_vit", size: int = 64) -> DualEncoder:
+def tiny(
+    similarity: str = "tokenwise", tower: str = "test_vit", size: int = 64, reduction: str = "released"
+) -> DualEncoder:
     """A test model of timm with a text tower of one layer; eval mode; the same weights every time."""
     generator = torch.random.get_rng_state()
     torch.manual_seed(0)
@@ -26,6 +28,7 @@ def tiny(similarity: str = "tokenwise", tower: str = "test_vit", size: int = 64)
         DualEncoderConfig(
             dim=16,
             similarity=similarity,
+            reduction=ReductionConfig(kind=reduction, tokens=4),
             image=ImageTowerConfig(name=tower, preprocess=PreprocessConfig(size=size)),
             text=TextTowerConfig(width=16, layers=1, heads=2),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from vlcli.cli import app
+from vlcli.models.checksums import write_checksums
 from vlcli.models.quickcheck import check_checkpoint, check_run, is_checkpoint, is_run
 
 
@@ -76,3 +78,28 @@ def test_a_run(checkpoint: Path, tmp_path: Path) -> None:
     assert check_run(run).findings == []
     shutil.rmtree(checkpoint)
     assert [f.code for f in check_run(run).findings] == ["missing"]
+
+
+def test_every_byte_is_what_it_was(checkpoint: Path) -> None:
+    (checkpoint / "training.pt").write_bytes(bytes(1000))
+    write_checksums(checkpoint)
+    assert check_checkpoint(checkpoint, deep=True).findings == []
+    if program := shutil.which("sha256sum"):  # macOS calls it shasum -a 256
+        subprocess.run([program, "--check", "--quiet", "SHA256SUMS"], cwd=checkpoint, check=True)
+    for name in ("training.pt", "model.safetensors"):
+        data = bytearray((checkpoint / name).read_bytes())
+        data[-1] ^= 1
+        (checkpoint / name).write_bytes(data)
+        assert check_checkpoint(checkpoint).findings == [], "a size and a header do not show it"
+        (found,) = check_checkpoint(checkpoint, deep=True).findings
+        assert (found.code, Path(found.file).name) == ("checksum", name)
+        assert app(["check", "--deep", str(checkpoint.parents[1])], standalone_mode=False) == 3
+        data[-1] ^= 1
+        (checkpoint / name).write_bytes(data)
+    (checkpoint / "training.pt").unlink()
+    (found,) = check_checkpoint(checkpoint).findings
+    assert found.message == "no training.pt, which SHA256SUMS lists"
+    for line in ("nonsense", f"{'0' * 64}  ../outside"):
+        (checkpoint / "SHA256SUMS").write_text(line + "\n")
+        (found,) = check_checkpoint(checkpoint).findings
+        assert "line 1 is not a sum and a name" in found.message

@@ -4,7 +4,7 @@ from vlcli.models.config import DualEncoderConfig
 from vlcli.models.dual import DualEncoder
 
 
-def tiny_model(similarity="tokenwise"):
+def tiny_model(similarity="tokenwise", **architecture):
     return DualEncoder(
         DualEncoderConfig.model_validate(
             {
@@ -12,6 +12,7 @@ def tiny_model(similarity="tokenwise"):
                 "similarity": similarity,
                 "image": {"name": "efficientnet_lite0", "preprocess": {"size": 32}},
                 "text": {"width": 32, "layers": 1, "heads": 2},
+                **architecture,
             }
         )
     )

@@ -24,7 +24,8 @@ from vlcli.evaluation.embed import inference, to_cpu
 
 @dataclass(frozen=True)
 class Text:
-    """An encoded prompt: `tokens` without padding, the positions of the label in it, their vectors (n, d)."""
+    """An encoded prompt: `tokens` without padding, the positions of the label in it, their vectors (n, d). A global
+    model has one vector for the whole prompt, which is then the only token."""
 
     label: str
     prompt: str
@@ -93,6 +94,8 @@ def encode_label(model: Any, label: str, prompt: str = "{}") -> Text:
         raise UsageError(f"the text {shown!r} {cause}")
     with torch.no_grad(), inference(model):
         features = to_cpu(model.encode_text(ids, mask))
+    if features.tokens is None:
+        return Text(label, filled, [filled], [0], features.pooled)
     positions = sorted({place for found in places for place in found})
     return Text(label, filled, model.tokenizer.tokens(plain), positions, features.tokens[0, :length])
 

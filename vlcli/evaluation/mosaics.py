@@ -1,9 +1,9 @@
 """The pointing test: name one of four pictures in a 2×2 mosaic; does the similarity map peak in its cell?
 
 A mosaic file is JSONL, one object a line: {"images": [four ids, row by row], "target": 0..3, "text": the
-name of the target}. Chance is 25 %. The answer is the cell whose patches have the highest mean similarity
-to the name's tokens (ties count as wrong). `marks` says how many of the patches that choose one of the
-name's tokens as their best (the papers' display) lie in the right cell.
+name of the target}. Chance is 25 %. The answer is the cell whose patches are hottest in the mean (heat.py has
+the map of each kind of similarity; ties count as wrong). `marks`, of a token-wise model, says how many of the
+patches that choose one of the name's tokens as their best (the papers' display) lie in the right cell.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import orjson
 import torch
 
 from vlcli.errors import InputError, UsageError
-from vlcli.evaluation.alignment import Text, align, encode_label, encode_patches, require_tokens
+from vlcli.evaluation.alignment import Text, align, encode_label
 from vlcli.evaluation.bootstrap import interval
 from vlcli.evaluation.embed import Progress
+from vlcli.evaluation.heat import heat, patch_features
 from vlcli.evaluation.metrics import percent
 
 CELLS = 4
@@ -93,10 +94,8 @@ def pointing(
     """Accuracy in percent of pointing at the named cell, with its bootstrap interval over the mosaics.
 
     `picture(id)` gives the decoded picture. A tower that takes any size sees each picture at its full
-    input size (the mosaic is twice as wide and high); one that does not sees each at half. Raises
-    UsageError for a model without patch tokens.
+    input size (the mosaic is twice as wide and high); one that does not sees each at half.
     """
-    require_tokens(model)
     scale = 2 if takes_any_size(model) else 1
     size = scale * model.image_size // 2
 
@@ -112,15 +111,19 @@ def pointing(
     for start in range(0, len(mosaics), batch_size):
         part = mosaics[start : start + batch_size]
         stack = torch.stack([assemble([pixels(name) for name in mosaic.images]) for mosaic in part])
-        patches, shape = encode_patches(model, stack, precision)
+        patches = patch_features(model, stack, precision)
+        shape = patches.grid
         cell = cells_of(shape)
-        for mosaic, own in zip(part, patches, strict=True):
-            found = align(own, label(mosaic.text), shape)
-            means = [float(found.similarity[cell == c].mean(dtype=np.float64)) for c in range(CELLS)]
+        for row, mosaic in enumerate(part):
+            text = label(mosaic.text)
+            hot = heat(patches, row, text)
+            means = [float(hot[cell == c].mean(dtype=np.float64)) for c in range(CELLS)]
             others = max(means[c] for c in range(CELLS) if c != mosaic.target)
             right.append(means[mosaic.target] > others)
-            marked += int((found.on_label & (cell >= 0)).sum())
-            marks += int((found.on_label & (cell == mosaic.target)).sum())
+            if model.similarity_kind == "tokenwise":
+                on_label = align(patches.vectors[row], text, shape).on_label
+                marked += int((on_label & (cell >= 0)).sum())
+                marks += int((on_label & (cell == mosaic.target)).sum())
         if progress is not None:
             progress(len(part))
     hits = np.array(right, dtype=np.float64)
@@ -144,8 +147,8 @@ def takes_any_size(model: Any) -> bool:
     """Whether the image tower reads twice its configured size: convolutions do, fixed positions do not."""
     pixels = torch.zeros(1, 3, 2 * model.image_size, 2 * model.image_size, device=model.device)
     try:
-        tokens = model.encode_image(pixels).tokens
+        tokens = model.image_features(pixels).tokens
     except (AssertionError, RuntimeError, ValueError):
         return False
     h, w = model.grid
-    return tokens is not None and tokens.shape[1] == 4 * h * w
+    return tokens.shape[1] == 4 * h * w

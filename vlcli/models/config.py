@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -54,6 +54,31 @@ class ProjectionConfig(Settings):
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
+class ReductionConfig(Settings):
+    """Token reduction of `similarity = "reduced"` to `tokens` tokens an image (Wukong Eq 6, spec D13).
+
+    `kind` "released": softmax maps over projected tokens, as in the released models. "paper": the convolutions of Eq 6
+    before the projection, with their `kernel` (3 or 1) and `gate` on the maps. `reduction = "paper"` alone is short
+    for a table with that kind.
+    """
+
+    kind: Literal["released", "paper"] = "released"
+    tokens: int = Field(12, ge=1)
+    kernel: Literal[1, 3] = 3
+    gate: Literal["sigmoid", "none"] = "sigmoid"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_alone(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _only_the_papers_has_kernels(self) -> ReductionConfig:
+        if self.kind == "released" and (self.kernel, self.gate) != (3, "sigmoid"):
+            raise ValueError('kernel and gate belong to kind = "paper": the released layer has neither')
+        return self
+
+
 class TemperatureConfig(Settings):
     """τ of the softmax: stored as log(1/τ), 1/τ at most `max_scale`."""
 
@@ -65,15 +90,25 @@ class TemperatureConfig(Settings):
 class DualEncoderConfig(Settings):
     """Two towers, a joint space of `dim`, and a similarity.
 
-    `similarity`: "global" compares pooled vectors, "tokenwise" every token (FILIP Eq 3–5). `t2i_special_tokens`
-    includes [CLS] and [SEP] in the text→image average (FILIP) or excludes them (Wukong §4.3).
+    `similarity`: "global" compares pooled vectors, "tokenwise" every token (FILIP Eq 3–5), "reduced" every text token
+    with the few tokens of `reduction` (Wukong §4.4). `t2i_special_tokens` includes [CLS] and [SEP] in the text→image
+    average (FILIP) or excludes them (Wukong §4.3).
     """
 
     dim: int = Field(256, ge=1)
-    similarity: Literal["global", "tokenwise"] = "tokenwise"
+    similarity: Literal["global", "tokenwise", "reduced"] = "tokenwise"
+    reduction: ReductionConfig = ReductionConfig()
     t2i_special_tokens: Literal["include", "exclude"] = "exclude"
     image: ImageTowerConfig = ImageTowerConfig()
     text: TextTowerConfig = TextTowerConfig()
     image_projection: ProjectionConfig = ProjectionConfig()
     text_projection: ProjectionConfig = ProjectionConfig()
     temperature: TemperatureConfig = TemperatureConfig()
+
+    @model_validator(mode="after")
+    def _groups_divide_dim(self) -> DualEncoderConfig:
+        if self.similarity == "reduced" and self.reduction.kind == "released" and self.dim % 8:
+            raise ValueError(
+                f"dim {self.dim} is not a multiple of the 8 groups of the released token reduction"
+            )
+        return self

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from vlcli.errors import UsageError
 from vlcli.images.preprocess import Preprocess
 from vlcli.models.config import DualEncoderConfig, ProjectionConfig
+from vlcli.models.dropout import Dropout, number_places
 from vlcli.models.image_tower import ImageFeatures, TimmTower, grid_of
 from vlcli.models.text_tower import CausalTextTransformer
+from vlcli.models.token_reduction import Reduced, token_reduction
 from vlcli.objectives.late_interaction import Similarity, global_similarity, late_interaction
 from vlcli.text.wordpiece import WordPiece
 
@@ -26,7 +28,8 @@ T = TypeVar("T", bound="ImageTokens | TextTokens")
 
 
 class ImageTokens(NamedTuple):
-    """Images in the joint space, L2-normalised: tokens (b, n1, d) of a token-wise model, else pooled (b, d)."""
+    """Images in the joint space, L2-normalised: pooled (b, d) of a global model, else tokens (b, n1, d): all patches
+    of a token-wise model, the reduced tokens of a reduced one."""
 
     tokens: Tensor | None
     pooled: Tensor | None
@@ -37,7 +40,7 @@ class ImageTokens(NamedTuple):
 
 
 class TextTokens(NamedTuple):
-    """Texts in the joint space, L2-normalised: tokens (B, n2, d) of a token-wise model, else pooled (B, d).
+    """Texts in the joint space, L2-normalised: pooled (B, d) of a global model, else tokens (B, n2, d).
 
     mask (B, n2): not padding; content_mask (B, n2): neither padding nor [CLS] nor [SEP].
     """
@@ -77,18 +80,27 @@ def _pad(x: Tensor, length: int) -> Tensor:
     return F.pad(x, [0, 0] * (x.dim() - 2) + [0, missing]) if missing else x
 
 
+class MLP(nn.Sequential):
+    """Layers in a row, of which the dropouts read the pairs' keys."""
+
+    def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
+        for layer in self:
+            x = layer(x, keys) if isinstance(layer, Dropout) else layer(x)
+        return x
+
+
 def projection(width: int, dim: int, config: ProjectionConfig) -> nn.Module:
     """Into the joint space: linear without bias (Wukong, FILIP), or a small MLP with a norm in front."""
     if config.kind == "linear":
         layer = nn.Linear(width, dim, bias=False)
         nn.init.normal_(layer.weight, std=width**-0.5)
         return layer
-    return nn.Sequential(
+    return MLP(
         nn.LayerNorm(width),
-        nn.Dropout(config.dropout),
+        Dropout(config.dropout),
         nn.Linear(width, config.hidden),
         nn.GELU(),
-        nn.Dropout(config.dropout),
+        Dropout(config.dropout),
         nn.Linear(config.hidden, dim),
     )
 
@@ -113,10 +125,16 @@ class DualEncoder(nn.Module):
         self.text = CausalTextTransformer(config.text)
         self.image_projection = projection(self.image.width, config.dim, config.image_projection)
         self.text_projection = projection(config.text.width, config.dim, config.text_projection)
+        self.reduction = (
+            token_reduction(self.image.width, config.dim, config.reduction)
+            if config.similarity == "reduced"
+            else None
+        )
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature.init)))
         self.log_scale.requires_grad_(config.temperature.learnable)
         if config.image.locked:
             self.image.requires_grad_(False)
+        number_places(self)
         self.checkpoint_hash = ""
         self._grid: tuple[int, int] | None = None
         self.train()
@@ -171,36 +189,48 @@ class DualEncoder(nn.Module):
                 return self.image(pixels)
         return self.image(pixels)
 
-    def project_image(self, features: ImageFeatures) -> ImageTokens:
+    def project_image(self, features: ImageFeatures, keys: Tensor | None = None) -> ImageTokens:
         """Features of the image tower into the joint space. A global model reads only `pooled`."""
         if self.config.similarity == "global":
-            return ImageTokens(None, _unit(self.image_projection(features.pooled)))
-        return ImageTokens(_unit(self.image_projection(features.tokens)), None)
+            return ImageTokens(None, _unit(_project(self.image_projection, features.pooled, keys)))
+        if self.reduction is None:
+            return ImageTokens(_unit(_project(self.image_projection, features.tokens, keys)), None)
+        return ImageTokens(_unit(self.reduce(features, keys).tokens), None)
+
+    def reduce(self, features: ImageFeatures, keys: Tensor | None = None) -> Reduced:
+        """What token reduction makes of a tower's features: `tokens` (b, n', d) in the joint space, not normalised;
+        `values` as the layer weighed them, in the joint space ("released") or before the projection ("paper")."""
+        assert self.reduction is not None, f"a {self.config.similarity} model reduces no tokens"
+        if self.reduction.after_projection:
+            return self.reduction(_project(self.image_projection, features.tokens, keys))
+        reduced = self.reduction(features.tokens)
+        return reduced._replace(tokens=_project(self.image_projection, reduced.tokens, keys))
 
     def encode_image(self, pixels: Tensor) -> ImageTokens:
         """pixels (b, 3, h, w) → the joint space."""
         return self.project_image(self.image_features(pixels))
 
-    def encode_text(self, ids: Tensor, mask: Tensor) -> TextTokens:
+    def encode_text(self, ids: Tensor, mask: Tensor, keys: Tensor | None = None) -> TextTokens:
         """ids and mask (B, n) → the joint space. The pooled vector stands at [SEP], the last token (Wukong §4.2)."""
-        hidden = self._hidden(ids, mask)
+        hidden = self._hidden(ids, mask, keys)
         content = mask & (ids != self.tokenizer.cls_id) & (ids != self.tokenizer.sep_id)
         if self.config.similarity == "global":
             last = hidden[torch.arange(len(ids), device=ids.device), mask.sum(1).clamp(min=1) - 1]
-            return TextTokens(None, mask, content, _unit(self.text_projection(last)))
-        return TextTokens(_unit(self.text_projection(hidden)), mask, content, None)
+            return TextTokens(None, mask, content, _unit(_project(self.text_projection, last, keys)))
+        return TextTokens(_unit(_project(self.text_projection, hidden, keys)), mask, content, None)
 
-    def _hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def _hidden(self, ids: Tensor, mask: Tensor, keys: Tensor | None) -> Tensor:
         """The text tower on groups of similar length: short texts do not pay for the padding of long ones."""
         groups = len(ids) // TEXT_GROUP
         if groups < 2:
-            return self.text(ids)
+            return self.text(ids, keys)
         lengths = mask.sum(1)
         order = lengths.argsort(stable=True)
         parts = []
         for rows in order.chunk(groups):
             length = max(1, int(lengths[rows[-1]]))
-            parts.append(F.pad(self.text(ids[rows, :length]), (0, 0, 0, ids.shape[1] - length)))
+            hidden = self.text(ids[rows, :length], None if keys is None else keys[rows])
+            parts.append(F.pad(hidden, (0, 0, 0, ids.shape[1] - length)))
         return torch.cat(parts)[order.argsort()]
 
     def similarity(self, image: ImageTokens, text: TextTokens) -> Similarity:
@@ -221,12 +251,18 @@ class DualEncoder(nn.Module):
         *,
         pixels: Tensor | None = None,
         features: ImageFeatures | None = None,
+        keys: Tensor | None = None,
     ) -> tuple[ImageTokens, TextTokens, Tensor]:
-        """Both sides of a batch and 1/τ, from pixels or from features the (locked) tower gave before."""
+        """Both sides of a batch and 1/τ, from pixels or from features the (locked) tower gave before. keys (b,) int64
+        are the pairs' own, for dropout."""
         if features is None:
             assert pixels is not None
             features = self.image_features(pixels)
-        return self.project_image(features), self.encode_text(ids, mask), self.scale()
+        return self.project_image(features, keys), self.encode_text(ids, mask, keys), self.scale()
+
+
+def _project(layer: nn.Module, x: Tensor, keys: Tensor | None) -> Tensor:
+    return layer(x, keys) if isinstance(layer, MLP) else layer(x)
 
 
 def _unit(x: Tensor) -> Tensor:

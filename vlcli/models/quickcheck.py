@@ -1,5 +1,5 @@
-"""Is a checkpoint whole? Its config parses, and its safetensors header describes exactly the bytes that
-follow.
+"""Is a checkpoint whole? Its config parses, its safetensors header describes exactly the bytes that follow, no file
+that SHA256SUMS lists is missing, and, on asking, every byte is what it was.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from vlcli.errors import UsageError
+from vlcli.models.checksums import SUMS, read_checksums, sha256_of
 from vlcli.shards.findings import Verdict
 
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocab.txt"
@@ -44,19 +45,20 @@ def find_checkpoint(path: str | Path) -> Path:
     raise UsageError(f"{path}: neither a checkpoint ({CONFIG}) nor a run (best, last)")
 
 
-def check_checkpoint(path: Path) -> Verdict:
-    """A directory of config.json, model.safetensors and, where texts are read, vocab.txt."""
+def check_checkpoint(path: Path, *, deep: bool = False) -> Verdict:
+    """A directory of config.json, model.safetensors and, where texts are read, vocab.txt. `deep` compares every file
+    with its recorded sum."""
     verdict = Verdict(str(path), "checkpoint")
-    _check_into(path, verdict)
+    _check_into(path, verdict, deep)
     return verdict
 
 
-def check_run(path: Path) -> Verdict:
+def check_run(path: Path, *, deep: bool = False) -> Verdict:
     """All checkpoints of a run directory, and the links `last` and `best`."""
     verdict = Verdict(str(path), "run")
     for step in sorted((path / "checkpoints").iterdir()):
         if step.is_dir() and not step.name.startswith("."):
-            _check_into(step, verdict)
+            _check_into(step, verdict, deep)
     for name in ("last", "best"):
         link = path / name
         if link.is_symlink() and not link.exists():
@@ -64,7 +66,7 @@ def check_run(path: Path) -> Verdict:
     return verdict
 
 
-def _check_into(path: Path, verdict: Verdict) -> None:
+def _check_into(path: Path, verdict: Verdict, deep: bool) -> None:
     for name in (CONFIG, WEIGHTS):
         if not (path / name).is_file():
             verdict.add("missing", path, f"no {name}")
@@ -73,8 +75,21 @@ def _check_into(path: Path, verdict: Verdict) -> None:
             _check_config(path / CONFIG, verdict)
         if (path / WEIGHTS).is_file():
             _check_weights(path / WEIGHTS, verdict)
+        _check_sums(path, verdict, deep)
     except OSError as error:
         verdict.add("unreadable", error.filename or path, error.strerror or str(error))
+
+
+def _check_sums(path: Path, verdict: Verdict, deep: bool) -> None:
+    try:
+        for file, digest in read_checksums(path):
+            if not file.is_file():
+                if file.name not in (CONFIG, WEIGHTS, VOCABULARY):  # said already
+                    verdict.add("missing", path, f"no {file.name}, which {SUMS} lists")
+            elif deep and sha256_of(file) != digest:
+                verdict.add("checksum", file, f"its bytes are not those that {SUMS} was made of")
+    except ValueError as error:
+        verdict.add("checksum", path / SUMS, str(error))
 
 
 def _check_config(path: Path, verdict: Verdict) -> None:

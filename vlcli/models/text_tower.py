@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vlcli.models.config import TextTowerConfig
+from vlcli.models.dropout import Dropout
 
 
 class QuickGELU(nn.Module):
@@ -21,7 +22,7 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads = heads
         self.ln_1 = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
@@ -29,26 +30,27 @@ class Block(nn.Module):
         self.fc = nn.Linear(width, 4 * width)
         self.act = QuickGELU()
         self.proj = nn.Linear(4 * width, width)
+        self.drop_attention, self.drop_mlp = Dropout(dropout), Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, n, width)
+    def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:  # (B, n, width)
         B, n, width = x.shape
         q, k, v = self.qkv(self.ln_1(x)).view(B, n, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         # Padding stands behind [SEP], so under the causal mask no real token ever sees it: no second mask.
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + F.dropout(
-            self.out(attended.transpose(1, 2).reshape(B, n, width)), self.dropout, self.training
-        )
-        return x + F.dropout(self.proj(self.act(self.fc(self.ln_2(x)))), self.dropout, self.training)
+        x = x + self.drop_attention(self.out(attended.transpose(1, 2).reshape(B, n, width)), keys)
+        return x + self.drop_mlp(self.proj(self.act(self.fc(self.ln_2(x)))), keys)
 
 
 class CausalTextTransformer(nn.Module):
-    """`tower(ids (B, n))` → hidden states (B, n, width) after the last LayerNorm; n ≤ context."""
+    """`tower(ids (B, n), keys (B,))` → hidden states (B, n, width) after the last LayerNorm; n ≤ context. `keys` decide
+    dropout in training (dropout.py)."""
 
     def __init__(self, config: TextTowerConfig) -> None:
         super().__init__()
-        self.context, self.width, self.dropout = config.context, config.width, config.dropout
+        self.context, self.width = config.context, config.width
         self.token_embedding = nn.Embedding(config.vocabulary, config.width)
         self.positional_embedding = nn.Parameter(torch.empty(config.context, config.width))
+        self.drop_embedding = Dropout(config.dropout)
         self.blocks = nn.ModuleList(
             Block(config.width, config.heads, config.dropout) for _ in range(config.layers)
         )
@@ -70,10 +72,10 @@ class CausalTextTransformer(nn.Module):
             for linear in (block.qkv, block.out, block.fc, block.proj):
                 nn.init.zeros_(linear.bias)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, keys: Tensor | None = None) -> Tensor:
         assert ids.shape[1] <= self.context, f"{ids.shape[1]} tokens, context {self.context}"
         x = self.token_embedding(ids) + self.positional_embedding[: ids.shape[1]]
-        x = F.dropout(x, self.dropout, self.training)
+        x = self.drop_embedding(x, keys)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, keys)
         return self.ln_final(x)

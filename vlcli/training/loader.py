@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vlcli.errors import UsageError
 from vlcli.images.preprocess import Preprocess, augmentation
+from vlcli.models.dropout import pair_key
 from vlcli.models.dual import DualEncoder
 from vlcli.models.image_tower import ImageFeatures
 from vlcli.recipes import DataConfig
@@ -33,6 +34,7 @@ class TrainingBatch:
 
     ids: Tensor  # (b, n) token ids
     mask: Tensor  # (b, n)
+    keys: Tensor  # (b,) int64 of (seed, epoch, id): what dropout is drawn from
     features: ImageFeatures | None
     pixels: Tensor | None
     codes: Tensor
@@ -45,6 +47,7 @@ class TrainingBatch:
         return TrainingBatch(
             self.ids.to(device),
             self.mask.to(device),
+            self.keys.to(device),
             moved,
             pixels,
             self.codes.to(device),
@@ -185,8 +188,9 @@ class Loader:
         features = None
         if self.store is not None and self.store_rows is not None:
             features = self.store.take(self.store_rows[rows[self.local]])
+        keys = torch.tensor([pair_key(self.seed, epoch, name) for name in ids[self.local]])
         return TrainingBatch(
-            torch.from_numpy(token_ids), torch.from_numpy(mask), features, None, codes, self.local, ids
+            torch.from_numpy(token_ids), torch.from_numpy(mask), keys, features, None, codes, self.local, ids
         )
 
     def _pixels(self, start: int, stop: int) -> Iterator[Tensor]:

@@ -21,6 +21,7 @@ from accelerate.utils import set_seed
 from vlcli import __version__
 from vlcli.errors import Terminated, UsageError, VlcliError
 from vlcli.models.checkpoint import load, resolve_device
+from vlcli.models.dropout import pair_key
 from vlcli.models.dual import DualEncoder, trainable_report
 from vlcli.models.initial import find_image_weights, load_image_tower
 from vlcli.objectives.contrastive import contrastive_loss, positive_targets, total_loss
@@ -28,10 +29,10 @@ from vlcli.recipes import Recipe, to_toml
 from vlcli.shards.pairs import PairTable
 from vlcli.training.features import FeatureStore, default_directory
 from vlcli.training.gather import gather_images, gather_texts
-from vlcli.training.loader import Loader, TrainingBatch, generator
+from vlcli.training.loader import Loader, TrainingBatch
 from vlcli.training.meter import Meter, Reporter
 from vlcli.training.optimizers import build_optimizer, parameter_groups
-from vlcli.training.processes import anywhere, fail, from_all, mean, on_main
+from vlcli.training.processes import anywhere, fail, mean, on_main
 from vlcli.training.schedules import learning_rate
 from vlcli.training.state import (
     newest_state,
@@ -39,9 +40,7 @@ from vlcli.training.state import (
     prune,
     read_state,
     refuse_another_recipe,
-    restore_rng,
     rewind,
-    rng_state,
     save_state,
     step_name,
 )
@@ -199,18 +198,6 @@ class Pretraining:
         if self.main:
             self.reporter.warn(text)
 
-    def _seed_process(self) -> None:
-        """Dropout's generator of this process: as it was, or, with other processes than before, a new one."""
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        if self.state is not None and len(self.state["rng"]) == world:
-            restore_rng(self.state["rng"][rank], self.accelerator.device)
-        elif self.state is not None or world > 1:
-            if self.state is not None:
-                self._warn(
-                    f"the run had {len(self.state['rng'])} processes, has {world}: dropout is drawn anew"
-                )
-            torch.manual_seed(generator(self.recipe.train.seed, self.step, rank, "dropout").getrandbits(63))
-
     def plan(self) -> dict[str, Any]:
         """What is about to happen, for the reporter."""
         recipe = self.recipe
@@ -243,7 +230,6 @@ class Pretraining:
             self.reporter.plan(self.plan())
         model, optimizer = self.accelerator.prepare(self.model, self.optimizer)
         trackers = Trackers(self.out, resume_step=self.step if self.state else None) if self.main else None
-        self._seed_process()
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         batches = self.loader.batches(self.step, self.total)
         self.meter.started = time.perf_counter()
@@ -258,6 +244,8 @@ class Pretraining:
                     for group in optimizer.param_groups:
                         group["lr"] = rate
                     optimizer.zero_grad(set_to_none=True)
+                    # Our dropout has the pairs' keys; this is for a tower that brings its own.
+                    torch.manual_seed(pair_key(train.seed, self.step, self.accelerator.process_index))
                     parts, scale = self._objective(model, batch)
                     loss = total_loss(parts)
                     means = mean(torch.stack([loss.detach(), parts["i2t"], parts["t2i"]]))
@@ -299,7 +287,9 @@ class Pretraining:
         }
 
     def _objective(self, model: Any, batch: TrainingBatch) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        image, text, scale = model(batch.ids, batch.mask, pixels=batch.pixels, features=batch.features)
+        image, text, scale = model(
+            batch.ids, batch.mask, pixels=batch.pixels, features=batch.features, keys=batch.keys
+        )
         all_images, all_texts = gather_images(image), gather_texts(text)
         similarity = self.model.similarity
         rows = similarity(image, all_texts)
@@ -346,8 +336,7 @@ class Pretraining:
         scheduled = bool(train.save_every) and self.step % train.save_every == 0
         stopping = anywhere(self.stop_signal, self.accelerator.device)
         if scheduled or done or improved or stopping:
-            rng = from_all(rng_state(self.accelerator.device))
-            on_main(lambda: self._save(rng))
+            on_main(self._save)
         if stopping and not done:
             raise Terminated
 
@@ -360,7 +349,7 @@ class Pretraining:
         self.reporter.validated(self.step, found, score > self.best)
         return score
 
-    def _save(self, rng: list[dict[str, Any]]) -> None:
+    def _save(self) -> None:
         place = save_state(
             self.out,
             self.step,
@@ -368,7 +357,6 @@ class Pretraining:
             self.optimizer,
             recipe=self.recipe.model_dump(mode="json"),
             lineage=self.lineage,
-            rng=rng,
             extra={
                 "best": self.best,
                 "best_step": self.best_step,

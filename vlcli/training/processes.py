@@ -59,12 +59,3 @@ def anywhere(flag: bool, device: torch.device) -> bool:
     value = torch.tensor(int(flag), device=device)
     dist.all_reduce(value, op=dist.ReduceOp.MAX)
     return bool(value)
-
-
-def from_all(value: T) -> list[T]:
-    """One value of each process, rank 0's first, on every process."""
-    if world_size() == 1:
-        return [value]
-    values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
-    return values

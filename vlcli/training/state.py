@@ -13,11 +13,12 @@ import torch
 
 from vlcli.errors import InputError, UsageError
 from vlcli.models.checkpoint import save_checkpoint
+from vlcli.models.checksums import write_checksums
 from vlcli.models.dual import DualEncoder
 from vlcli.models.quickcheck import check_checkpoint
 
 STATE = "training.pt"
-KEYS = ("step", "optimizer", "rng", "best", "best_step", "total", "split_hash", "meter")
+KEYS = ("step", "optimizer", "best", "best_step", "total", "split_hash", "meter")
 
 # Keys of a recipe that may differ when a run goes on: they change what is shown and kept, not what is learned.
 FREE = {
@@ -48,12 +49,12 @@ def save_state(
     *,
     recipe: dict[str, Any],
     lineage: dict[str, Any],
-    rng: list[dict[str, Any]],
     extra: dict[str, Any],
 ) -> Path:
     """Write checkpoints/step-N with weights and training state, then point `last` at it.
 
-    `rng` has the `rng_state()` of every process. The directory appears under its name when every file in it is on disk.
+    The directory appears under its name when every file in it is on disk. No generator's state is in it: everything
+    random is drawn from (seed, epoch, id), or from (seed, step, process).
     """
     place = run / "checkpoints" / step_name(step)
     if place.is_dir():  # resumed at exactly this step: it is there already
@@ -65,10 +66,10 @@ def save_state(
         state = {
             "step": step,
             "optimizer": optimizer.state_dict(),
-            "rng": rng,
             **extra,
         }
         torch.save(state, temporary / STATE)
+        write_checksums(temporary)
         for file in temporary.iterdir():
             _sync(file)
         _sync(temporary)
@@ -117,7 +118,7 @@ def newest_state(run: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str
     """The newest whole checkpoint of a run and its training state; a damaged one is passed over with a warning."""
     for place in sorted((run / "checkpoints").glob("step-*"), reverse=True):
         try:
-            if findings := check_checkpoint(place).findings:
+            if findings := check_checkpoint(place, deep=True).findings:
                 raise InputError(findings[0].message, file=findings[0].file)
             return place, read_state(place)
         except Exception as error:
@@ -168,16 +169,3 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in table.items():
         found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return found
-
-
-def rng_state(device: torch.device) -> dict[str, Any]:
-    """The generators that this process draws dropout from."""
-    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
-
-
-def restore_rng(state: dict[str, Any], device: torch.device) -> None:
-    """Inverse of `rng_state`."""
-    torch.set_rng_state(state["cpu"])
-    if state["cuda"] is not None and device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], device)
