@@ -21,7 +21,7 @@ import webdataset
 from PIL import Image
 
 from vlcli.shards.layout import end_archive, write_member
-from vlcli.shards.reader import iterate
+from vlcli.shards.whole import iterate
 
 ROWS = 7
 

@@ -21,8 +21,8 @@ from shard_cases import make_rows, picture, shard, vlcli
 from vlcli.errors import InputError, UsageError
 from vlcli.shards.check import check_directory, check_tar
 from vlcli.shards.layout import member_header
-from vlcli.shards.reader import iterate, read_index
 from vlcli.shards.tar import Member, walk
+from vlcli.shards.whole import iterate, read_shard
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +79,10 @@ def test_a_cut_at_a_member_boundary(whole: Path, tmp_path: Path) -> None:
     assert (
         finding.message == f"cut after member 000001.txt (header boundary at byte {boundary}): 2 of 3 samples"
     )
-    with pytest.raises(InputError, match="without end-of-archive blocks"):
-        read_index(folder / "00000.tar")
+    with pytest.raises(
+        InputError, match=r"cut after member 000001.txt .*2 of 3 samples; .vlcli check .*00000.tar"
+    ):
+        read_shard(folder / "00000.tar")
 
 
 def test_every_truncation_of_a_shard_is_found(whole: Path, tmp_path: Path) -> None:
@@ -217,7 +219,7 @@ def test_foreign_tars_are_whole(format: int, tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(tar_of(*files, format=format))
     verdict = check_tar(tmp_path / "x.tar")
     assert (verdict.status, verdict.samples) == ("whole", 3)
-    assert read_index(tmp_path / "x.tar").keys == [long, "000009", "000003"]
+    assert [key for key, _ in read_shard(tmp_path / "x.tar").samples] == [long, "000009", "000003"]
 
 
 def test_what_gnu_tar_writes_is_whole(tmp_path: Path) -> None:
@@ -343,7 +345,7 @@ def test_reader_compares_the_count(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(whole, folder)
     ended_again(folder)
-    with pytest.raises(InputError, match=r"2 samples, but 00000_stats.json says 3"):
+    with pytest.raises(InputError, match=r"00000.tar: 1 samples are not in the tar, the first 000002"):
         list(iterate(folder / "00000.tar"))
 
 

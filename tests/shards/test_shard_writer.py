@@ -20,9 +20,10 @@ from shard_cases import make_rows, picture, shard, tree, vlcli
 
 from vlcli.errors import InputError, UsageError
 from vlcli.shards.layout import key_digits, sample_key, shard_name, split_member
-from vlcli.shards.reader import iterate, read_sidecar
+from vlcli.shards.reader import read_sidecar
 from vlcli.shards.rows import plain
 from vlcli.shards.sidecar import column
+from vlcli.shards.whole import iterate
 
 ROOT = Path(__file__).parents[2]
 

@@ -19,7 +19,7 @@ OnShard = Callable[[Path], None]
 def check_tar(path: Path, *, deep: bool = False) -> Verdict:
     """One tar, against its sidecar, stats, sizes.json and the manifest where they stand beside it."""
     verdict = Verdict(str(path), "tar")
-    sizes, manifest = _directory_records(path.parent, verdict)
+    sizes, manifest = directory_records(path.parent, verdict)
     _check_one(path, verdict, sizes, manifest, deep, lone=True)
     return verdict
 
@@ -27,11 +27,28 @@ def check_tar(path: Path, *, deep: bool = False) -> Verdict:
 def check_directory(path: Path, *, deep: bool = False, on_shard: OnShard = lambda tar: None) -> Verdict:
     """All shards of a directory, and whether any is missing. Raises OSError when it cannot be listed."""
     verdict = Verdict(str(path), "shards")
-    sizes, manifest = _directory_records(path, verdict)
+    sizes, manifest = directory_records(path, verdict)
     tars = find_tars(path)
     for tar in tars:
         on_shard(tar)
         _check_one(tar, verdict, sizes, manifest, deep, lone=False)
+    check_names(path, tars, sizes, manifest, verdict)
+    recorded = sizes or (path / PRIVATE).is_dir() or any(stats_of(tar).exists() for tar in tars)
+    if tars and not recorded:
+        verdict.notes.append(
+            f"{path}: no sidecars, stats or {SIZES}: numbers of samples are compared with nothing"
+        )
+    if leftovers := [p.name for p in path.iterdir() if is_leftover(p.name)]:
+        verdict.notes.append(
+            f"{path}: {len(leftovers)} temporary files of a run that was killed, {leftovers[0]} first"
+        )
+    return verdict
+
+
+def check_names(
+    path: Path, tars: list[Path], sizes: dict[str, int], manifest: dict[str, dict[str, Any]], verdict: Verdict
+) -> None:
+    """Whether everything is there that belongs to a directory of shards; no shard is opened."""
     _check_sequence(path, tars, sizes, manifest, verdict)
     private = (path / PRIVATE).is_dir()
     if private and not (path / SIZES).exists():
@@ -48,18 +65,10 @@ def check_directory(path: Path, *, deep: bool = False, on_shard: OnShard = lambd
             )
         elif private and not sidecar_of(tar).exists():
             verdict.add("missing", tar, f"no {sidecar_of(tar).name} beside it")
-    if not committed and tars and not sizes:
-        verdict.notes.append(
-            f"{path}: no sidecars, stats or {SIZES}: numbers of samples are compared with nothing"
-        )
-    if leftovers := [p.name for p in path.iterdir() if is_leftover(p.name)]:
-        verdict.notes.append(
-            f"{path}: {len(leftovers)} temporary files of a run that was killed, {leftovers[0]} first"
-        )
-    return verdict
 
 
-def _directory_records(path: Path, verdict: Verdict) -> tuple[dict[str, int], dict[str, dict[str, Any]]]:
+def directory_records(path: Path, verdict: Verdict) -> tuple[dict[str, int], dict[str, dict[str, Any]]]:
+    """What sizes.json and the manifest say, by file name; damage in them is a finding."""
     sizes: dict[str, int] = {}
     file = path / SIZES
     if file.is_file():

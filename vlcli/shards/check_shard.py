@@ -109,9 +109,9 @@ def check_shard(tar: Path, verdict: Verdict, recorded: Recorded, *, lone: bool) 
         if found.damage is not None:
             _report_damage(tar, found, verdict, recorded)
         else:
-            _check_end(tar, os.fstat(fd).st_size, found, verdict, recorded)
-            _check_members(tar, found, verdict)
             _check_counts(tar, found, verdict, recorded)
+            _check_members(tar, found, verdict)
+            _check_end(tar, os.fstat(fd).st_size, found, verdict, recorded)
     finally:
         os.close(fd)
     if lone and not recorded.counts:

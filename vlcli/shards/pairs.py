@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,16 +15,12 @@ import orjson
 import polars as pl
 
 from vlcli.errors import InputError, UsageError
-from vlcli.shards.layout import SIDECAR_MARK, SUCCESS, find_tars, is_shard_directory, sidecar_of
+from vlcli.shards.layout import is_shard_directory
 from vlcli.shards.pixels import Part, ReferencePart, TarPart
-from vlcli.shards.reader import (
-    ShardIndex,
-    read_index,
-    read_sidecar,
-    sidecar_metadata,
-    verify_count,
-)
+from vlcli.shards.reader import open_tar
 from vlcli.shards.rows import place, row_texts
+from vlcli.shards.tar import Member
+from vlcli.shards.whole import Shard, read_shard, whole_directory
 
 
 @dataclass
@@ -104,7 +101,11 @@ def load_pairs(
 
     for path in paths:
         tars = (
-            find_tars(path) if is_shard_directory(path) else [Path(path)] if path.endswith(".tar") else None
+            whole_directory(path)
+            if is_shard_directory(path)
+            else [Path(path)]
+            if path.endswith(".tar")
+            else None
         )
         if tars is None:
             rows.append(path)
@@ -179,15 +180,14 @@ def _add_rows(
 def _add_shard(
     table: PairTable, tar: Path, group: str | None, columns: Sequence[str], head: int | None
 ) -> pl.DataFrame:
-    index = read_index(tar)
-    verify_count(tar, len(index))
-    extension = index.image_extension
-    if extension is None and len(index):
+    shard = read_shard(tar)
+    extension = shard.image_extension
+    if extension is None and len(shard):
         raise InputError("its samples have no image", file=str(tar))
-    spans = index.spans[extension] if extension else np.zeros((0, 2), np.int64)
-    rows = _shard_rows(tar, index)
-    rows = rows if head is None else rows[:head]
-    for key, row in zip(index.keys, rows, strict=False):
+    spans = [(members[extension].data, members[extension].size) for _, members in shard.samples if extension]
+    part = TarPart(str(tar), np.array(spans, np.int64).reshape(-1, 2)[:head])
+    rows = _shard_rows(shard, len(part))
+    for (key, _), row in zip(shard.samples, rows, strict=False):
         if not row["texts"]:
             raise InputError(f"sample {key} has no text", file=str(tar))
         table.ids.append(row["id"])
@@ -195,29 +195,23 @@ def _add_shard(
         table.texts.append(row["texts"])
         table.candidates.append(list(row.get("text_candidates") or ()))
         table.groups.append(_as_group(row.get(group)) if group else None)
-    table._add_part(TarPart(str(tar), spans[: len(rows)]))
+    table._add_part(part)
     return pl.DataFrame(
         {name: pl.Series([row.get(name) for row in rows], strict=False) for name in columns if rows}
     )
 
 
-def _shard_rows(tar: Path, index: ShardIndex) -> list[dict[str, Any]]:
-    """One dict a sample in the tar's order, with id, image_id and texts; from the sidecar, else from the
+def _shard_rows(shard: Shard, n: int) -> list[dict[str, Any]]:
+    """One dict for each of the first n samples, with id, image_id and texts; from the sidecar, else from the
     members.
     """
-    sidecar = sidecar_of(tar)
-    if not sidecar.exists():
-        return [_from_members(tar, index, i) for i in range(len(index))]
-    ours = SIDECAR_MARK in sidecar_metadata(sidecar)
-    good = {r["key"]: r for r in read_sidecar(sidecar).to_pylist() if r.get("status", SUCCESS) == SUCCESS}
-    if len(good) != len(index) or any(key not in good for key in index.keys):
-        raise InputError(
-            f"{len(index)} samples, but {sidecar.name} has {len(good)} successful rows",
-            file=str(tar),
-            remedy="run 'vlcli check' on it",
-        )
-    rows = [good[key] for key in index.keys]
-    return rows if ours else [_foreign(row) for row in rows]
+    if shard.rows is not None:
+        return shard.rows[:n] if shard.ours else [_foreign(row) for row in shard.rows[:n]]
+    fd = open_tar(shard.path)
+    try:
+        return [_from_members(shard.path, fd, *sample) for sample in shard.samples[:n]]
+    finally:
+        os.close(fd)
 
 
 def _foreign(row: dict[str, Any]) -> dict[str, Any]:
@@ -233,11 +227,8 @@ def _strings(values: Any) -> Iterable[str]:
     return (v for v in values or () if isinstance(v, str) and v.strip())
 
 
-def _from_members(tar: Path, index: ShardIndex, i: int) -> dict[str, Any]:
-    key = index.keys[i]
-    members = {
-        ext: TarPart(index.path, index.spans[ext]).read(i) for ext in ("json", "txt") if ext in index.spans
-    }
+def _from_members(path: str, fd: int, key: str, found: Mapping[str, Member]) -> dict[str, Any]:
+    members = {e: os.pread(fd, found[e].size, found[e].data) for e in ("json", "txt") if e in found}
     row: dict[str, Any] = {}
     try:
         row = orjson.loads(members.get("json", b"{}"))
@@ -245,7 +236,7 @@ def _from_members(tar: Path, index: ShardIndex, i: int) -> dict[str, Any]:
             raise ValueError("not an object")
         caption = members.get("txt", b"").decode("utf-8").strip()
     except ValueError as error:
-        raise InputError(f"sample {key}: {error}", file=str(tar)) from None
+        raise InputError(f"sample {key}: {error}", file=path) from None
     if caption:
         row.setdefault("caption", caption)
         row["caption"] = row["caption"] or caption
