@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
 import random
 import unicodedata
@@ -213,10 +212,6 @@ def test_padding_truncation_and_shapes(wordpiece: WordPiece) -> None:
     assert wordpiece.encode([])[0].shape == (0, 0)
     with pytest.raises(UsageError, match="no room"):
         wordpiece.encode(["狐"], length=1)
-
-
-def test_a_lone_surrogate_is_dropped(wordpiece: WordPiece) -> None:
-    assert wordpiece.content(json.loads('"狐\\ud83d狸"')) == wordpiece.content("狐狸")
 
 
 def test_find_gives_every_place(wordpiece: WordPiece) -> None:
