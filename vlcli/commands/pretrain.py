@@ -36,6 +36,25 @@ EXAMPLES = (
     "accelerate launch -m vlcli pretrain --recipe lit-filip --data shards/",
 )
 
+MANUAL = {
+    "ENVIRONMENT": (
+        ("VLCLI_CACHE", "Where features of locked image towers are cached; default: $XDG_CACHE_HOME/vlcli."),
+        (
+            "RANK, WORLD_SIZE, ...",
+            "Set by accelerate and torchrun: the processes of one run. The first one speaks.",
+        ),
+    ),
+    "FILES": (
+        ("DIR/recipe.toml", "The recipe, resolved."),
+        ("DIR/metrics.jsonl", "One object a logged step."),
+        (
+            "DIR/checkpoints/step-00001000/",
+            "Weights, tokenizer, configuration and the state that --resume reads.",
+        ),
+        ("DIR/last, DIR/best", "Links to the newest checkpoint and to the best on --val."),
+    ),
+}
+
 
 def command(
     recipe: Annotated[
@@ -105,11 +124,19 @@ def command(
     out = output or Path("runs") / resolved.name
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: not a directory")
-    if os.environ.get("RANK", "0") != "0":  # a launcher's other processes: the first one speaks
+    leads = os.environ.get("RANK", "0") == "0"
+    if leads and not (force or resume) and out.is_dir() and any(out.iterdir()):  # before anything is loaded
+        raise UsageError(f"{out} is not empty", remedy="--resume goes on, --force starts anew")
+    if not leads:  # a launcher's other processes: the first one speaks
         quiet, verbose = True, 0
         if dry_run:
             return
     init_image = _init_image(init)
+    if not dry_run:
+        from vlcli.training.run_directory import refuse_occupied
+
+        if os.environ.get("RANK", "0") == "0":
+            refuse_occupied(out, resume=resume, force=force)
     if not resume:
         from vlcli.models.initial import find_image_weights
 

@@ -60,7 +60,13 @@ def command(
     ] = False,
     size: Annotated[
         int | None,
-        Option("--size", min=8, metavar="PX", help="Side of the input, where the image tower takes any."),
+        Option(
+            "--size",
+            min=8,
+            max=1024,
+            metavar="PX",
+            help="Side of the input, where the image tower takes any.",
+        ),
     ] = None,
     image_root: o.ImageRoot = None,
     renames: o.Map = None,

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlcli.errors import UsageError
+from vlcli.errors import MissingImage, UsageError
 from vlcli.figures.sheet import KINDS, Sheet, Source, make_sheet
+from vlcli.images.resolve import ImageReader
+from vlcli.records.references import is_relative, is_url, split_container
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,15 @@ class Request:
     ) -> Request:
         """`images` are references; `ids` name rows of `data`, whose own first texts serve when none is given.
 
-        Raises UsageError when there is no picture or no text, or an id that no row has.
+        Raises UsageError when there is no picture or no text, a picture that does not exist, or an id that
+        no row has; InputError for a picture that is there and cannot be read.
         """
-        from vlcli.images.resolve import ImageReader
-
         if bool(data) != bool(ids):
             raise UsageError("--data and --id go together: the rows to draw")
         if not images and not ids:
             raise UsageError("no picture", remedy="give --image, or --data and --id")
         with ImageReader(image_root) as reader:
-            sources = [Source(reference, reader.read(reference)) for reference in images]
+            sources = [_picture(reference, reader) for reference in images]
         own: list[str] = []
         if ids:
             rows, own = _rows(data, ids, renames, image_root)
@@ -90,6 +91,21 @@ class Request:
     def sheet(self, model: Any, *, prompt: str, size: int | None, mosaic: bool) -> Sheet:
         """See `make_sheet`."""
         return make_sheet(model, self.sources, self.texts, prompt=prompt, size=size, mosaic=mosaic)
+
+
+def _picture(reference: str, reader: ImageReader) -> Source:
+    """The picture that the command line names: one that is not there is a slip of the hand, not damage."""
+    if not (reference.startswith("data:") or is_url(reference)):
+        container = split_container(reference)
+        path = Path(container[0] if container is not None else reference)
+        if is_relative(reference) and reader.root is not None:
+            path = reader.root / path
+        if not path.is_file():
+            raise UsageError(f"{path}: {'is a directory' if path.is_dir() else 'no such file'}")
+    try:
+        return Source(reference, reader.read(reference))
+    except MissingImage as error:
+        raise UsageError(str(error)) from None
 
 
 def _rows(

@@ -166,6 +166,10 @@ def _file(path: str) -> bytes:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise InputError(error.strerror or "cannot be read", file=path) from error
+    if data[:4] == b"PAR1":
+        raise MissingImage(
+            "a Parquet file, not an image", file=path, remedy=f"name one of its rows: {path}#ROW (from 0)"
+        )
     if len(data) > MAX_BYTES:
         raise InputError(f"more than {MAX_BYTES >> 20} MiB: not an image", file=path)
     return data
