@@ -31,7 +31,7 @@ POOLS = [
     [*between(0x00, 0x1F), *between(0x7F, 0x9F), *["\x00"] * 30],
     list("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f\u202a\u202e\u2066\u2069"),
     list("שלום עולם") + between(0x0627, 0x064A) + between(0x064B, 0x065F),  # right to left
-    between(0xFF01, 0xFF5E) + ["\u3000"],  # full width
+    [*between(0xFF01, 0xFF5E), "\u3000"],  # full width
     list(" \t\n\r\x0b\x0c\x1c\x85\u00a0\u1680\u2003\u2028\u2029\u202f\u205f\u3000"),
     ["é", "e\u0301", "ñ", "n\u0303", "ệ", "e\u0323\u0302", "Å", "\u212b", "A\u030a"],
     [*"İIıiŞşĞğ", "i\u0307"],
@@ -48,13 +48,14 @@ POOLS = [
 
 
 def odd(count: int, seed: int = 0) -> list[str]:
-    """Mixtures of up to four kinds; every tenth ends in one letter two hundred times."""
+    """Mixtures of up to four kinds; every tenth ends in one letter about a hundred or two hundred times."""
     draw = random.Random(seed)
     texts = []
     for _ in range(count):
         kinds = draw.sample(POOLS, draw.randint(1, 4))
         text = "".join(draw.choice(draw.choice(kinds)) for _ in range(draw.randint(1, 24)))
-        texts.append(text + draw.choice(draw.choice(kinds)) * 200 if draw.random() < 0.1 else text)
+        tail = draw.choice(draw.choice(kinds)) * draw.choice([99, 100, 101, 199, 200, 201])
+        texts.append(text + tail if draw.random() < 0.1 else text)
     return texts
 
 
