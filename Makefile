@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIN := $(shell $(PYTHON) -c 'import hashlib; print(hashlib.sha256(open("pyproject.toml", "rb").read()).hexdigest()[:12])')
 
-.PHONY: demo test lint types unit clean
+.PHONY: demo test lint types unit man clean
 
 # The environment is stamped by pyproject's hash and its extras, so that it is made again when they change.
 .venv/.installed-%-$(PIN): pyproject.toml
@@ -26,6 +26,10 @@ types: .venv/.installed-test-$(PIN)
 
 unit: .venv/.installed-test-$(PIN)
 	$(BIN)/python -m pytest $(PYTEST)
+
+# Manual pages and the shells' completion, from the command tree; a test says when they are old.
+man: .venv/.installed-test-$(PIN)
+	$(BIN)/python -m vlcli.manual man vlcli/_data/completion
 
 clean:
 	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache

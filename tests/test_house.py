@@ -25,6 +25,7 @@ FLOW = [
     "figures",
     "commands",
     "cli",
+    "manual",
 ]
 
 
@@ -58,7 +59,7 @@ def test_a_room_depends_only_on_those_before_it():
 
 def test_every_folder_has_its_place_in_the_flow():
     folders = {d.name for d in PACKAGE.iterdir() if (d / "__init__.py").exists()}
-    assert folders == set(FLOW) - {"recipes", "cli"}
+    assert folders == set(FLOW) - {"recipes", "cli", "manual"}
 
 
 def test_the_library_never_prints():

@@ -138,8 +138,7 @@ Debug = Annotated[
     bool,
     Option(
         "--debug",
-        envvar="VLCLI_DEBUG",
-        help="Show the traceback of an error.",
+        help="Show the traceback of an error, as VLCLI_DEBUG does.",
         rich_help_panel=_EVERYWHERE,
     ),
 ]

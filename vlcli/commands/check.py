@@ -19,6 +19,16 @@ EXAMPLES = (
     "vlcli check --json runs/lit-filip | jq '.findings[]'",
 )
 
+MANUAL = {
+    "EXIT STATUS": (
+        ("0", "All is whole."),
+        ("1", "Something could not be read, and nothing that could be is damaged."),
+        ("2", "A wrong command line, or a path that is not there or holds neither shards nor a checkpoint."),
+        ("3", "Something is damaged: what and where is on stderr, and in --json."),
+        ("130, 141, 143", "Ended by SIGINT, by a closed pipe, by SIGTERM."),
+    )
+}
+
 
 def command(
     paths: Annotated[

@@ -34,6 +34,8 @@ EXAMPLES = (
     "vlcli filter raw.parquet --where \"split = 'val'\" -o val.jsonl",
 )
 
+MANUAL = {"ENVIRONMENT": (("TMPDIR", "Where a pipe that is read twice is spooled, and counts are kept."),)}
+
 _RULES = "Rules (each overrides the preset; 'off' switches one off)"
 
 

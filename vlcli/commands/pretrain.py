@@ -113,6 +113,7 @@ def command(
     """
     from vlcli.commands._console import Console
     from vlcli.recipes import load_recipe, to_toml
+    from vlcli.training.run_directory import refuse_occupied
 
     if force and resume:
         raise UsageError("--force and --resume exclude each other")
@@ -125,18 +126,13 @@ def command(
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: not a directory")
     leads = os.environ.get("RANK", "0") == "0"
-    if leads and not (force or resume) and out.is_dir() and any(out.iterdir()):  # before anything is loaded
-        raise UsageError(f"{out} is not empty", remedy="--resume goes on, --force starts anew")
+    if leads and not dry_run:  # before anything is loaded
+        refuse_occupied(out, resume=resume, force=force)
     if not leads:  # a launcher's other processes: the first one speaks
         quiet, verbose = True, 0
         if dry_run:
             return
     init_image = _init_image(init)
-    if not dry_run:
-        from vlcli.training.run_directory import refuse_occupied
-
-        if os.environ.get("RANK", "0") == "0":
-            refuse_occupied(out, resume=resume, force=force)
     if not resume:
         from vlcli.models.initial import find_image_weights
 

@@ -16,6 +16,25 @@ EXAMPLES = (
     "vlcli shard pairs.parquet --resize 384 --encode jpg --max-bad 1% --rejects bad.jsonl -o shards/",
 )
 
+MANUAL = {
+    "NOTES": (
+        (
+            "",
+            "Delivery is at least once, and no transaction. A shard that was being written when a run stopped is "
+            "written again by --resume, with the same bytes under the same name: what copies or reads shards while "
+            "they appear must take the same one twice. When sizes.json stands, every row that could be read is "
+            "there once: in a tar, or in its sidecar as failed.",
+        ),
+    ),
+    "FILES": (
+        ("DIR/00000.tar", "A shard: image, .json and .txt of each sample."),
+        ("DIR/00000.parquet", "Its sidecar: a line for every row, those that failed too."),
+        ("DIR/00000_stats.json", "Its counts; the shard is committed when this stands."),
+        ("DIR/sizes.json", "Samples of every shard, as open_clip reads it; written last."),
+        ("DIR/_vlcli/", "Journal, manifest, command line and times: what is not the same on every run."),
+    ),
+}
+
 
 def command(
     inputs: o.Inputs = None,
