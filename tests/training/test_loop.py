@@ -143,9 +143,51 @@ def test_what_is_refused(table, cache, tmp_path):
         train(table, cache, out)
     with pytest.raises(UsageError, match="--resume: split_hash was"):
         train(pairs(32), cache, out, "schedule.steps=1", resume=True)
-    with pytest.raises(UsageError, match="no whole checkpoint"):
-        train(table, cache, tmp_path / "nowhere", resume=True)
     train(table, cache, out, "schedule.steps=1", force=True)
+    for other in (tmp_path / "papers", out):
+        other.mkdir(exist_ok=True)
+        (other / "letter.txt").write_text("dear")
+    (out / "recipe.toml").unlink()
+    shutil.rmtree(out / "checkpoints")
+    with pytest.raises(UsageError, match="not empty, and no run; --force"):
+        train(table, cache, tmp_path / "papers", resume=True)
+
+
+def test_resume_of_a_run_that_has_no_checkpoint_starts_at_its_beginning(table, cache, tmp_path):
+    """So that a cluster's job may say --resume from the first time on."""
+    out = tmp_path / "run"
+    run, reporter = train(table, cache, out, "schedule.steps=1", resume=True)
+    assert run.step == 0
+    assert reporter.warnings == [f"{out} has no checkpoint yet: the run starts at its beginning"]
+    run.run()  # killed after the first lines of its log, say
+    shutil.rmtree(out / "checkpoints")
+    (out / "last").unlink()
+    run, reporter = train(table, cache, out, "schedule.steps=1", resume=True)
+    run.run()
+    assert len((out / "metrics.jsonl").read_bytes().splitlines()) == 1
+    for file in (out / "last").glob("*"):
+        file.write_bytes(b"")
+    with pytest.raises(UsageError, match="no whole checkpoint to resume from; --force starts anew"):
+        train(table, cache, out, "schedule.steps=1", resume=True)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "training.pt", "config.json"])
+def test_a_flipped_bit_in_the_newest_checkpoint_is_passed_over(table, cache, tmp_path, name):
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    train(table, cache, whole, "train.keep=9")[0].run()
+    shutil.copytree(whole, part, symlinks=True)
+    file = part / "checkpoints" / "step-00000012" / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    run, reporter = train(table, cache, part, "train.keep=9", resume=True)
+    assert run.step == 9
+    assert "step-00000012 is passed over" in reporter.warnings[0]
+    run.run()
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(weights(whole, 12).values(), weights(part, 12).values(), strict=True)
+    )
 
 
 def test_resume_refuses_another_recipe_but_not_other_intervals(table, cache, tmp_path):

@@ -33,17 +33,9 @@ from vlcli.training.loader import Loader, TrainingBatch
 from vlcli.training.meter import Meter, Reporter
 from vlcli.training.optimizers import build_optimizer, parameter_groups
 from vlcli.training.processes import anywhere, fail, mean, on_main
+from vlcli.training.run_directory import point, prune, refuse_occupied, rewind, step_name
 from vlcli.training.schedules import learning_rate
-from vlcli.training.state import (
-    newest_state,
-    point,
-    prune,
-    read_state,
-    refuse_another_recipe,
-    rewind,
-    save_state,
-    step_name,
-)
+from vlcli.training.state import newest_state, read_state, refuse_another_recipe, save_state
 from vlcli.training.trackers import Trackers
 from vlcli.training.validation import Validation, score_of
 
@@ -80,8 +72,8 @@ class Pretraining:
         self.main = self.accelerator.is_main_process
         self.state: dict[str, Any] | None = None
         self.best_step: int | None = None
-        weights = None if resume else find_image_weights(recipe.model.image, init_image)
         resumed = self._look_at_directory(resume, force)
+        weights = None if resumed else find_image_weights(recipe.model.image, init_image)
         set_seed(recipe.train.seed)
         if resumed is not None:
             self.model = load(resumed, "cpu").train()
@@ -108,13 +100,13 @@ class Pretraining:
         """Refuse a directory in use, or find the checkpoint to go on from. Nothing is changed yet."""
 
         def look() -> Path | None:
-            if resume:
-                place, self.state = newest_state(self.out, self.reporter.warn)
-                refuse_another_recipe(place, self.recipe.model_dump(mode="json"))
-                return place
-            if not force and self.out.exists() and any(self.out.iterdir()):
-                raise UsageError(f"{self.out} is not empty", remedy="--resume goes on, --force starts anew")
-            return None
+            refuse_occupied(self.out, resume=resume, force=force)
+            found = newest_state(self.out, self.reporter.warn) if resume else None
+            if found is None:
+                return None
+            place, self.state = found
+            refuse_another_recipe(place, self.recipe.model_dump(mode="json"))
+            return place
 
         place = on_main(look)
         if place is not None and not self.main:

@@ -16,6 +16,7 @@ from vlcli.models.checkpoint import save_checkpoint
 from vlcli.models.checksums import write_checksums
 from vlcli.models.dual import DualEncoder
 from vlcli.models.quickcheck import check_checkpoint
+from vlcli.training.run_directory import point, step_name
 
 STATE = "training.pt"
 KEYS = ("step", "optimizer", "best", "best_step", "total", "split_hash", "meter")
@@ -35,10 +36,6 @@ FREE = {
     "train.evaluate_every",
     "train.keep",
 }
-
-
-def step_name(step: int) -> str:
-    return f"step-{step:08d}"
 
 
 def save_state(
@@ -90,57 +87,23 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def point(link: Path, target: Path) -> None:
-    """Make `link` a relative symlink to `target`, replacing an older one atomically."""
-    temporary = link.with_name(f".{link.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(os.path.relpath(target, link.parent))
-    os.replace(temporary, link)
+def newest_state(run: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+    """The newest whole checkpoint of a run and its training state; a damaged one is passed over with a warning.
 
-
-def prune(run: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints; never what `best` and `last` point at."""
-    held = {(run / name).resolve() for name in ("best", "last")}
-    steps = sorted((run / "checkpoints").glob("step-*"))
-    for place in steps[:-keep]:
-        if place.resolve() not in held:
-            remove(place)
-
-
-def remove(place: Path) -> None:
-    """Delete a checkpoint; killed half-way, what is left no longer bears a checkpoint's name."""
-    hidden = place.with_name(f".{place.name}.{os.getpid()}.old")
-    os.replace(place, hidden)
-    shutil.rmtree(hidden)
-
-
-def newest_state(run: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
-    """The newest whole checkpoint of a run and its training state; a damaged one is passed over with a warning."""
-    for place in sorted((run / "checkpoints").glob("step-*"), reverse=True):
+    None where the run was stopped before its first checkpoint. UsageError when there are some, and none is whole.
+    """
+    places = sorted((run / "checkpoints").glob("step-*"), reverse=True)
+    for place in places:
         try:
             if findings := check_checkpoint(place, deep=True).findings:
                 raise InputError(findings[0].message, file=findings[0].file)
             return place, read_state(place)
         except Exception as error:
             warn(f"{place.name} is passed over: {' '.join(str(error).split())[:200]}")
-    raise UsageError(f"{run}: no whole checkpoint to resume from")
-
-
-def rewind(run: Path, place: Path, best_step: int | None) -> bool:
-    """Make `run` what it was when the checkpoint `place` was written: no newer steps, no leavings of a killed
-    process, `last` and `best` pointing where they did. False when the best checkpoint itself is gone."""
-    for other in (run / "checkpoints").iterdir():
-        if other.name.startswith(".step-"):
-            shutil.rmtree(other)
-        elif other.name.startswith("step-") and other.name > place.name:
-            remove(other)
-    point(run / "last", place)
-    best = None if best_step is None else place.with_name(step_name(best_step))
-    if best is None or not best.is_dir():
-        (run / "best").unlink(missing_ok=True)
-        return best is None
-    point(run / "best", best)
-    return True
+    if places:
+        raise UsageError(f"{run}: no whole checkpoint to resume from", remedy="--force starts anew")
+    warn(f"{run} has no checkpoint yet: the run starts at its beginning")
+    return None
 
 
 def read_state(place: Path) -> dict[str, Any]:

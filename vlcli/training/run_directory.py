@@ -1,0 +1,66 @@
+"""A run's directory: its checkpoints by name, the links `last` and `best`, what is kept and what a stop left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from vlcli.errors import UsageError
+
+
+def step_name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def refuse_occupied(run: Path, *, resume: bool, force: bool) -> None:
+    """UsageError for a directory with something in it, unless it is to be replaced, or is a run to go on with."""
+    if force or not run.exists():
+        return
+    if resume and ((run / "recipe.toml").is_file() or (run / "checkpoints").is_dir()):
+        return
+    if any(run.iterdir()):
+        cause = "is not empty, and no run" if resume else "is not empty"
+        remedy = "--force starts anew" if resume else "--resume goes on, --force starts anew"
+        raise UsageError(f"{run} {cause}", remedy=remedy)
+
+
+def point(link: Path, target: Path) -> None:
+    """Make `link` a relative symlink to `target`, replacing an older one atomically."""
+    temporary = link.with_name(f".{link.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(os.path.relpath(target, link.parent))
+    os.replace(temporary, link)
+
+
+def prune(run: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints; never what `best` and `last` point at."""
+    held = {(run / name).resolve() for name in ("best", "last")}
+    steps = sorted((run / "checkpoints").glob("step-*"))
+    for place in steps[:-keep]:
+        if place.resolve() not in held:
+            remove(place)
+
+
+def remove(place: Path) -> None:
+    """Delete a checkpoint; killed half-way, what is left no longer bears a checkpoint's name."""
+    hidden = place.with_name(f".{place.name}.{os.getpid()}.old")
+    os.replace(place, hidden)
+    shutil.rmtree(hidden)
+
+
+def rewind(run: Path, place: Path, best_step: int | None) -> bool:
+    """Make `run` what it was when the checkpoint `place` was written: no newer steps, no leavings of a killed
+    process, `last` and `best` pointing where they did. False when the best checkpoint itself is gone."""
+    for other in (run / "checkpoints").iterdir():
+        if other.name.startswith(".step-"):
+            shutil.rmtree(other)
+        elif other.name.startswith("step-") and other.name > place.name:
+            remove(other)
+    point(run / "last", place)
+    best = None if best_step is None else place.with_name(step_name(best_step))
+    if best is None or not best.is_dir():
+        (run / "best").unlink(missing_ok=True)
+        return best is None
+    point(run / "best", best)
+    return True
