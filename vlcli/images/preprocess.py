@@ -10,6 +10,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from vlcli.images.config import Augmentation, PreprocessConfig
+from vlcli.images.decode import MAX_PIXELS
 
 INTERPOLATIONS = {
     "bilinear": v2.InterpolationMode.BILINEAR,
@@ -31,7 +32,8 @@ class Preprocess:
         picture = picture.convert("RGB")
         if self.config.fit == "squash":
             return F.resize(picture, [self.size, self.size], interpolation=mode)
-        return F.center_crop(F.resize(picture, [self.size], interpolation=mode), [self.size, self.size])
+        picture = F.resize(middle(picture, self.size), [self.size], interpolation=mode)
+        return F.center_crop(picture, [self.size, self.size])
 
     def to_tensor(self, picture: Image.Image) -> torch.Tensor:
         """(3, h, w) float32, normalised by the configured mean and standard deviation."""
@@ -40,6 +42,18 @@ class Preprocess:
 
     def __call__(self, picture: Image.Image) -> torch.Tensor:
         return self.to_tensor(self.resize(picture))
+
+
+def middle(picture: Image.Image, size: int) -> Image.Image:
+    """The picture, or the middle of one so long that, resized to `size` on its shorter side, it would exceed
+    MAX_PIXELS: a thread of 1 × 100,000 is 300 bytes of PNG and would fill 15 GB."""
+    short, long = sorted(picture.size)
+    room = MAX_PIXELS * short // size**2
+    if long <= room:
+        return picture
+    cut = (long - room + 1) // 2  # the same on both sides, so that the middle stays where it is
+    x, y = (cut, 0) if picture.width == long else (0, cut)
+    return picture.crop((x, y, picture.width - x, picture.height - y))
 
 
 def augmentation(name: Augmentation, size: int) -> Callable[[Image.Image], Image.Image] | None:
