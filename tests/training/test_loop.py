@@ -1,6 +1,7 @@
 """Real training on sixty-four drawings: resume is bit-identical, NaN stops, the run's files are what design §3 says."""
 
 import json
+import os
 import shutil
 
 import orjson
@@ -110,21 +111,48 @@ def test_an_unlocked_tower_moves(table, cache, tmp_path):
     assert any("running_mean" in name for name in moved)
 
 
-def test_a_nan_stops_with_step_ids_and_the_last_good_checkpoint(table, cache, tmp_path):
+@pytest.mark.parametrize("where", ["picture", "loss", "gradient"])
+def test_a_nan_stops_with_step_ids_and_the_last_good_checkpoint(table, cache, tmp_path, where):
     out = tmp_path / "run"
     run, _ = train(table, cache, out)
-    inner = run._objective
+    planted = 4  # as the loop counts, from 0: the fifth
+    inner, batches = run._objective, run.loader.batches
 
     def poisoned(model, batch):
         parts, scale = inner(model, batch)
-        if run.step == 4:
-            parts["contrastive_loss"] = parts["contrastive_loss"] * torch.nan
+        if run.step == planted:
+            if where == "loss":
+                parts["contrastive_loss"] = parts["contrastive_loss"] * torch.nan
+            if where == "gradient":
+                parts["contrastive_loss"].register_hook(lambda gradient: gradient * torch.inf)
         return parts, scale
 
-    run._objective = poisoned
-    with pytest.raises(VlcliError, match=r"step 5: .*not finite; batch of 16 ids .*step-00000003"):
+    def spoilt(start, stop):
+        for step, batch in enumerate(batches(start, stop), start):
+            if step == planted and where == "picture":
+                batch.features.tokens[3, 2, 1] = torch.nan
+            yield batch
+
+    run._objective, run.loader.batches = poisoned, spoilt
+    before = {name: x.clone() for name, x in run.model.state_dict().items()}
+    with pytest.raises(VlcliError) as caught:
         run.run()
+    _, rows = run.loader.rows_of(planted)
+    ids = [table.ids[row] for row in rows]
+    file = out / "not-finite-step-00000005.txt"
+    assert file.read_text().splitlines() == ids
+    good = os.path.realpath(out / "checkpoints" / "step-00000003")
+    assert str(caught.value) == (
+        f"step 5: loss or gradient is not finite; batch of 16 ids {', '.join(ids[:8])}, … (all in {file});"
+        f" last good checkpoint: {good}"
+    )
     assert (out / "last").readlink().name == "step-00000003"
+    after = run.model.state_dict()
+    assert all(torch.isfinite(after[name]).all() for name in before), "the weights did not take it in"
+    # The run goes on from there; the cause gone, it comes to its end.
+    again, _ = train(table, cache, out, resume=True)
+    assert again.step == 3
+    assert again.run()["steps"] == 12
 
 
 def test_sigterm_ends_the_step_saves_and_exits(table, cache, tmp_path):
@@ -266,3 +294,23 @@ def test_features_beyond_the_bound_are_not_cached(table, cache, tmp_path):
     run, reporter = train(table, cache, tmp_path / "run", "data.cache_gib=1e-6", "data.workers=0")
     assert run.store is None
     assert "more than data.cache_gib" in reporter.warnings[0]
+
+
+def test_tensorboard_holds_what_the_metrics_file_does_also_after_a_resumption(table, cache, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "run"
+    options = ["train.keep=9", "train.save_every=3"]
+    train(table, cache, out, *options, validation=pairs(20))[0].run()
+    for step in (8, 9, 12):  # as if it had been killed after step 8's lines and before its checkpoint
+        shutil.rmtree(out / "checkpoints" / f"step-{step:08d}", ignore_errors=True)
+    train(table, cache, out, *options, validation=pairs(20), resume=True)[0].run()
+    board = EventAccumulator(str(out / "tensorboard"))
+    board.Reload()
+    lines = [orjson.loads(line) for line in (out / "metrics.jsonl").read_bytes().splitlines()]
+    for name in ("loss", "lr", "temperature", "grad_norm"):
+        events = {event.step: event.value for event in board.Scalars(name)}
+        wanted = {line["step"]: line[name] for line in lines if name in line}
+        assert events == pytest.approx(wanted, rel=1e-5)
+    events = {event.step: event.value for event in board.Scalars("val/i2t/R@1")}
+    assert events == pytest.approx({x["step"]: x["val"]["i2t"]["R@1"] for x in lines if "val" in x}, rel=1e-5)

@@ -123,6 +123,8 @@ class Pretraining:
             shutil.rmtree(self.out / name, ignore_errors=True)
         for name in ("best", "last", "metrics.jsonl", "recipe.toml"):
             (self.out / name).unlink(missing_ok=True)
+        for file in self.out.glob("not-finite-step-*.txt"):
+            file.unlink()
         checkpoints.mkdir(parents=True, exist_ok=True)
         (self.out / "recipe.toml").write_text(to_toml(self.recipe), encoding="utf-8")
         return True
@@ -301,16 +303,19 @@ class Pretraining:
         return parts, scale.detach()
 
     def _guard(self, value: torch.Tensor, batch: TrainingBatch) -> None:
-        """Stop at the first loss or gradient that is not finite, before the weights take it in."""
+        """Stop at the first loss or gradient that is not finite, before the weights take it in. All ids of the batch
+        go into a file, one a line, from which `filter` can take them."""
         if torch.isfinite(value):
             return
         last = self.out / "last"
         good = os.path.realpath(last) if last.exists() else "none yet"
-        ids = ", ".join(batch.pair_ids[:8]) + (", …" if len(batch.pair_ids) > 8 else "")
+        listed = self.out / f"not-finite-{step_name(self.step + 1)}.txt"
+        on_main(lambda: listed.write_text("".join(f"{name}\n" for name in batch.pair_ids), encoding="utf-8"))
+        first = ", ".join(batch.pair_ids[:8]) + (", …" if len(batch.pair_ids) > 8 else "")
         fail(
             VlcliError(
-                f"step {self.step + 1}: loss or gradient is not finite; batch of {len(batch.pair_ids)} ids {ids};"
-                f" last good checkpoint: {good}"
+                f"step {self.step + 1}: loss or gradient is not finite; batch of {len(batch.pair_ids)} ids {first}"
+                f" (all in {listed}); last good checkpoint: {good}"
             )
         )
 
