@@ -10,7 +10,7 @@ from tiny_models import COLOURS, square, tiny
 from typer.testing import CliRunner
 
 from vlcli.cli import app
-from vlcli.errors import InputError, UsageError
+from vlcli.errors import UsageError
 from vlcli.models.checkpoint import save_checkpoint
 
 
@@ -114,5 +114,5 @@ def test_visualize_by_id_takes_the_rows_own_text_and_a_name_from_both(run, place
         run("visualize", "tokenwise", "--data", "val.jsonl", "--id", "square/77")
     with pytest.raises(UsageError, match="similarity is global"):
         run("visualize", "global", "--image", "0.png", "--text", "红色", "--json")
-    with pytest.raises(InputError, match=r"nowhere.png"):
+    with pytest.raises(UsageError, match=r"nowhere.png"):
         run("visualize", "tokenwise", "--image", "nowhere.png", "--text", "红色", "--json")

@@ -213,3 +213,16 @@ def test_file_names_of_a_request(tmp_path, monkeypatch):
         Request.read(["fox.png"], [])
     with pytest.raises(UsageError, match="no picture"):
         Request.read([], ["狐狸"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_that_is_drawn_lacks_a_glyph():
+    """Every text of the figure, with titles, ticks, indices and tokens; matplotlib warns of each that it lacks."""
+    from matplotlib.text import Text as Drawn
+
+    figure = draw([Row(WHITE, alignment("𠀀㐀狐Ü→한か«»"), caption="—" * 60), Row(WHITE, alignment(side=7))])
+    render(figure, "png", dpi=30)
+    render(figure, "svg")
+    shown = {text.get_text() for text in figure.findobj(Drawn)}
+    assert {"1 𠀀", "2 㐀", "0 [CLS]", "—" * 33 + "…"} <= shown
+    find_fonts().require(shown)

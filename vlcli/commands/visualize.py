@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Option
 
@@ -14,6 +14,7 @@ EXAMPLES = (
     "vlcli visualize runs/lit-filip --image fox.png --text 狐狸 -o fox.figure.png",
     "vlcli visualize runs/lit-filip --image 'raw.parquet#12' --text 狐狸 --formats png,svg,json",
     "vlcli visualize runs/lit-filip --data val.jsonl --id fxemoji/1f98a -o fox.svg",
+    "vlcli visualize fox.figure.json -o fox.figure.svg",
 )
 
 
@@ -82,28 +83,44 @@ def command(
     where that is one of the word's, white elsewhere. The map shows the mean similarity of the word's
     tokens. --json prints the indices: grid, tokens, label positions, similarities. A figure has a glyph
     for every character or is not written.
+
+    A figure's own JSON in place of RUN redraws it without the model, from the same pictures: to another
+    format, or after its PNG is lost. A picture that has changed meanwhile is exit 3.
     """
     from vlcli.commands._console import Console
 
-    e.require_run(run)
+    if run.endswith(".json"):
+        from vlcli.errors import UsageError
+
+        if text or mosaic or size or prompt != "{}":
+            raise UsageError(
+                "a redrawn figure has its own texts and size: --text, --prompt, --mosaic and --size are not for it"
+            )
+    else:
+        e.require_run(run)
+    from vlcli.figures.redraw import Figure
     from vlcli.figures.request import Request
     from vlcli.figures.sheet import check_texts
     from vlcli.records.atomic import atomic_file
 
     console = Console("visualize", quiet=quiet, verbose=verbose)
-    request = Request.read(
-        image or [],
-        text or [],
-        data=data or [],
-        ids=row_id or [],
-        renames=o.parse_map(renames),
-        image_root=image_root,
-    )
-    targets = request.targets(output, formats, printed=json, force=force)
-    if any(kind != "json" for kind in targets):
-        check_texts(request.texts, prompt)
-    model = e.open_model(run, device, console)
-    sheet = request.sheet(model, prompt=prompt, size=size, mosaic=mosaic)
+    pictures: dict[str, Any] = {
+        "data": data or [],
+        "ids": row_id or [],
+        "renames": o.parse_map(renames),
+        "image_root": image_root,
+    }
+    if run.endswith(".json"):
+        figure = Figure.read(Path(run), image or [], **pictures)
+        targets = figure.targets(output, formats, printed=json, force=force)
+        sheet = figure.sheet()
+    else:
+        request = Request.read(image or [], text or [], **pictures)
+        targets = request.targets(output, formats, printed=json, force=force)
+        if any(kind != "json" for kind in targets):
+            check_texts(request.texts, prompt)
+        model = e.open_model(run, device, console)
+        sheet = request.sheet(model, prompt=prompt, size=size, mosaic=mosaic)
     for kind, content in sheet.render(list(targets)).items():
         with atomic_file(targets[kind], force=force) as file:
             file.write(content)

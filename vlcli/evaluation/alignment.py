@@ -64,6 +64,27 @@ class Alignment:
             "similarity": [[round(float(v), 6) for v in row] for row in self.similarity],
         }
 
+    @classmethod
+    def of_json(cls, data: dict[str, Any]) -> Alignment:
+        """What `as_json` wrote, without the text's vectors. KeyError, TypeError or ValueError for anything else."""
+        tokens, positions = (
+            [str(token) for token in data["tokens"]],
+            [int(p) for p in data["label_positions"]],
+        )
+        text = Text(str(data["label"]), str(data["prompt"]), tokens, positions, torch.empty(len(tokens), 0))
+        index = np.array(data["index"], dtype=np.int64)
+        similarity = np.array(data["similarity"], dtype=np.float32)
+        grid = tuple(data["grid"])
+        if len(grid) != 2 or index.shape != grid or similarity.shape != grid or not index.size:
+            raise ValueError(
+                f"a grid of {grid} with {index.shape} indices and {similarity.shape} similarities"
+            )
+        if not np.isfinite(similarity).all() or not all(
+            0 <= p < len(tokens) for p in (*positions, *index.flat)
+        ):
+            raise ValueError("an index without a token, or a similarity that is no number")
+        return cls(text, index, similarity)
+
 
 def require_tokens(model: Any) -> None:
     """UsageError unless the model compares patches with words."""

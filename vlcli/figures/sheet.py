@@ -13,12 +13,14 @@ import torch
 from PIL import Image
 
 from vlcli.errors import InputError, UsageError
-from vlcli.evaluation.alignment import align, encode_label, encode_patches, require_tokens
+from vlcli.evaluation.alignment import Alignment, align, encode_label, encode_patches, require_tokens
 from vlcli.evaluation.mosaics import CELLS, assemble
 from vlcli.figures.alignment import Row, draw
 from vlcli.figures.canvas import FORMATS, render
 from vlcli.figures.fonts import find_fonts
+from vlcli.images.config import PreprocessConfig
 from vlcli.images.decode import decode
+from vlcli.images.preprocess import Preprocess
 
 KINDS = (*FORMATS, "json")
 MAX_ROWS = 64
@@ -58,8 +60,12 @@ class Sheet:
         return {**self.head, "figures": figures}
 
     def render(self, kinds: Sequence[str]) -> dict[str, bytes]:
-        """The sheet as each of `kinds` ("png", "svg", "json"), equal bytes for equal inputs."""
-        drawn = draw(self.rows) if set(kinds) & set(FORMATS) else None
+        """The sheet as each of `kinds` ("png", "svg", "json"), equal bytes for equal inputs.
+
+        What is drawn are the numbers of the JSON, rounded as they stand there: see `redraw`.
+        """
+        rows = [Row(row.pixels, Alignment.of_json(row.alignment.as_json()), row.caption) for row in self.rows]
+        drawn = draw(rows) if set(kinds) & set(FORMATS) else None
         done = {}
         for kind in kinds:
             if kind == "json":
@@ -97,7 +103,7 @@ def make_sheet(
     for group in [list(sources)] if mosaic else [[source] for source in sources]:
         pictures = [source.picture() for source in group]
         side, patches, grid = _encode(model, pictures, size)
-        pixels = _shown(model, pictures, max(SHOWN, side))
+        pixels = shown(model.config.image.preprocess, pictures, side)
         name: dict[str, Any] = {
             "image": [source.reference for source in group],
             "image_sha256": [hashlib.sha256(source.data).hexdigest() for source in group],
@@ -107,7 +113,12 @@ def make_sheet(
         for label in labels:
             rows.append(Row(pixels, align(patches, label, grid)))
             named.append({**name, "size": side})
-    head = {"checkpoint": model.checkpoint_hash, "similarity": model.similarity_kind}
+    preprocess = model.config.image.preprocess
+    head = {
+        "checkpoint": model.checkpoint_hash,
+        "similarity": model.similarity_kind,
+        "shown": {"fit": preprocess.fit, "interpolation": preprocess.interpolation},
+    }
     return Sheet(rows, named, head)
 
 
@@ -135,12 +146,12 @@ def _encode(
     return side, patches[0], grid
 
 
-def _shown(model: Any, pictures: list[Image.Image], side: int) -> Any:
-    """What the model saw, (side, side, 3) uint8: the same cut of each picture, with the pixels to look at."""
-    from vlcli.images.preprocess import Preprocess
-
+def shown(config: PreprocessConfig, pictures: list[Image.Image], side: int) -> Any:
+    """What a model that reads `side` pixels saw, (s, s, 3) uint8: the same cut of each picture, with at least SHOWN
+    pixels to look at."""
+    side = max(SHOWN, side)
     side = side // 2 if len(pictures) == CELLS else side
-    resize = Preprocess(model.config.image.preprocess, size=side).resize
+    resize = Preprocess(config, size=side).resize
     parts = [np.asarray(resize(picture)) for picture in pictures]
     if len(parts) == 1:
         return parts[0]

@@ -43,7 +43,7 @@ class Lamb(torch.optim.Optimizer):
         )
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; tensors without a gradient stay as they are."""
         loss = None
         if closure is not None:
