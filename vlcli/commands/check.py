@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "vlcli check shards/",
     "vlcli check --deep shards/00007.tar",
-    "vlcli check --json runs/lit-filip | jq '.findings[]'",
+    "vlcli check --json runs/lit-filip >verdict.json",
 )
 
 MANUAL = {

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "vlcli pretrain --recipe emoji-lit-filip --data demo/shards --val demo/val.jsonl -o demo/run",
     "vlcli pretrain --recipe lit-filip --init image=ViT-L-14.pt --data shards/ --set data.batch_size=1024",
-    "accelerate launch -m vlcli pretrain --recipe lit-filip --data shards/",
+    "accelerate launch -m vlcli pretrain --recipe lit-filip --init image=ViT-L-14.pt --data shards/",
 )
 
 MANUAL = {

@@ -1,0 +1,165 @@
+"""Every example of every command runs as it is printed, in a folder where the files that it names exist.
+
+Those that train a ViT-L/14 run with --dry-run appended, and without `accelerate launch -m` before them: the launcher
+alone imports torch for seconds, and tests/training/test_processes.py is about it. Training is otherwise shortened from
+outside, by the environment.
+"""
+
+import io
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+
+from vlcli import manual
+from vlcli.cli import COMMANDS, app
+from vlcli.models.checkpoint import save_checkpoint
+from vlcli.models.config import DualEncoderConfig, ImageTowerConfig, TextTowerConfig
+from vlcli.models.dual import DualEncoder
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = [(name, line) for name in COMMANDS for line in import_module(f"vlcli.commands.{name}").EXAMPLES]
+EXAMPLES += [("vlcli", line) for line in manual.ROOT_EXAMPLES]
+DISTINCT = list(dict.fromkeys(line for _, line in EXAMPLES))
+LAUNCHER = "accelerate launch -m "
+NAMES = ("狐狸", "企鹅", "葡萄酒", "邮局", "向日葵", "自行车", "苹果", "飞机")
+SHORT = {  # of the training that is run: two steps of four pairs
+    "VLCLI_PRETRAIN_SET": "data.batch_size=4 data.workers=0 schedule.steps=2 train.precision=fp32",
+    "VLCLI_PRETRAIN_DEVICE": "cpu",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def picture(number: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (240, 220), (number * 37 % 256, number * 91 % 256, number * 53 % 256)).save(
+        buffer, "PNG"
+    )
+    return buffer.getvalue()
+
+
+def jsonl(file: Path, rows: list[dict]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def run_vlcli(*arguments: str) -> None:
+    assert not app(list(arguments), prog_name="vlcli", standalone_mode=False), arguments
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen pictures of eight things under all the names that examples use, and a model that learnt nothing."""
+    here = tmp_path_factory.mktemp("examples")
+    (here / "photos").mkdir()
+    rows = []
+    for i in range(16):
+        (here / "photos" / f"{i}.png").write_bytes(picture(i))
+        name = NAMES[i % 8]
+        rows.append(
+            {
+                "id": "fxemoji/1f98a" if i == 0 else f"photo/{i}",
+                "image": f"photos/{i}.png",
+                "text": f"草地上有一只{name}",
+                "name": name,
+                "group_zh": "动物" if i % 8 < 2 else "物品",
+                "label": i % 8,
+                "split": "val" if i % 4 == 0 else "train",
+            }
+        )
+    (here / "fox.png").write_bytes(picture(0))
+    (here / "ViT-L-14.pt").touch()
+    for name in ("raw.jsonl", "val.jsonl", "imagenet.jsonl", "flickr30k-cn.jsonl"):
+        jsonl(here / name, rows)
+    jsonl(here / "demo" / "val.jsonl", [{**row, "image": f"../{row['image']}"} for row in rows])
+    jsonl(here / "pairs.jsonl", [{"image": f"{i}.png", "caption": r["text"]} for i, r in enumerate(rows)])
+    table = pl.DataFrame(
+        {
+            "id": [row["id"] for row in rows],
+            "image": [{"bytes": picture(i), "path": None} for i in range(16)],
+            "caption": [row["text"] for row in rows],
+            "split": [row["split"] for row in rows],
+        }
+    )
+    for name in ("raw.parquet", "pairs.parquet"):
+        table.write_parquet(here / name)
+    (here / "labels.zh.txt").write_text("\n".join(NAMES) + "\n", encoding="utf-8")
+    (here / "groups.txt").write_text("动物\t动物\n物品\t物品\n", encoding="utf-8")
+    four = [row["id"] for row in rows[:4]]
+    jsonl(here / "mosaics.jsonl", [{"images": four, "target": t, "text": NAMES[t]} for t in range(4)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        for folder in ("shards", "demo/shards"):
+            run_vlcli("shard", "-q", "raw.jsonl", "--per-shard", "2", "-j", "1", "-o", folder)
+    (here / "my.toml").write_text('extends = "emoji-lit-filip"\n', encoding="utf-8")
+    step = here / "runs" / "lit-filip" / "checkpoints" / "step-00000001"
+    torch.manual_seed(0)
+    image = ImageTowerConfig(name="test_vit")
+    text = TextTowerConfig(width=16, layers=1, heads=2)
+    model = DualEncoder(DualEncoderConfig(dim=16, similarity="tokenwise", image=image, text=text)).eval()
+    save_checkpoint(model, step, recipe={}, lineage={})
+    for link in ("last", "best"):
+        (here / "runs" / "lit-filip" / link).symlink_to("checkpoints/step-00000001")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        run_vlcli(
+            "visualize", "runs/lit-filip", "--image", "fox.png", "--text", "狐狸", "-o", "fox.figure.json"
+        )
+    return here
+
+
+def named_outputs(line: str) -> list[str]:
+    words = shlex.split(line.replace(">", " > "))
+    return [words[i + 1] for i, word in enumerate(words[:-1]) if word in ("-o", ">", "--report", "--rejects")]
+
+
+@pytest.mark.parametrize("line", DISTINCT)
+def test_it_runs_as_printed(line, prepared, tmp_path, monkeypatch, capsys):
+    here = tmp_path / "here"
+    shutil.copytree(prepared, here, symlinks=True)
+    monkeypatch.chdir(here)
+    for name, value in {**SHORT, "VLCLI_CACHE": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(name, value)
+    for output in named_outputs(line):  # what stands there for other examples is in the way of this one
+        place = Path(output)
+        if place.is_dir():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
+    dry = "ViT-L-14.pt" in line
+    assert dry or not line.startswith(LAUNCHER)
+    printed = f"{line.removeprefix(LAUNCHER)} --dry-run" if dry else line
+    if any(c in line for c in "|>"):
+        program = tmp_path / "vlcli"
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} -m vlcli "$@"\n')
+        program.chmod(0o755)
+        path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", printed],
+            env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    else:
+        program_name, *arguments = shlex.split(printed)
+        assert program_name == "vlcli"
+        run_vlcli(*arguments)
+    for output in () if dry else named_outputs(line):
+        assert Path(output).exists()
+
+
+def test_every_command_has_examples_that_name_it():
+    for name in COMMANDS:
+        own = [line for command, line in EXAMPLES if command == name]
+        assert own
+        assert all(f"vlcli {name}" in line for line in own)
