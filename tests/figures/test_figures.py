@@ -220,9 +220,9 @@ def test_nothing_that_is_drawn_lacks_a_glyph():
     """Every text of the figure, with titles, ticks, indices and tokens; matplotlib warns of each that it lacks."""
     from matplotlib.text import Text as Drawn
 
-    figure = draw([Row(WHITE, alignment("𠀀㐀狐Ü→한か«»"), caption="—" * 60), Row(WHITE, alignment(side=7))])
+    figure = draw([Row(WHITE, alignment("𠮷㐀狐Ü→한か«»"), caption="—" * 60), Row(WHITE, alignment(side=7))])
     render(figure, "png", dpi=30)
     render(figure, "svg")
     shown = {text.get_text() for text in figure.findobj(Drawn)}
-    assert {"1 𠀀", "2 㐀", "0 [CLS]", "—" * 33 + "…"} <= shown
+    assert {"1 𠮷", "2 㐀", "0 [CLS]", "—" * 33 + "…"} <= shown
     find_fonts().require(shown)
