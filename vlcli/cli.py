@@ -15,6 +15,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 from typing import Any, Literal
 
 import typer
@@ -218,16 +219,16 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if _is_broken_pipe(error):
             _die_of_sigpipe()
-        if type(error).__name__ == "Abort":  # what typer makes of Ctrl-C elsewhere
-            code = _say_stopped(program, KeyboardInterrupt())
-        elif (signalled := _stopped_by(error)) is not None:
+        if type(error).__name__ == "Abort" and isinstance(error.__context__, EOFError):
+            error = error.__context__  # typer takes it for a Ctrl-D at a prompt
+        if (signalled := _stopped_by(error)) is not None:
             code = _say_stopped(program, signalled)
         elif hasattr(error, "format_message"):  # typer's vendored click: usage errors
             _say(f"{program}: {_one_line_of_usage(error)}")
             code = getattr(error, "exit_code", 2)
-        elif debug:
-            raise
         else:
+            if debug:
+                traceback.print_exception(error)
             # a damaged picture may be in the share of one process alone: only usage errors are met by all
             say = _say if isinstance(error, UsageError) else functools.partial(print, file=sys.stderr)
             say(f"{program}: {_one_line(error)}")
@@ -255,8 +256,6 @@ def run() -> None:
         code = main()
     except (Terminated, KeyboardInterrupt) as stop:  # it came while the end was being told
         code = _say_stopped("vlcli", stop)
-    for (
-        number
-    ) in _SIGNALS:  # all is done and said: nothing is left to interrupt but the interpreter's own end
+    for number in _SIGNALS:  # all is done and said: the interpreter's own end is not to be disturbed
         signal.signal(number, signal.SIG_IGN)
     sys.exit(code)

@@ -30,7 +30,7 @@ from vlcli.curation.text_frequency import FrequentTexts
 from vlcli.curation.where import Where
 from vlcli.errors import UsageError
 from vlcli.records import lineage
-from vlcli.records.atomic import is_special, refuse_existing, write_json
+from vlcli.records.atomic import check_place, is_special, write_json
 from vlcli.records.bad import BadRows
 from vlcli.records.batch import Batch
 from vlcli.records.identity import Identity
@@ -123,8 +123,8 @@ def filter_pairs(
     `max_bad`.
     """
     target.refuse_clashes()
-    if target.report is not None and not target.force:
-        refuse_existing(target.report)
+    if target.report is not None:
+        check_place(target.report, force=target.force)
     where, steps = plan.steps()
     with ExitStack() as stack:
         # Outputs first: a name that is taken is told before the input is read.

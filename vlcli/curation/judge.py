@@ -246,7 +246,8 @@ class Judge:
         columns = []
         for name in _SIZE:
             column = frame[name].clone()
-            columns.append(column.scatter(wanted, sizes[name].fill_null(0)))
+            # a row whose image cannot be read goes to --rejects as it came
+            columns.append(column.scatter(wanted, sizes[name].fill_null(part.frame[name])))
         docket.batch = replace(docket.batch, frame=frame.with_columns(columns))
         for place, cause in bad:
             row = int(wanted[place])

@@ -54,6 +54,26 @@ def refuse_existing(path: str | os.PathLike[str]) -> None:
         raise UsageError(f"{os.fspath(path)} exists", remedy="--force replaces it")
 
 
+def check_place(path: str | os.PathLike[str], *, force: bool = False) -> None:
+    """Raises UsageError where no file of this name can be written, or only over one that stands there."""
+    if is_special(path):
+        return
+    if os.path.isdir(path):
+        raise UsageError(f"{os.fspath(path)} is a directory")
+    if not force:
+        refuse_existing(path)
+    check_folder(os.path.dirname(path) or ".")
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Raises UsageError for a folder that cannot be made, because something above it is a file."""
+    above = os.fspath(path)
+    while above and not os.path.lexists(above):
+        above = os.path.dirname(above)
+    if above and not os.path.isdir(above):
+        raise UsageError(f"{above}: not a directory")
+
+
 @contextmanager
 def atomic_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[BinaryIO]:
     """A binary file that takes the name `path` when the block ends well, and leaves nothing behind otherwise.
@@ -66,10 +86,7 @@ def atomic_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterato
         with io.BufferedWriter(NamedFile(os.open(path, os.O_WRONLY | os.O_CLOEXEC), shown)) as device:
             yield device
         return
-    if os.path.isdir(path):
-        raise UsageError(f"{os.fspath(path)} is a directory")
-    if not force:
-        refuse_existing(path)
+    check_place(path, force=force)
     final = os.path.realpath(path)  # through a symbolic link, its target is replaced and not the link
     folder, name = os.path.split(final)
     os.makedirs(folder, exist_ok=True)

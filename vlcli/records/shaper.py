@@ -31,6 +31,7 @@ def damage(file: str) -> Iterator[None]:
         raise
     except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
+            error.filename = error.filename or file
             raise
         raise InputError(" ".join(str(error).split()) or type(error).__name__, file=file) from error
 

@@ -6,6 +6,7 @@ import atexit
 import glob
 import io
 import os
+import re
 import secrets
 import select
 import shutil
@@ -17,13 +18,14 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from vlcli.errors import InputError, UsageError
-from vlcli.records.atomic import NamedFile
+from vlcli.records.atomic import NamedFile, naming
 from vlcli.records.pipe import WAIT
 
 FORMATS = ("jsonl", "parquet", "arrow")
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".arrow")
 STDIN = "<stdin>"
 _TABLES = tuple(f".{kind}{packed}" for kind in ("csv", "tsv") for packed in ("", ".gz", ".zst"))
+_LOOKS_LIKE_JSON = re.compile(rb"(\xef\xbb\xbf)?\s*(\{|$)").match
 _ZSTD = (
     b"\x28\xb5\x2f\xfd",
     *(bytes([0x50 + i, 0x2A, 0x4D, 0x18]) for i in range(16)),
@@ -160,7 +162,8 @@ class _Joined(io.RawIOBase):
 
     def _get(self, size: int) -> bytes:
         try:
-            return self._read(size)
+            with naming(self._name):
+                return self._read(size)
         except OSError as error:
             if error.errno is not None:  # the disk's; pyarrow's decompressors give no number
                 raise
@@ -203,7 +206,8 @@ def open_source(source: Source, format: str | None = None) -> Opened:
     if format is not None and format not in FORMATS:
         raise UsageError(f"unknown input format {format!r}", remedy=f"choose one of {', '.join(FORMATS)}")
     raw: Any = io.BufferedReader(_raw_bytes(source), 1 << 16)
-    head = raw.read(8)
+    with naming(source.name):
+        head = raw.read(8)
     if not head and source.name.endswith((".parquet", ".arrow", ".gz", ".zst")):
         raise InputError("the file is empty", file=source.name)
     compressed = head[:2] == b"\x1f\x8b" or head[:4] in _ZSTD
@@ -223,7 +227,7 @@ def open_source(source: Source, format: str | None = None) -> Opened:
         raise InputError("not Arrow IPC", file=source.name)
     if format == "parquet" and kind != "parquet":
         raise InputError("not Parquet", file=source.name)
-    if format is None and kind == "jsonl" and source.name.endswith(_TABLES):
+    if format is None and kind == "jsonl" and source.name.endswith(_TABLES) and not _LOOKS_LIKE_JSON(head):
         raw.close()
         raise InputError("CSV is not read", file=source.name, remedy="convert it to JSONL or Parquet first")
     return Opened(source, stream, "jsonl" if format == "jsonl" else kind, compressed)
