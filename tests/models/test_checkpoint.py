@@ -1,6 +1,7 @@
 """What is saved is what is loaded; damage and strangers get one clear line."""
 
 import json
+import os
 import pickle
 
 import pytest
@@ -87,3 +88,14 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot read weights"):
         read_tensors(file)
     assert not (tmp_path / "owned").exists()
+
+
+def test_the_umask_decides_who_reads_a_checkpoint(tmp_path):
+    before = os.umask(0o027)
+    try:
+        save_checkpoint(tiny_model(), tmp_path / "c", recipe={}, lineage={})
+    finally:
+        os.umask(before)
+    assert {
+        file.name: oct(file.stat().st_mode & 0o777) for file in (tmp_path / "c").iterdir()
+    } == dict.fromkeys((file.name for file in (tmp_path / "c").iterdir()), "0o640")

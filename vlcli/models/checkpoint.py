@@ -35,6 +35,8 @@ def save_checkpoint(
     (path / CONFIG).write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, path / WEIGHTS, metadata={"format": "pt"})
+    # safetensors makes a file for its owner alone; the user's umask decides, as for the others
+    (path / WEIGHTS).chmod((path / CONFIG).stat().st_mode & 0o777)
     model.tokenizer.save(path)
 
 
