@@ -1,4 +1,4 @@
-"""Mean ± standard deviation over seeds of what compare.sh measured: python examples/emoji/compare.py DIR"""
+"""Mean ± standard deviation over seeds of what compare.sh measured, as Markdown: python examples/emoji/compare.py DIR"""
 
 import json
 import statistics
@@ -7,33 +7,57 @@ from collections import defaultdict
 from pathlib import Path
 
 SPLITS = ("val-artist", "val-artist-new-concept", "concept", "test-artist", "test-artist-new-concept")
+# Each number of one evaluation: the column's head and where it stands in `vlcli retrieve --json`.
+COLUMNS = {
+    **{
+        f"{arrow} R@{k}": (side, f"R@{k}")
+        for side, arrow in (("i2t", "I→T"), ("t2i", "T→I"))
+        for k in (1, 5, 10)
+    },
+    "MR": ("MR",),
+    "mosaics": ("pointing", "accuracy"),
+}
+
+
+def number(found, path):
+    for part in path:
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+
+def cell(values):
+    if not values or None in values:
+        return "–"
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
 
 
 def main(directory):
-    values = defaultdict(lambda: defaultdict(list))
-    sizes = {}
+    runs = defaultdict(list)  # (split, recipe) → the evaluations, one a seed
     for file in sorted(directory.glob("*-[0-9]*/*.json")):
-        if file.stem not in SPLITS:
+        if file.stem in SPLITS:
+            runs[file.stem, file.parent.name.rpartition("-")[0]].append(json.loads(file.read_text()))
+    if not runs:
+        sys.exit(f"compare.py: {directory}: no evaluations; compare.sh makes them")
+    for split in SPLITS:
+        rows = {recipe: found for (where, recipe), found in runs.items() if where == split}
+        if not rows:
             continue
-        recipe = file.parent.name.rpartition("-")[0]
-        found = json.loads(file.read_text())
-        sizes[file.stem] = f"{found['images']:,} images, {found['texts']:,} names"
-        measures = values[file.stem, recipe]
-        for side, name in (("i2t", "image→text"), ("t2i", "text→image")):
-            for recall, value in found[side].items():
-                measures[f"{name} {recall}"].append(value)
-        if "pointing" in found:
-            measures["mosaics"].append(found["pointing"]["accuracy"])
-    for split in sorted(sizes, key=SPLITS.index):
-        print(f"\n{split}: {sizes[split]}")
-        for (where, recipe), measures in sorted(values.items()):
-            if where != split:
-                continue
-            seeds = len(next(iter(measures.values())))
-            print(f"  {recipe} ({seeds} seeds)")
-            for name, numbers in measures.items():
-                spread = f" ± {statistics.stdev(numbers):.1f}" if len(numbers) > 1 else ""
-                print(f"    {name:18}{statistics.mean(numbers):5.1f}{spread}")
+        first = next(iter(rows.values()))
+        columns = {
+            head: path
+            for head, path in COLUMNS.items()
+            if any(number(f[0], path) is not None for f in rows.values())
+        }
+        print(
+            f"\n**{split}**: {first[0]['images']:,} images, {first[0]['texts']:,} names, {len(first)} seeds,"
+            f" percent, mean ± standard deviation\n"
+        )
+        print("| recipe | similarity |", " | ".join(columns), "|")
+        print("|---" * (2 + len(columns)) + "|")
+        for recipe, found in sorted(rows.items()):
+            cells = [cell([number(one, path) for one in found]) for path in columns.values()]
+            print(f"| {recipe} | {found[0]['similarity']} |", " | ".join(cells), "|")
 
 
 if __name__ == "__main__":
