@@ -108,3 +108,39 @@ def test_one_image_of_several_rows_is_encoded_once():
     assert len(gallery.images.tokens) == 1
     assert gallery.metrics(bootstrap=5)["i2t"]["R@1"] == 100.0
     assert rows.pictures[0] == square("red")
+
+
+@pytest.mark.parametrize("kind", ["global", "tokenwise"])
+def test_neither_batches_nor_the_order_of_rows_change_a_number(kind):
+    """One image in two rows, one text in two rows (once decomposed), two texts that are one to the model ("Fox",
+    "fox"), one picture under two ids: equal things tie, wherever they stand and in whatever batch."""
+    colours = ["red", "green", "blue", "black", "yellow", "white", "green", "red"]
+    texts = [
+        ["Fox"],
+        ["fox", "绿色"],
+        ["é"],
+        ["黑色"],
+        ["黄色"],
+        ["白色"],
+        ["绿色"],
+        ["e\u0301", "红色"],
+    ]
+    images = ["a", "b", "c", "d", "e", "f", "b", "g"]  # a and g are equal pictures, rows 1 and 6 one image
+
+    def run(order, batch_size):
+        rows = table()
+        rows.ids = [f"square/{i}" for i in order]
+        rows.image_ids = [images[i] for i in order]
+        rows.texts = [texts[i] for i in order]
+        rows.pictures = [square(colours[i]) for i in order]
+        return Retrieval(tiny(kind), rows, NONE, batch_size=batch_size).metrics(bootstrap=0)
+
+    whole = run(range(8), 64)
+    assert (whole["images"], whole["texts"]) == (7, 8)
+    assert whole["i2t"]["R@10"] == 100.0
+    for order, batch_size in (
+        ((7, 2, 0, 5, 6, 1, 4, 3), 1),
+        ((3, 1, 4, 6, 5, 0, 2, 7), 3),
+        (range(8)[::-1], 7),
+    ):
+        assert run(order, batch_size) == whole

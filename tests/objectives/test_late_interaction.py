@@ -127,3 +127,38 @@ def test_an_image_without_tokens_scores_zero_and_passes_no_gradient():
     assert got.t2i[1].eq(0).all()
     (got.i2t[1].sum() + got.t2i[1].sum()).backward()
     assert text.grad.eq(0).all()
+
+
+@pytest.mark.parametrize("tile", [1, 60, 1 << 22])
+def test_any_mask_equals_the_loops(tile, monkeypatch):
+    """Padding in front, holes, a text of one token, one of none, content anywhere in it, patches left out."""
+    monkeypatch.setattr(kernel, "TILE_ELEMENTS", tile)
+    image, text, _, _ = example(b=4, n1=5, B=6, n2=5)
+    mask = torch.tensor(
+        [[0, 0, 1, 1, 1], [1, 0, 1, 0, 1], [0, 0, 0, 0, 1], [0] * 5, [1] * 5, [1, 1, 0, 0, 0]]
+    ).bool()
+    content = mask & torch.tensor([[1, 1, 0, 1, 1]]).bool()
+    content[5] = False
+    keep = torch.tensor([[1] * 5, [0, 1, 0, 0, 1], [0] * 5, [1, 0, 0, 0, 0]]).bool()
+    text[~mask] = 100.0  # what stands under a mask is nobody's business
+    image[~keep] = -100.0
+    got = late_interaction(image, text, mask, content, keep)
+    patches = [i for i in range(4) if keep[i].any()]
+    want = literal(image[patches], text, mask, content, keep[patches])
+    torch.testing.assert_close(got.i2t[patches], want[0])
+    torch.testing.assert_close(got.t2i[patches], want[1])
+    assert got.i2t[2].eq(0).all()
+    assert got.t2i[2].eq(0).all()
+
+
+def test_equal_captions_score_equally_and_share_no_gradient():
+    """A caption twice in a batch: two columns of one value, each with its own gradient."""
+    image, text, mask, content = example(dtype=torch.float32)
+    text = text[[0, 1, 0, 3]].clone().requires_grad_()
+    mask, content = mask[[0, 1, 0, 3]], content[[0, 1, 0, 3]]
+    got = late_interaction(image, text, mask, content)
+    torch.testing.assert_close(got.i2t[:, 0], got.i2t[:, 2])
+    torch.testing.assert_close(got.t2i[:, 0], got.t2i[:, 2])
+    (got.i2t[:, 0] + got.t2i[:, 0]).sum().backward()
+    assert text.grad[0].abs().sum() > 0
+    assert text.grad[1:].eq(0).all()
