@@ -12,7 +12,7 @@ from vlcli.commands import _options as o
 
 EXAMPLES = (
     "vlcli filter raw.parquet --preset wukong | vlcli shard -o shards/",
-    "vlcli shard pairs.jsonl --image-root photos/ --map text=caption -o shards/ --resume",
+    "vlcli shard pairs.jsonl --image-root photos/ --map text=caption -o shards/",
     "vlcli shard pairs.parquet --resize 384 --encode jpg --max-bad 1% --rejects bad.jsonl -o shards/",
 )
 
@@ -21,7 +21,7 @@ MANUAL = {
         (
             "",
             "Delivery is at least once, and no transaction. A shard that was being written when a run stopped is "
-            "written again by --resume, with the same bytes under the same name: what copies or reads shards while "
+            "written again by the next run, with the same bytes under the same name: what copies or reads shards while "
             "they appear must take the same one twice. When sizes.json stands, every row that could be read is "
             "there once: in a tar, or in its sidecar as failed.",
         ),
@@ -79,8 +79,10 @@ def command(
 
     Every image is decoded in full before it is packed; one that is not whole is recorded in the shard's
     Parquet sidecar and counted against --max-bad. Equal rows and options give equal bytes, whatever -j is.
-    sizes.json appears when all is whole. A run that stopped is finished with --resume: a shard stands
-    completely or not at all, and one that was being written is written again.
+    sizes.json appears when all is whole. The same command again finishes a run that stopped: a shard stands
+    completely or not at all, and one that was being written is written again. The rows are read anew, from
+    files or from the pipe, and those of shards that stand are compared with what they were: other rows or
+    options are an error that says where they differ. --resume does so in a whole directory too.
     """
     import sys
 
@@ -123,7 +125,12 @@ def command(
         if claim.standing:
             console.note(f"{len(claim.standing):,} shards stand already, and would be skipped")
         return
-    with RejectsWriter(rejects, force=force or resume) as rejected, ImageReader() as reader:
+    if claim.standing:
+        console.note(f"{output}: {len(claim.standing):,} shards stand already, and are compared and kept")
+    with (
+        RejectsWriter(rejects, force=force or resume or bool(claim.standing)) as rejected,
+        ImageReader() as reader,
+    ):
         bad = BadRows(max_bad, rejected)
         batches = rows(bad, image_bytes=True)
         totals = Sharder(claim).write(

@@ -55,7 +55,7 @@ def check_names(
         verdict.add(
             "unfinished",
             path,
-            f"no {SIZES}: the run that wrote it did not come to its end (shard --resume finishes it)",
+            f"no {SIZES}: the run that wrote it did not come to its end (the same command again finishes it)",
         )
     committed = private or any(stats_of(tar).exists() for tar in tars)
     for tar in tars:

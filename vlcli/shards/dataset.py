@@ -12,7 +12,7 @@ from vlcli.errors import InputError, UsageError
 from vlcli.images.resolve import ImageReader
 from vlcli.records.bad import BadRows
 from vlcli.records.batch import Batch
-from vlcli.shards.layout import SUCCESS, UNAVAILABLE, UNDECODABLE, shard_name
+from vlcli.shards.layout import SUCCESS, UNAVAILABLE, UNDECODABLE, find_tars, shard_name
 from vlcli.shards.output import OutputDirectory
 from vlcli.shards.pack import PackedImage, pack_image
 from vlcli.shards.reader import read_sidecar
@@ -82,7 +82,9 @@ class Sharder:
                 output.record(shard)
             totals.add(shard, skipped=skipped)
             on_shard(shard, skipped)
-        if surplus := [n for n in output.recorded if n >= totals.shards]:
+        stems = (tar.stem for tar in find_tars(output.path)) if totals.shards else ()
+        there = {int(stem) for stem in stems if stem.isdecimal()} | output.recorded.keys()
+        if surplus := [n for n in there if n >= totals.shards]:
             raise UsageError(
                 f"{output.path}: --resume with other input: {totals.shards} shards of it, "
                 f"but shard {shard_name(min(surplus))} stands there too",

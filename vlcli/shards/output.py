@@ -13,7 +13,7 @@ import orjson
 
 from vlcli import __version__
 from vlcli.errors import UsageError
-from vlcli.records.atomic import atomic_file, write_json
+from vlcli.records.atomic import atomic_file, check_folder, write_json
 from vlcli.shards.layout import (
     COMMITTED,
     IMAGE_EXTENSIONS,
@@ -51,11 +51,18 @@ class Options:
         }
 
 
+def _is_untouched(path: Path) -> bool:
+    """Empty, or left by a run that was killed before it had written anything."""
+    names = [p.name for p in path.iterdir()]
+    return not names or (names == [PRIVATE] and not any((path / n).exists() for n in (RUN, COMMITTED)))
+
+
 class OutputDirectory:
     """A claim on a directory. Nothing in it is touched before `begin`.
 
-    Raises UsageError when it is not empty and neither `force` (its shards are removed) nor `resume` was
-    given, or when what is to be resumed was written with other options.
+    What a stopped run left is continued, unless `force` removes it. What is whole is refused, unless `resume`
+    (it is compared with the input, and what is missing is made again) or `force` was given. Raises UsageError
+    for that, and when what is to be continued was written with other options or by another version.
     """
 
     def __init__(
@@ -78,10 +85,10 @@ class OutputDirectory:
             "started": time.time(),
             "finished": None,
         }
-        if path.exists() and not path.is_dir():
-            raise UsageError(f"{path}: not a directory")
-        if path.is_dir() and any(path.iterdir()):
-            if resume:
+        check_folder(path)
+        if path.is_dir() and not _is_untouched(path):
+            unfinished = (path / RUN).exists() and not (path / SIZES).exists()
+            if resume or (unfinished and not force):
                 self._load()
             elif force:
                 self.replaced = sorted(
@@ -89,7 +96,8 @@ class OutputDirectory:
                 )
             else:
                 raise UsageError(
-                    f"{path}: not empty", remedy="--resume finishes what stands there, --force replaces it"
+                    f"{path}: not empty",
+                    remedy="--force replaces it, --resume compares it with the input and repairs it",
                 )
 
     def _load(self) -> None:
@@ -98,7 +106,13 @@ class OutputDirectory:
             raise UsageError(
                 f"{self.path}: nothing to resume ({RUN} is missing)", remedy="--force starts anew"
             )
-        before, now = read_json(run).get("options", {}), self.options.recorded()
+        value = read_json(run)
+        before, now = value.get("options", {}), self.options.recorded()
+        if value.get("version") != __version__:  # sidecars name it, and another one may write other bytes
+            raise UsageError(
+                f"{self.path}: vlcli {value.get('version')} began it, and this is {__version__}",
+                remedy="finish it with the same, or --force to start anew",
+            )
         for name, value in now.items():
             if before.get(name) != value:
                 raise UsageError(
@@ -119,15 +133,18 @@ class OutputDirectory:
         (self.path / PRIVATE).mkdir(parents=True, exist_ok=True)
         if self.replaced:
             self.unfinish()  # first of all: from here on nothing in the directory claims to be whole
+            for name in (RUN, COMMITTED):
+                (self.path / name).unlink(missing_ok=True)
         leftovers = [p.name for p in self.path.iterdir() if is_leftover(p.name)]
+        leftovers += [f"{PRIVATE}/{p.name}" for p in (self.path / PRIVATE).glob(".*.tmp")]
         for name in {*self.replaced, *leftovers}:
             (self.path / name).unlink(missing_ok=True)
-        write_json(self.path / RUN, self._run, force=True)
         with atomic_file(
             self.path / COMMITTED, force=True
         ) as journal:  # without a line that a killed run tore
             for shard in self.standing.values():
                 journal.write(shard.to_json())
+        write_json(self.path / RUN, self._run, force=True)  # with it the directory can be continued
 
     def unfinish(self) -> None:
         """Take back what says that the directory is whole, before a shard is added or replaced."""
