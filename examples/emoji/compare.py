@@ -1,4 +1,4 @@
-"""Mean ± standard deviation over seeds of what compare.sh measured, as Markdown: python examples/emoji/compare.py DIR"""
+"""Mean ± standard deviation over seeds of what compare.sh measured, as Markdown: python compare.py DIR"""
 
 import json
 import statistics
