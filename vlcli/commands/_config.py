@@ -87,6 +87,7 @@ def _table(file: Path, shown: str, command: str, commands: Sequence[str]) -> dic
 
 def _checked(param: Any, key: str, value: Any, shown: str, command: str, ctx: Any) -> Any:
     """The value as the command line would give it; what typer would refuse is refused here, with the file."""
+    said = value
     if param.multiple:
         value = [str(v) for v in (value if isinstance(value, list) else [value])]
     elif isinstance(value, (list, dict)):
@@ -101,7 +102,7 @@ def _checked(param: Any, key: str, value: Any, shown: str, command: str, ctx: An
     except Exception as error:
         if not hasattr(error, "message"):  # typer's vendored usage errors have one
             raise
-        raise UsageError(f"{shown}: [{command}] {key}: {error.message}") from None
+        raise UsageError(f"{shown}: [{command}] {key} = {said!r}: {error.message}") from None
     return value
 
 
@@ -112,8 +113,6 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 def shown_config(command: Any, ctx: Any, files_said: dict[str, Setting]) -> str:
     """The resolved options as a table that can be saved as a file, each with where its value is from."""
-    import tomli_w
-
     lines = [f"[{command.name}]"]
     for param in command.params:
         if (name := option_name(param)) is None:
@@ -122,17 +121,18 @@ def shown_config(command: Any, ctx: Any, files_said: dict[str, Setting]) -> str:
         if value is None or value == () or value == []:
             lines.append(f"# {name}: not set")
             continue
-        plain = _plain(value)
-        lines.append(
-            f"{tomli_w.dumps({name: plain}, multiline_strings=False).strip()}  # {_origin(param, ctx, files_said)}"
-        )
+        lines.append(f"{name} = {_toml(value)}  # {_origin(param, ctx, files_said)}")
     return "\n".join(lines) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def _toml(value: Any) -> str:
+    """A value on one line."""
+    import tomli_w
+
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return value if isinstance(value, (bool, int, float)) else str(getattr(value, "value", value))
+        return f"[{', '.join(_toml(v) for v in value)}]"
+    plain = value if isinstance(value, (bool, int, float)) else str(getattr(value, "value", value))
+    return tomli_w.dumps({"v": plain}).removeprefix("v = ").rstrip("\n")
 
 
 def _origin(param: Any, ctx: Any, files_said: dict[str, Setting]) -> str:
