@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 import traceback
+from types import FrameType
 from typing import Any, Literal
 
 import typer
@@ -134,24 +135,30 @@ def _die_of_sigpipe() -> None:
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _DEAF = 1.0  # seconds; a launcher and the terminal may both send what the user typed once
-_heard = float("-inf")
+_AGAIN = 0.005  # seconds until a signal is raised anew that came where what is raised gets lost
+_heard, _number = float("-inf"), 0
 
 
-def _on_signal(number: int, _: Any) -> None:
-    """Raise where the program stands, so that `finally` and `with` clean up, and let them do it in peace."""
-    global _heard
-    if time.monotonic() - _heard > _DEAF:
-        _heard = time.monotonic()
-        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    """Raise where the program stands, so that `finally` and `with` clean up, and let them do it in peace.
+
+    Not inside Python's own import machinery: its callbacks drop exceptions, and so do C modules that import.
+    """
+    global _heard, _number
+    if number != signal.SIGALRM:
+        if time.monotonic() - _heard <= _DEAF:
+            return
+        _heard, _number = time.monotonic(), number
+    if frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        return
+    raise KeyboardInterrupt if _number == signal.SIGINT else Terminated
 
 
 def _on_unraisable(lost: Any) -> None:
     """A signal that came in a destructor, where Python drops what is raised, comes again."""
-    global _heard
     if isinstance(lost.exc_value, KeyboardInterrupt | Terminated):
-        _heard = float("-inf")
-        interrupted = isinstance(lost.exc_value, KeyboardInterrupt)
-        os.kill(os.getpid(), signal.SIGINT if interrupted else signal.SIGTERM)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
     else:
         sys.__unraisablehook__(lost)
 
@@ -161,6 +168,7 @@ def _listen() -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _on_signal)
+    signal.signal(signal.SIGALRM, _on_signal)
 
 
 def _stopped_by(error: BaseException | None) -> BaseException | None:
@@ -256,6 +264,7 @@ def run() -> None:
         code = main()
     except (Terminated, KeyboardInterrupt) as stop:  # it came while the end was being told
         code = _say_stopped("vlcli", stop)
-    for number in _SIGNALS:  # all is done and said: the interpreter's own end is not to be disturbed
+    # all is done and said: the interpreter's own end is not to be disturbed
+    for number in (*_SIGNALS, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
