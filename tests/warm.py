@@ -44,7 +44,7 @@ def serve(path: str) -> None:
     import polars  # noqa: F401
     import pyarrow.compute
     import pyarrow.parquet
-    import rich.table
+    import rich.table  # noqa: F401
     import zstandard  # noqa: F401
     from PIL import JpegImagePlugin, PngImagePlugin  # noqa: F401
 
@@ -95,7 +95,9 @@ def _become(said: list[str], files: list[int]) -> None:
     os.chdir(said[0])
     sys.argv = ["vlcli", *said[2 : 2 + count]]
     os.environ.clear()
-    os.environ.update(entry.split("=", 1) for entry in said[2 + count :])
+    for entry in said[2 + count :]:
+        name, _, value = entry.partition("=")
+        os.environ[name] = value
 
 
 if __name__ == "__main__":
