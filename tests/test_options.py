@@ -159,6 +159,17 @@ def test_a_wrong_file_is_named_with_the_nearest_name(places, text, said):
     assert not app(["filter", "--help"], prog_name="vlcli", standalone_mode=False)  # help is always given
 
 
+def test_a_wrong_value_in_the_environment_is_told_with_its_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLCLI_SHARD_PER_SHARD", "0")
+    done = vlcli("shard", "x.jsonl", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "vlcli shard: Invalid value for '--per-shard': Input should be greater than or equal to 1"
+        " (from VLCLI_SHARD_PER_SHARD); see 'vlcli shard --help'\n"
+    )
+    assert "(from" not in vlcli("shard", "x.jsonl", "--per-shard", "0", cwd=tmp_path).stderr
+
+
 def test_files_from(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a.jsonl", "b c.jsonl", "d.jsonl"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from typing import Any
 
@@ -48,6 +49,13 @@ class Command(TyperCommand):
                 for param in required:
                     param.required = False
             return super().parse_args(ctx, args)
+        except (
+            Exception
+        ) as error:  # typer's own: a value that nobody typed is told with the variable it is from
+            wrong: Any = getattr(error, "param", None)
+            if wrong is not None and (name := _config.variable_read(wrong, ctx)):
+                error.message = f"{error.message} (from {name})"  # type: ignore[attr-defined]
+            raise
         finally:
             for param in required:
                 param.required = True
@@ -56,7 +64,8 @@ class Command(TyperCommand):
         everywhere = {param.name: ctx.params[param.name] for param in _everywhere()}
         _console.set_color(ctx.meta.get(COLOR) or everywhere["color"] or "auto")
         if everywhere["print_config"]:
-            typer.echo(_config.shown_config(self, ctx, self.settings), nl=False)
+            if os.environ.get("RANK", "0") == "0":  # of a launcher's processes the first speaks
+                typer.echo(_config.shown_config(self, ctx, self.settings), nl=False)
             return None
         for name in everywhere:
             del ctx.params[name]

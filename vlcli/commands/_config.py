@@ -135,11 +135,19 @@ def _toml(value: Any) -> str:
     return tomli_w.dumps({"v": plain}).removeprefix("v = ").rstrip("\n")
 
 
+def variable_read(param: Any, ctx: Any) -> str | None:
+    """The environment's variable that a parameter has its value from."""
+    source = ctx.get_parameter_source(param.name)
+    if source is None or source.name != "ENVIRONMENT":
+        return None
+    return next(name for name in param.envvar if os.environ.get(name))
+
+
 def _origin(param: Any, ctx: Any, files_said: dict[str, Setting]) -> str:
     source = ctx.get_parameter_source(param.name)
     kind = "" if source is None else source.name
-    if kind == "ENVIRONMENT":
-        return next(name for name in param.envvar if os.environ.get(name))
+    if name := variable_read(param, ctx):
+        return name
     if kind == "DEFAULT_MAP":
         return files_said[param.name].file
     return "command line" if kind == "COMMANDLINE" else "built-in"
