@@ -49,9 +49,8 @@ class Command(TyperCommand):
                 for param in required:
                     param.required = False
             return super().parse_args(ctx, args)
-        except (
-            Exception
-        ) as error:  # typer's own: a value that nobody typed is told with the variable it is from
+        except Exception as error:
+            # typer's own: a value that nobody typed is told with the variable it is from
             wrong: Any = getattr(error, "param", None)
             if wrong is not None and (name := _config.variable_read(wrong, ctx)):
                 error.message = f"{error.message} (from {name})"  # type: ignore[attr-defined]
