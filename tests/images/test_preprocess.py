@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 from vlcli.images.decode import MAX_PIXELS, decode
-from vlcli.images.preprocess import Preprocess, PreprocessConfig, middle
+from vlcli.images.preprocess import Preprocess, PreprocessConfig, augmentation, middle
 
 SIZES = [(1, 1), (1, 250), (1000, 4), (3, 5), (224, 224), (223, 225), (225, 224), (333, 500), (2, 501)]
 # One unit in the last place of a normalised value (|x| < 4): 255 divides here and is multiplied by there.
@@ -202,3 +203,17 @@ def test_what_is_not_that_long_is_left_alone():
     for size in ((1, 2_000_000), (1_999_999, 1), (3, 900_000)):
         wide, high = middle(Image.new("L", size), 224).size
         assert 224 * 224 * max(wide, high) / min(wide, high) <= MAX_PIXELS
+
+
+def test_a_thread_of_a_picture_is_cut_before_augmentation_blows_it_up(monkeypatch):
+    """In a spawned worker too: the transform travels by pickle."""
+    sizes = []
+    resize = v2.Resize.transform
+    monkeypatch.setattr(
+        v2.Resize, "transform", lambda self, x, how: sizes.append(x.size) or resize(self, x, how)
+    )
+    transform = pickle.loads(pickle.dumps(augmentation("crop-flip", 64)))
+    assert transform(Image.new("RGB", (1, 60_000))).size == (64, 64)
+    assert sizes[0][1] * 77**2 <= MAX_PIXELS + 2 * 77**2
+    assert transform(Image.new("RGB", (100, 80))).size == (64, 64)
+    assert sizes[1] == (100, 80)

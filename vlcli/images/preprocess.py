@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -69,6 +70,7 @@ def augmentation(name: Augmentation, size: int) -> Callable[[Image.Image], Image
     larger = round(size * 346 / 289)
     return v2.Compose(
         [
+            functools.partial(middle, size=larger),
             v2.Resize([larger], interpolation=v2.InterpolationMode.BICUBIC),
             v2.RandomCrop([size, size]),
             v2.RandomHorizontalFlip(),
