@@ -60,11 +60,19 @@ class CommandTable(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         ctx.meta[COLOR] = said_color(args)
         _console.set_color(ctx.meta[COLOR] or os.environ.get("VLCLI_COLOR") or "auto")
+        for param in self.get_params(ctx):
+            _leave_absent(param)
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         _console.color_help()
         super().format_help(ctx, formatter)
+
+
+def _leave_absent(param: Any) -> None:
+    """An option that was not given needs no conversion: typer would import pydantic for it, a third of --help."""
+    process = param.process_value
+    param.process_value = lambda ctx, value: None if value is None else process(ctx, value)
 
 
 def _show_version(value: bool) -> None:
