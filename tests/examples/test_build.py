@@ -141,6 +141,20 @@ def test_pictures_of_a_package_that_has_no_drawings() -> None:
     assert (np.asarray(page.convert("RGB")) > 250).all()
 
 
+@pytest.mark.parametrize("size", [(8, 4), (4, 8)])
+def test_proportions_are_kept(size: tuple[int, int]) -> None:
+    """A drawing that is not square stands in the middle of a white square."""
+    width, height = size
+    icon = {"body": f'<rect width="{width}" height="{height}"/>', "width": width, "height": height}
+    drawing = build.svg({"icons": {"x": icon}}, "x")
+    page = np.asarray(Image.open(io.BytesIO(build.picture(drawing))).convert("L"), int)
+    if height > width:
+        page = page.T
+    assert page[30:66].max() < 12
+    assert page[:20].min() > 243
+    assert page[-20:].min() > 243
+
+
 def tarball(*members: tuple[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
