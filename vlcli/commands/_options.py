@@ -90,6 +90,21 @@ Verbose = Annotated[
     Option("-v", "--verbose", count=True, help="More on stderr; repeat for still more.", show_default=False),
 ]
 Json = Annotated[bool, Option("--json", help="One JSON object on stdout.")]
+WORD_UNIT: Any = Option(
+    "--word-unit",
+    metavar="char|mixed|unigram|jieba|wordpiece",
+    help="What counts as a word: an ideograph; that or a Latin run; what stands between spaces; ...",
+    autocompletion=complete.words("char", "mixed", "unigram", "jieba", "wordpiece"),
+)
+Segmenter = Annotated[
+    str,
+    Option(
+        "--segmenter",
+        metavar="rjieba|jieba",
+        help="What cuts a text into words.",
+        autocompletion=complete.words("rjieba", "jieba"),
+    ),
+]
 Device = Annotated[
     str,
     Option(
