@@ -25,7 +25,7 @@ def test_a_dry_run_prints_recipe_and_plan_and_writes_nothing(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert tomllib.loads(done.stdout)["name"] == "emoji-lit-filip"
-    assert "600 pairs, 30 steps of 256" in done.stderr
+    assert done.stdout.startswith("# 600 pairs, 30 steps of 256")
     assert not list(tmp_path.iterdir())
 
 

@@ -73,7 +73,7 @@ def test_the_same_command_continues(partial: Path, capsys: pytest.CaptureFixture
     times = {p.name: p.stat().st_mtime_ns for p in partial.glob("*.tar")}
     rows = str(partial.parent / "rows.jsonl")
     vlcli("shard", rows, "-o", str(partial), "--per-shard", "2", "--dry-run")
-    assert "2 shards stand already, and would be skipped" in capsys.readouterr().err
+    assert "2 shards stand already, and would be skipped" in capsys.readouterr().out
     vlcli("shard", rows, "-o", str(partial), "--per-shard", "2")
     assert "2 shards stand already, and are compared and kept" in capsys.readouterr().err
     assert tree(partial) == tree(partial.parent / "whole")

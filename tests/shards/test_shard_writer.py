@@ -443,7 +443,7 @@ def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixt
     source = make_rows(tmp_path, 5)
     out = str(tmp_path / "out")
     vlcli("shard", str(source), "--per-shard", "2", "-o", out, "--dry-run")
-    assert "5 rows into 3 shards" in capsys.readouterr().err
+    assert "5 rows into 3 shards" in capsys.readouterr().out
     assert not Path(out).exists()
     vlcli("shard", str(source), "--per-shard", "2", "-o", out)
     said = capsys.readouterr()

@@ -150,13 +150,13 @@ def command(
     if validation is not None and not len(validation):
         raise UsageError(f"--val {validation.source}: no rows")
     if dry_run:
-        print(to_toml(resolved), end="")
         steps = resolved.steps(len(train))
         scored = f", chosen by {resolved.train.best} on {len(validation)} pairs" if validation else ""
-        console.note(
-            f"{len(train)} pairs, {steps} steps of {resolved.data.batch_size}, peak lr {resolved.peak_lr:g}{scored};"
+        print(
+            f"# {len(train)} pairs, {steps} steps of {resolved.data.batch_size}, peak lr {resolved.peak_lr:g}{scored};"
             f" {_fate(out, resume=resume, force=force)}"
         )
+        print(to_toml(resolved), end="")
         return
     with _Progress(console) as reporter:
         run = Pretraining(

@@ -117,13 +117,13 @@ def command(
     if dry_run:
         count = count_rows(rows(BadRows(max_bad), image_bytes=False))
         shards = -(-count // per_shard)
-        console.note(f"would write {count:,} rows into {shards:,} shards of {per_shard:,} in {output}/")
+        print(f"would write {count:,} rows into {shards:,} shards of {per_shard:,} in {output}/")
         if shards:
-            console.note(f"{shard_name(0)}.tar … {shard_name(shards - 1)}.tar, {encode=!s}, {resize=!s}")
+            print(f"{shard_name(0)}.tar … {shard_name(shards - 1)}.tar, {encode=!s}, {resize=!s}")
         if claim.replaced:
-            console.note(f"would remove {len(claim.replaced):,} files there, {claim.replaced[0]} first")
+            print(f"would remove {len(claim.replaced):,} files there, {claim.replaced[0]} first")
         if claim.standing:
-            console.note(f"{len(claim.standing):,} shards stand already, and would be skipped")
+            print(f"{len(claim.standing):,} shards stand already, and would be skipped")
         return
     if claim.standing:
         console.note(f"{output}: {len(claim.standing):,} shards stand already, and are compared and kept")
