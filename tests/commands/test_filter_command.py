@@ -212,7 +212,7 @@ def test_a_broken_pipe_is_141_and_silent():
         (["--where", "split = "], "--where"),
         (["--min-side", "<200"], "--min-side"),
         (["--max-words", "many"], "--max-words"),
-        (["--lang", "fr"], "--lang"),
+        (["--lang", "xx"], "--lang"),
         (["--word-unit", "byte"], "--word-unit"),
         (["--preset", "wukung"], "wukong"),
         (["--sensitive-words", "nowhere.txt"], "nowhere.txt"),
@@ -278,3 +278,20 @@ def test_arrow_between_stages_and_head():
     rows = lines(vlcli("--where=width >= 96", stdin=arrow).stdout)
     assert len(rows) == 100
     assert rows == lines(vlcli(RAW, MAP, "--head=100").stdout)
+
+
+def test_a_flag_that_no_row_has_is_an_error_when_asked_for_and_a_remark_when_the_preset_asks(tmp_path):
+    rows = [
+        {"text": "两个字", "width": 300, "height": 300, "unsafe": flag} for flag in (True, False, None, 0, 1)
+    ]
+    out = vlcli("--drop-flag=unsafe", stdin=jsonl(rows))
+    assert [row["unsafe"] for row in lines(out.stdout)] == [False, None, 0]
+    assert "no row has a column 'nsfw'" in vlcli("--drop-flag=nsfw", stdin=jsonl(rows), code=2).stderr
+    zero = vlcli("--preset=zero", "--report", tmp_path / "r.json", stdin=jsonl(rows))
+    assert "no row has a column 'nsfw': the preset's rule drop-flag judged nothing" in zero.stderr
+    report = json.loads((tmp_path / "r.json").read_bytes())
+    assert report["unchecked"] == [{"rule": "drop-flag", "column": "nsfw"}]
+    assert report["rows"]["kept"] == 5
+    words = jsonl([{"text": "狗", "nsfw": "UNLIKELY"}])
+    assert "<stdin>:1: nsfw is 'UNLIKELY', neither" in vlcli("--max-nsfw=0.5", stdin=words, code=3).stderr
+    assert vlcli("--max-nsfw=0.5", stdin=jsonl([{"nsfw": "0.4"}, {"nsfw": 0.6}])).stdout.count(b"\n") == 1

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlcli.curation.bounds import Bound, parse_bound
-from vlcli.curation.image_size import max_aspect, min_side
-from vlcli.curation.language import lang
+from vlcli.curation.flags import drop_flag, max_nsfw, parse_flags
+from vlcli.curation.image_size import max_aspect, min_any_side, min_side
+from vlcli.curation.language import lang, parse_language
 from vlcli.curation.meaningless import drop_meaningless
 from vlcli.curation.measures import IDEOGRAPH, Words, measure
 from vlcli.curation.rule import Rule
@@ -83,6 +84,73 @@ def test_max_aspect_keeps_exactly_3():
     assert keeps(strict, width=[603, 602], height=[201, 201]) == [False, True]
 
 
+def test_min_any_side_drops_when_both_are_below_100():
+    rule = min_any_side(parse_bound(">=100", "min", ""))
+    widths, heights = [99, 100, 99, 10, 100], [99, 99, 100, 500, 100]
+    assert keeps(rule, width=widths, height=heights) == [False, True, True, True, True]
+
+
+def test_the_ratio_of_zero_is_kept_at_4_and_that_of_align_dropped_at_3():
+    zero, align = (max_aspect(parse_bound(b, "max", "", whole=False)) for b in ("<=4", "<3"))
+    assert keeps(zero, width=[400, 401, 100, 100], height=[100, 100, 400, 401]) == [True, False, True, False]
+    assert keeps(align, width=[603, 602, 201], height=[201, 201, 603]) == [False, True, False]
+
+
+def test_words_of_zero_are_2_to_128_ideographs_and_runs():
+    words = Words("mixed")
+    low, high = (
+        min_words(parse_bound(">=2", "min", ""), words),
+        max_words(parse_bound("<=128", "max", ""), words),
+    )
+    texts = [
+        "狗",
+        "iPhone12",
+        "iPhone 12",
+        "狗dog",
+        "狗" * 128,
+        "狗" * 127 + "a b",
+        "e\u0301te\u0301, 狗",
+        "…！",
+    ]
+    assert keeps_text(low, *texts) == [False, False, True, True, True, True, True, False]
+    assert keeps_text(high, *texts) == [True, True, True, True, True, False, True, True]
+
+
+def test_words_of_align_are_3_to_20_unigrams():
+    words = Words("unigram")
+    low, high = (
+        min_words(parse_bound(">=3", "min", ""), words),
+        max_words(parse_bound("<=20", "max", ""), words),
+    )
+    texts = [
+        "a dog",
+        "a-big_dog",
+        "Don't!",
+        "a | dog + b",
+        "狗 dog",
+        " ".join("a" * 20),
+        " ".join("a" * 21),
+        "a\u3000b。c",
+    ]
+    assert keeps_text(low, *texts) == [False, True, False, True, False, True, True, True]
+    assert keeps_text(high, *texts) == [True, True, True, True, True, True, False, True]
+
+
+def test_flags_and_scores_that_are_absent_drop_nothing():
+    flagged = drop_flag(parse_flags("nsfw, violent", ""))
+    assert keeps(flagged, nsfw=[1.0, 0.0, None, None, 0.5], violent=[0.0, 0.0, None, 1.0, 0.0]) == [
+        False, True, True, False, False,
+    ]  # fmt: skip
+    assert keeps(max_nsfw(parse_bound("0.5", "max", "", whole=False)), nsfw=[0.5, 0.51, None]) == [
+        True,
+        False,
+        True,
+    ]
+    for wrong in ("nsfw,,", "text"):
+        with pytest.raises(UsageError, match="--drop-flag"):
+            parse_flags(wrong, "--drop-flag")
+
+
 def test_words_of_wukong_are_1_to_31_ideographs():
     low, high = min_words(parse_bound(">=1", "min", ""), CHAR), max_words(parse_bound("<32", "max", ""), CHAR)
     texts = ["photo 1.jpg", "狗 dog", "狗" * 31 + " the dog", "狗" * 32]
@@ -145,10 +213,10 @@ def test_words_by_wordpiece_are_tokens_without_the_special_ones():
     ],
 )
 def test_chinese_by_scripts(text, is_chinese):
-    rule = lang("zh")
+    rule = lang(parse_language("zh", ""))
     assert rule is not None
     assert keeps_text(rule, text) == [is_chinese]
-    assert lang("any") is None
+    assert lang(parse_language("any", "")) is None
 
 
 # As the specification prints it.

@@ -8,6 +8,7 @@ from typer import Option
 
 from vlcli.commands import _complete as complete
 from vlcli.commands._options import (
+    WORD_UNIT,
     DryRun,
     FilesFrom,
     Force,
@@ -21,6 +22,7 @@ from vlcli.commands._options import (
     Quiet,
     Rejects,
     Report,
+    Segmenter,
     To,
     Verbose,
     Where,
@@ -56,7 +58,7 @@ def command(
         Option(
             "--preset",
             metavar="NAME|FILE.toml",
-            help="A corpus's rules, in its order: wukong.",
+            help="A corpus's rules, in its order: wukong, zero, filip, align, align-mling.",
             autocompletion=complete.presets,
         ),
     ] = None,
@@ -64,11 +66,25 @@ def command(
     max_per_query: Annotated[
         str | None, _rule("--max-per-query", "N", "Rows of one query, the first in input order (<= N).")
     ] = None,
+    drop_flag: Annotated[
+        str | None, _rule("--drop-flag", "COLUMN,...", "Drop rows in which one of these columns is true.")
+    ] = None,
+    max_nsfw: Annotated[str | None, _rule("--max-nsfw", "P", "Score in the column nsfw, at most.")] = None,
     min_side: Annotated[
         str | None, _rule("--min-side", "PX", "Shorter side of the image; '>200' is strict.")
     ] = None,
+    min_any_side: Annotated[
+        str | None, _rule("--min-any-side", "PX", "Longer side of the image: drop when both are below.")
+    ] = None,
     max_aspect: Annotated[str | None, _rule("--max-aspect", "R", "Longer side over shorter side.")] = None,
-    lang: Annotated[str | None, _rule("--lang", "zh|any", "Language, by the scripts of the letters.")] = None,
+    lang: Annotated[
+        str | None,
+        _rule(
+            "--lang",
+            "zh|en|...|any",
+            "Language, by the scripts of the letters; en:de,fr tells English from those (extra lang).",
+        ),
+    ] = None,
     min_words: Annotated[str | None, _rule("--min-words", "N", "Words of a text, at least.")] = None,
     max_words: Annotated[
         str | None, _rule("--max-words", "N", "Words of a text, at most; '<32' is strict.")
@@ -89,24 +105,8 @@ def command(
         str | None,
         _rule("--sensitive-words", "FILE", "Drop texts that hold a word of this list, one word a line."),
     ] = None,
-    word_unit: Annotated[
-        str | None,
-        Option(
-            "--word-unit",
-            metavar="char|jieba|wordpiece",
-            help="What counts as a word.",
-            autocompletion=complete.words("char", "jieba", "wordpiece"),
-        ),
-    ] = None,
-    segmenter: Annotated[
-        str,
-        Option(
-            "--segmenter",
-            metavar="rjieba|jieba",
-            help="What cuts the words of --word-unit jieba.",
-            autocompletion=complete.words("rjieba", "jieba"),
-        ),
-    ] = "rjieba",
+    word_unit: Annotated[str | None, WORD_UNIT] = None,
+    segmenter: Segmenter = "rjieba",
     map: Map = None,
     from_: From = None,
     to: To = None,
@@ -144,7 +144,10 @@ def command(
     console = Console("filter", quiet=quiet, verbose=verbose)
     options = {
         "max-per-query": max_per_query,
+        "drop-flag": drop_flag,
+        "max-nsfw": max_nsfw,
         "min-side": min_side,
+        "min-any-side": min_any_side,
         "max-aspect": max_aspect,
         "lang": lang,
         "min-words": min_words,
@@ -194,6 +197,10 @@ def command(
         result = filter_pairs(plan, source, target, max_bad=max_bad, on_progress=on_progress)
     if not tasks:
         remarks()
+    for line in result["unchecked"]:
+        console.note(
+            f"no row has a column {line['column']!r}: the preset's rule {line['rule']} judged nothing"
+        )
     console.note(summary(result))
     for line in details(result):
         console.note(line, level=1)

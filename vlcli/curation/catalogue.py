@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from vlcli.curation.bounds import parse_bound
-from vlcli.curation.image_size import max_aspect, min_side
-from vlcli.curation.language import LANGUAGES, lang
+from vlcli.curation.flags import drop_flag, max_nsfw, parse_flags
+from vlcli.curation.image_size import max_aspect, min_any_side, min_side
+from vlcli.curation.language import lang, parse_language
 from vlcli.curation.meaningless import drop_meaningless
 from vlcli.curation.measures import Words
 from vlcli.curation.query_cap import max_per_query
@@ -57,10 +58,6 @@ def one_of(value: Any, names: tuple[str, ...], option: str) -> str:
     return str(value)
 
 
-def _language(value: Any, name: str) -> Any:
-    return one_of(value, LANGUAGES, name)
-
-
 def _word_list(value: Any, name: str) -> Any:
     path = Path(str(value))
     if not path.is_file():
@@ -82,9 +79,12 @@ def _sensitive_words(path: Path, _: Words) -> Step:
 
 CATALOGUE: tuple[Entry, ...] = (
     Entry("max-per-query", _maximum, lambda bound, _: max_per_query(bound)),
+    Entry("drop-flag", parse_flags, lambda flags, _: drop_flag(flags)),
+    Entry("max-nsfw", _ratio, lambda bound, _: max_nsfw(bound)),
     Entry("min-side", _minimum, lambda bound, _: min_side(bound)),
+    Entry("min-any-side", _minimum, lambda bound, _: min_any_side(bound)),
     Entry("max-aspect", _ratio, lambda bound, _: max_aspect(bound)),
-    Entry("lang", _language, lambda language, _: lang(language)),
+    Entry("lang", parse_language, lambda language, _: lang(language)),
     Entry("min-words", _minimum, min_words),
     Entry("max-words", _maximum, max_words),
     Entry("drop-meaningless", _flag, lambda _, __: drop_meaningless(), "--no-drop-meaningless"),

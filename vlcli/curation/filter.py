@@ -167,6 +167,10 @@ def filter_pairs(
             on_progress("filtering", len(batch))
         if where is not None:
             where.finish()
+        unchecked = judge.unchecked() if rows.given else []
+        for rule, column in unchecked:
+            if plan.is_asked(rule):
+                raise UsageError(f"--{rule}: no row has a column {column!r}")
         unread = bad.count - unreadable  # rows that never made it into a batch
         rows.given += unread
         rows.bad += unread
@@ -181,6 +185,7 @@ def filter_pairs(
             frequent=frequent.found if frequent is not None else None,
             checksum=checksum,
         )
+        report["unchecked"] = [{"rule": rule, "column": column} for rule, column in unchecked]
     if target.report is not None:
         write_json(target.report, report, force=target.force)
     return report

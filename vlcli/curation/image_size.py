@@ -18,8 +18,18 @@ def min_side(bound: Bound) -> Rule:
     )
 
 
+def min_any_side(bound: Bound) -> Rule:
+    """ZERO App. A drops an image when both sides are below 100 px: the longer one decides, 100 is kept (D3)."""
+    return Rule(
+        "min-any-side", "row", ("width", "height"), bound.holds(_LONGER), f"longer side is not {bound} px"
+    )
+
+
 def max_aspect(bound: Bound) -> Rule:
-    """`max(w, h) / min(w, h) <= 3` in Wukong §3, as a product of integers: exactly 3 is kept."""
+    """Longer over shorter side, as a product of integers: exact at the bound.
+
+    Wukong §3 and FILIP §3.3 keep exactly 3, ALIGN §3 drops it; ZERO App. A keeps 1/4 <= w/h <= 4.
+    """
     return Rule(
         "max-aspect",
         "row",

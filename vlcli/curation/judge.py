@@ -16,13 +16,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from vlcli.curation.flags import number_column
 from vlcli.curation.measures import measure
 from vlcli.curation.query_cap import RANK
 from vlcli.curation.rule import Change, Rule, Step
 from vlcli.curation.tally import StepTally, TopStrings
 from vlcli.curation.text_frequency import COUNT, FrequentTexts
 from vlcli.curation.where import Where
-from vlcli.records.batch import Batch
+from vlcli.records.batch import COLUMNS, Batch
 
 KEPT, BAD = -1, -2  # in `charged`; 0, 1, … is the place of a rule
 _SIZE = ("width", "height")
@@ -96,12 +97,23 @@ class Judge:
             if isinstance(step, Rule) and step.judges == "text"
         }
         self.replaced = {i: TopStrings() for i, step in enumerate(self.steps) if isinstance(step, Change)}
+        self.found: set[str] = set()  # columns of the rows' own in which a rule has met a value
         self._front = sum(_is_front(step) for step in self.steps)
         assert all(_is_front(step) for step in self.steps[: self._front]), "the per-query cap comes first"
 
     @property
     def reasons(self) -> list[str]:
         return [step.reason for step in self.steps]
+
+    def unchecked(self) -> list[tuple[str, str]]:
+        """Rules and the column for want of which each has judged nothing."""
+        return [
+            (step.name, name)
+            for step in self.steps
+            if isinstance(step, Rule) and step.name != "where" and step.judges == "row"
+            for name in step.columns
+            if name not in {*COLUMNS, *self.found, RANK}
+        ]
 
     def front(self, batch: Batch) -> Docket:
         """Only the condition and the per-query cap: what the frequency of texts is counted after."""
@@ -158,7 +170,7 @@ class Judge:
             self._fill_sizes(docket)
         verdicts: dict[int, NDArray[np.bool_]] = {}
         if of_rows:
-            for place, keep in _evaluate(docket.batch.frame, of_rows):
+            for place, keep in _evaluate(self._rows_frame(docket.batch, of_rows), of_rows):
                 verdicts[place] = keep
         if of_texts:
             texts = self._texts(docket)
@@ -177,6 +189,13 @@ class Judge:
                 left = self._judge_texts(docket, place, verdicts[place], left)
         if docket.texts is not None:
             docket.texts = docket.texts.filter(left)
+
+    def _rows_frame(self, batch: Batch, rules: list[tuple[int, Rule]]) -> pl.DataFrame:
+        """The frame with what the rules read of the row's own columns, as numbers."""
+        own = {name for _, rule in rules for name in rule.columns} - set(batch.frame.columns)
+        columns = [number_column(batch, name) for name in sorted(own)]
+        self.found |= {column.name for column in columns if column.null_count() < len(column)}
+        return batch.frame.with_columns(columns)
 
     def _rows(self, docket: Docket, place: int, keep: NDArray[np.bool_]) -> None:
         seen = docket.standing

@@ -1,4 +1,4 @@
-"""What rules measure on a text: how many words it has, in three readings of "word" (spec D1)."""
+"""What rules measure on a text: how many words it has, in five readings of "word" (spec D1)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from dataclasses import dataclass
 
 import polars as pl
 
-WORD_UNITS = ("char", "jieba", "wordpiece")
+WORD_UNITS = ("char", "mixed", "unigram", "jieba", "wordpiece")
 SEGMENTERS = ("rjieba", "jieba")
 
 # One CJK ideograph: of the Han script and ideographic, which leaves out 々 and the radicals, and takes in 〇.
 IDEOGRAPH = r"[\p{Han}&&\p{Ideographic}]"
+# ZERO counts texts with Latin words in them: an ideograph, or a run of other letters and digits.
+MIXED = rf"{IDEOGRAPH}|[[\p{{L}}\p{{M}}\p{{N}}]--{IDEOGRAPH}]+"
+# ALIGN's: what stands between white space and punctuation, with the symbols that a keyboard counts among it.
+UNIGRAM = r"[^\s\p{P}\p{Sm}\p{Sc}\p{Sk}]+"
+PATTERNS = {"char": IDEOGRAPH, "mixed": MIXED, "unigram": UNIGRAM}
 
 
 @dataclass(frozen=True)
 class Words:
-    """What a word is: `unit` char, jieba or wordpiece; `segmenter` is the library that cuts for jieba."""
+    """What a word is: `unit` is one of WORD_UNITS; `segmenter` is the library that cuts for jieba."""
 
     unit: str = "char"
     segmenter: str = "rjieba"
@@ -27,15 +32,15 @@ class Words:
 
     @property
     def is_costly(self) -> bool:
-        return self.unit != "char"
+        return self.unit not in PATTERNS
 
 
 def measure(texts: pl.DataFrame, name: str) -> pl.DataFrame:
     """`texts` (column `text`, no nulls) with the measure `name` as a further column of integers."""
     kind, _, how = name.partition("_")
     assert kind == "words", f"nothing measures {name!r}"
-    if how == "char":
-        return texts.with_columns(pl.col("text").str.count_matches(IDEOGRAPH).alias(name))
+    if how in PATTERNS:
+        return texts.with_columns(pl.col("text").str.count_matches(PATTERNS[how]).alias(name))
     counts = _pieces(texts["text"]) if how == "wordpiece" else _segmented(texts["text"], how)
     return texts.with_columns(counts.alias(name))
 

@@ -56,6 +56,10 @@ class Plan:
         """The value of a rule, or None when it does not apply."""
         return next((choice.value for choice in self.choices if choice.name == name), None)
 
+    def is_asked(self, name: str) -> bool:
+        """Whether the rule is an option of the command line, and not the preset's alone."""
+        return any(choice.name == name and choice.origin[0] == "-" for choice in self.choices)
+
     @property
     def _unit(self) -> str:
         return f"jieba (by {self.words.segmenter})" if self.words.unit == "jieba" else self.words.unit

@@ -23,7 +23,9 @@ class Preset(BaseModel):
     name: str
     title: str = ""
     source: str = ""
-    word_unit: Literal["char", "jieba", "wordpiece"] = Field(default="char", alias="word-unit")
+    word_unit: Literal["char", "mixed", "unigram", "jieba", "wordpiece"] = Field(
+        default="char", alias="word-unit"
+    )
     rules: dict[str, str | int | float | bool]
 
     @field_validator("rules")

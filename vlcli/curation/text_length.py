@@ -1,4 +1,4 @@
-"""Length rules in Chinese words."""
+"""Length rules, in words."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from vlcli.curation.bounds import Bound
 from vlcli.curation.measures import Words
 from vlcli.curation.rule import Rule
 
-_NOUN = {"char": "Chinese characters", "jieba": "Chinese words", "wordpiece": "WordPiece tokens"}
+_NOUN = {
+    "char": "Chinese characters",
+    "mixed": "words",
+    "unigram": "unigrams",
+    "jieba": "Chinese words",
+    "wordpiece": "WordPiece tokens",
+}
 
 
 def min_words(bound: Bound, words: Words) -> Rule:
-    """At least one Chinese word in Wukong §3: a text without any is dropped, which judges language too."""
+    """At least one Chinese word in Wukong §3, which judges language too; 2 in ZERO App. A, 3 in ALIGN §3."""
     return _words("min-words", bound, words)
 
 
 def max_words(bound: Bound, words: Words) -> Rule:
-    """Fewer than 32 in Wukong §3: 31 are kept, 32 are dropped."""
+    """Fewer than 32 in Wukong §3: 31 are kept, 32 are dropped; 128 are kept in ZERO App. A, 20 in ALIGN §3."""
     return _words("max-words", bound, words)
 
 

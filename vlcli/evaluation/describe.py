@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from vlcli.curation.language import Language
 from vlcli.curation.language import lang as language_rule
 
 # Columns of the data that name what it is, where they exist.
@@ -42,7 +43,7 @@ def _values(table: Any, column: str) -> str | None:
 
 
 def _mostly_chinese(texts: Sequence[str]) -> bool:
-    rule = language_rule("zh")
+    rule = language_rule(Language("zh"))
     assert rule is not None
     chinese = pl.DataFrame({"text": list(texts)}, schema={"text": pl.String}).select(rule.keep.alias("zh"))
     return bool(chinese["zh"].sum() * 2 >= len(texts) > 0)
