@@ -99,6 +99,10 @@ def test_every_byte_is_what_it_was(checkpoint: Path) -> None:
     (checkpoint / "training.pt").unlink()
     (found,) = check_checkpoint(checkpoint).findings
     assert found.message == "no training.pt, which SHA256SUMS lists"
+    (checkpoint / "SHA256SUMS").write_bytes(b"")  # would vouch for anything
+    assert [f.message for f in check_checkpoint(checkpoint).findings] == [
+        f"it does not list {name}" for name in ("config.json", "model.safetensors")
+    ]
     for line in ("nonsense", f"{'0' * 64}  ../outside"):
         (checkpoint / "SHA256SUMS").write_text(line + "\n")
         (found,) = check_checkpoint(checkpoint).findings

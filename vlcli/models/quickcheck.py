@@ -81,8 +81,10 @@ def _check_into(path: Path, verdict: Verdict, deep: bool) -> None:
 
 
 def _check_sums(path: Path, verdict: Verdict, deep: bool) -> None:
+    listed = set()
     try:
         for file, digest in read_checksums(path):
+            listed.add(file.name)
             if not file.is_file():
                 if file.name not in (CONFIG, WEIGHTS, VOCABULARY):  # said already
                     verdict.add("missing", path, f"no {file.name}, which {SUMS} lists")
@@ -90,6 +92,10 @@ def _check_sums(path: Path, verdict: Verdict, deep: bool) -> None:
                 verdict.add("checksum", file, f"its bytes are not those that {SUMS} was made of")
     except ValueError as error:
         verdict.add("checksum", path / SUMS, str(error))
+        return
+    for name in (CONFIG, WEIGHTS):  # an empty list would vouch for anything
+        if (path / SUMS).is_file() and (path / name).is_file() and name not in listed:
+            verdict.add("checksum", path / SUMS, f"it does not list {name}")
 
 
 def _check_config(path: Path, verdict: Verdict) -> None:
