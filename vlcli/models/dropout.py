@@ -55,7 +55,7 @@ def keep_mask(
     steps = torch.arange(half, dtype=torch.int32, device=keys.device) * _signed(_GOLDEN)
     # Both halves of the key enter: the second between two rounds, so that no two rows walk one sequence.
     hashed = _mix_(low + steps)
-    hashed ^= high + place * _signed(_GOLDEN)
+    hashed ^= high + _signed(place * _GOLDEN & 0xFFFFFFFF)
     levels = _mix_(hashed).view(torch.int16)[:, :count]  # uniform over −32768 … 32767
     dropped = round(p * _LEVELS)
     return (levels >= dropped - _LEVELS // 2).view(shape), 1 - dropped / _LEVELS
