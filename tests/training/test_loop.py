@@ -13,6 +13,7 @@ from training_cases import Silent, pairs, recipe
 import vlcli
 from vlcli.errors import Terminated, UsageError, VlcliError
 from vlcli.training.loop import Pretraining
+from vlcli.training.state import save_state
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +171,8 @@ def test_what_is_refused(table, cache, tmp_path):
     with pytest.raises(UsageError, match="not empty; --resume goes on, --force starts anew"):
         train(table, cache, out)
     with pytest.raises(UsageError, match="--resume: split_hash was"):
-        train(pairs(32), cache, out, "schedule.steps=1", resume=True)
+        train(pairs(32), cache, out, "schedule.steps=1", f"data.cache={tmp_path / 'features'}", resume=True)
+    assert not (tmp_path / "features").exists(), "it is said before all images are encoded"
     train(table, cache, out, "schedule.steps=1", force=True)
     for other in (tmp_path / "papers", out):
         other.mkdir(exist_ok=True)
@@ -234,8 +236,9 @@ def test_resume_refuses_another_recipe_but_not_other_intervals(table, cache, tmp
 def test_what_is_refused_leaves_the_directory_as_it_was(table, cache, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(UsageError, match="fewer than one batch"):
-        train(table, cache, out, "data.batch_size=4096")
+        train(table, cache, out, "data.batch_size=4096", f"data.cache={tmp_path / 'features'}")
     assert not out.exists()
+    assert not (tmp_path / "features").exists(), "it is said before all images are encoded"
     train(table, cache, out, "schedule.steps=1")[0].run()
     with pytest.raises(UsageError, match="fewer than one batch"):
         train(table, cache, out, "data.batch_size=4096", force=True)
@@ -274,6 +277,10 @@ def test_resume_puts_best_back_and_sweeps_what_a_killed_process_left(table, cach
     assert (out / "best").readlink().name == "step-00000004"
     assert (out / "last").readlink().name == "step-00000006"
     assert not list((out / "checkpoints").glob(".*"))
+    shutil.copytree(out / "checkpoints" / "step-00000003", out / "checkpoints" / "step-00000002")
+    train(table, cache, out, "train.keep=1", validation=pairs(20), resume=True)  # killed before it pruned
+    kept = sorted(place.name for place in (out / "checkpoints").iterdir())
+    assert kept == ["step-00000004", "step-00000006"], "the best and the last"
     shutil.rmtree(out / "checkpoints" / "step-00000004")  # and without it, the best is chosen anew
     run, reporter = train(table, cache, out, "train.keep=9", validation=pairs(20), resume=True)
     assert "the best checkpoint is gone" in reporter.warnings[0]
@@ -314,3 +321,45 @@ def test_tensorboard_holds_what_the_metrics_file_does_also_after_a_resumption(ta
         assert events == pytest.approx(wanted, rel=1e-5)
     events = {event.step: event.value for event in board.Scalars("val/i2t/R@1")}
     assert events == pytest.approx({x["step"]: x["val"]["i2t"]["R@1"] for x in lines if "val" in x}, rel=1e-5)
+
+
+def test_tensorboard_is_flushed_before_a_checkpoint_is_written(table, cache, tmp_path, monkeypatch):
+    """Or a run that is killed after it would lack the lines before it: it goes on behind them."""
+    run, _ = train(table, cache, tmp_path / "run", "train.save_every=5")
+    seen = []
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.flush", lambda _: seen.append(run.step))
+    inner = save_state
+    monkeypatch.setattr(
+        "vlcli.training.loop.save_state", lambda *a, **k: seen.append("saved") or inner(*a, **k)
+    )
+    run.run()
+    assert seen[:6] == [5, "saved", 10, "saved", 12, "saved"]
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named(table, cache, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    for name in ("vlcli.training.state.save_checkpoint", "torch.save"):
+        run, _ = train(table, cache, out, "schedule.steps=1", force=True)
+
+        def full(*_, **__):
+            raise RuntimeError("No space left on device\nframe #0: c10::")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(name, full)
+            with pytest.raises(VlcliError) as caught:
+                run.run()
+        place = out / "checkpoints" / "step-00000001"
+        assert str(caught.value) == (
+            f"cannot write {place}: No space left on device; --resume goes on from the last one"
+        )
+        assert not list((out / "checkpoints").iterdir())
+
+
+def test_force_replaces_a_run_and_nothing_else(table, cache, tmp_path):
+    out = tmp_path / "run"
+    train(table, cache, out, "schedule.steps=1")[0].run()
+    (out / "letter.txt").write_text("dear")
+    (out / "not-finite-step-00000007.txt").touch()
+    shutil.rmtree(out / "checkpoints")  # the links lead nowhere
+    train(table, cache, out, "schedule.steps=1", force=True)
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoints", "letter.txt", "recipe.toml"]

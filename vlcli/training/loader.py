@@ -126,8 +126,6 @@ class Loader:
         config: DataConfig,
         *,
         seed: int,
-        store: FeatureStore | None = None,
-        store_rows: np.ndarray | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -139,10 +137,15 @@ class Loader:
         if config.batch_size % world:
             raise UsageError(f"data.batch_size {config.batch_size} is not a multiple of {world} processes")
         self.table, self.model, self.config, self.seed = table, model, config, seed
-        self.store, self.store_rows = store, store_rows
+        self.store: FeatureStore | None = None
+        self.store_rows: np.ndarray | None = None
         share = config.batch_size // world
         self.local = slice(rank * share, (rank + 1) * share)
         self.steps_per_epoch = len(table) // config.batch_size
+
+    def read_features(self, store: FeatureStore, rows: np.ndarray) -> None:
+        """From now on no pixels: row i of the table is row `rows[i]` of the store."""
+        self.store, self.store_rows = store, rows
 
     def rows_of(self, step: int) -> tuple[int, np.ndarray]:
         """(epoch, rows of the table) of the global batch of a step."""

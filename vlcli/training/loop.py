@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
@@ -33,7 +33,7 @@ from vlcli.training.loader import Loader, TrainingBatch
 from vlcli.training.meter import Meter, Reporter
 from vlcli.training.optimizers import build_optimizer, parameter_groups
 from vlcli.training.processes import anywhere, fail, mean, on_main
-from vlcli.training.run_directory import point, prune, refuse_occupied, rewind, step_name
+from vlcli.training.run_directory import clear, point, prune, refuse_occupied, rewind, step_name
 from vlcli.training.schedules import learning_rate
 from vlcli.training.state import newest_state, read_state, refuse_another_recipe, save_state
 from vlcli.training.trackers import Trackers
@@ -74,6 +74,8 @@ class Pretraining:
         self.best_step: int | None = None
         resumed = self._look_at_directory(resume, force)
         weights = None if resumed else find_image_weights(recipe.model.image, init_image)
+        self.total = recipe.steps(len(train))
+        self._refuse_other_data()
         set_seed(recipe.train.seed)
         if resumed is not None:
             self.model = load(resumed, "cpu").train()
@@ -113,25 +115,42 @@ class Pretraining:
             self.state = read_state(place)
         return place
 
+    def _refuse_other_data(self) -> None:
+        """UsageError unless a run that goes on has the pairs it had."""
+        if self.state is None:
+            return
+        for name, mine in (("split_hash", self.table.split_hash), ("total", self.total)):
+            if self.state[name] != mine:
+                raise UsageError(
+                    f"--resume: {name} was {self.state[name]}, is {mine}",
+                    remedy="resume with the same data and recipe",
+                )
+
     def _prepare_directory(self) -> bool:
         """Clear or rewind the run's directory: only now, when everything that could be refused has been read.
         False when the best checkpoint of a run that goes on is gone."""
         checkpoints = self.out / "checkpoints"
         if self.state is not None:
-            return rewind(self.out, checkpoints / step_name(self.step), self.best_step)
-        for name in ("checkpoints", "tensorboard"):
-            shutil.rmtree(self.out / name, ignore_errors=True)
-        for name in ("best", "last", "metrics.jsonl", "recipe.toml"):
-            (self.out / name).unlink(missing_ok=True)
-        for file in self.out.glob("not-finite-step-*.txt"):
-            file.unlink()
+            found = rewind(self.out, checkpoints / step_name(self.step), self.best_step)
+            prune(self.out, self.recipe.train.keep)  # which the stopped process may not have come to
+            return found
+        clear(self.out)
         checkpoints.mkdir(parents=True, exist_ok=True)
         (self.out / "recipe.toml").write_text(to_toml(self.recipe), encoding="utf-8")
         return True
 
     def _load_data(self, validation: PairTable | None) -> None:
-        store, rows, val_rows = None, None, None
         recipe = self.recipe
+        # First, because it refuses batches that cannot be: encoding all images may take hours.
+        self.loader = Loader(
+            self.table,
+            self.model,
+            recipe.data,
+            seed=recipe.train.seed,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+        )
+        store, val_rows = None, None
         if recipe.caches_features:
             cache = recipe.data.cache
             store = FeatureStore(
@@ -149,40 +168,27 @@ class Pretraining:
                 store = None
         if store is not None:
             self.model.eval()
-            with self.accelerator.main_process_first():
-                progress = self.reporter.features if self.main else None
-                rows = store.add(self.table, progress=progress)
-                val_rows = store.add(validation, progress=progress) if validation is not None else None
+            self.loader.read_features(store, self._encode(store, self.table))
+            val_rows = self._encode(store, validation) if validation is not None else None
             self.model.train()
         self.store = store
-        self.loader = Loader(
-            self.table,
-            self.model,
-            recipe.data,
-            seed=recipe.train.seed,
-            store=store,
-            store_rows=rows,
-            rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
-        )
         self.validation = None
         if validation is not None:
             self.validation = Validation(
                 validation, store=store, store_rows=val_rows, precision=recipe.train.precision
             )
-        self.total = recipe.steps(len(self.table))
+
+    def _encode(self, store: FeatureStore, table: PairTable) -> np.ndarray:
+        """The store's row of each row of the table; rank 0 encodes, and the others where they do not see its disk."""
+        rows: list[np.ndarray] = []
+        on_main(lambda: rows.append(store.add(table, progress=self.reporter.features)))
+        return rows[0] if rows else store.add(table)
 
     def _resume_state(self) -> None:
         self.step, self.best = 0, float("-inf")
         self.meter = Meter()
         if self.state is None:
             return
-        for name, mine in (("split_hash", self.lineage["split_hash"]), ("total", self.total)):
-            if self.state[name] != mine:
-                raise UsageError(
-                    f"--resume: {name} was {self.state[name]}, is {mine}",
-                    remedy="resume with the same data and recipe",
-                )
         self.optimizer.load_state_dict(self.state["optimizer"])
         self.step, self.best = self.state["step"], self.state["best"]
         self.best_step = self.state["best_step"]
@@ -333,7 +339,7 @@ class Pretraining:
         scheduled = bool(train.save_every) and self.step % train.save_every == 0
         stopping = anywhere(self.stop_signal, self.accelerator.device)
         if scheduled or done or improved or stopping:
-            on_main(self._save)
+            on_main(lambda: self._save(trackers))
         if stopping and not done:
             raise Terminated
 
@@ -346,7 +352,9 @@ class Pretraining:
         self.reporter.validated(self.step, found, score > self.best)
         return score
 
-    def _save(self) -> None:
+    def _save(self, trackers: Trackers | None) -> None:
+        assert trackers is not None
+        trackers.flush()  # a run that goes on from here does not say again what came before
         place = save_state(
             self.out,
             self.step,

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from vlcli.errors import UsageError
 
+# What a run makes in its directory, as patterns; by the last one --resume knows a run that was stopped in its clearing.
+OWN = ("best", "last", "checkpoints", "metrics.jsonl", "not-finite-step-*.txt", "tensorboard", "recipe.toml")
+
 
 def step_name(step: int) -> str:
     return f"step-{step:08d}"
@@ -23,6 +26,21 @@ def refuse_occupied(run: Path, *, resume: bool, force: bool) -> None:
         cause = "is not empty, and no run" if resume else "is not empty"
         remedy = "--force starts anew" if resume else "--resume goes on, --force starts anew"
         raise UsageError(f"{run} {cause}", remedy=remedy)
+
+
+def belongings(run: Path) -> list[Path]:
+    """What a run has in its directory, in the order of OWN; anybody else's files are not among it."""
+    entries = sorted(run.iterdir()) if run.is_dir() else []  # glob would miss a link that leads nowhere
+    return [path for pattern in OWN for path in entries if path.match(pattern)]
+
+
+def clear(run: Path) -> None:
+    """Delete a run, and leave what else is in its directory."""
+    for path in belongings(run):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
 
 
 def point(link: Path, target: Path) -> None:

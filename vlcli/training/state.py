@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
-from vlcli.errors import InputError, UsageError
+from vlcli.errors import InputError, UsageError, VlcliError
 from vlcli.models.checkpoint import save_checkpoint
 from vlcli.models.checksums import write_checksums
 from vlcli.models.dual import DualEncoder
@@ -54,8 +55,6 @@ def save_state(
     random is drawn from (seed, epoch, id), or from (seed, step, process).
     """
     place = run / "checkpoints" / step_name(step)
-    if place.is_dir():  # resumed at exactly this step: it is there already
-        return place
     temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -71,9 +70,17 @@ def save_state(
             _sync(file)
         _sync(temporary)
         os.replace(temporary, place)
-    except BaseException:
+    except (
+        OSError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # torch's and safetensors' words for a full disk
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise VlcliError(
+            f"cannot write {place}: {cause}", remedy="--resume goes on from the last one"
+        ) from error
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
     _sync(place.parent)
     point(run / "last", place)
     return place

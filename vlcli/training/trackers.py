@@ -40,6 +40,12 @@ class Trackers:
             for name, value in _numbers(values):
                 self._board.add_scalar(name, value, step)
 
+    def flush(self) -> None:
+        """Put all that was logged on disk; TensorBoard may keep two minutes of it back."""
+        os.fsync(self._out.fileno())
+        if self._board is not None:
+            self._board.flush()
+
     def close(self) -> None:
         self._out.close()
         if self._board is not None:
