@@ -177,12 +177,14 @@ def command(
 
 def _fate(out: Path, *, resume: bool, force: bool) -> str:
     """What would become of the run directory, for the plan."""
-    standing = sorted(entry.name for entry in out.iterdir()) if out.is_dir() else []
+    from vlcli.training.run_directory import belongings
+
     if resume:
         return f"would go on in {out}"
-    if not standing:
-        return f"would write {out}"
-    return f"would replace {', '.join(standing)} in {out}" if force else f"{out} is not empty: needs --force"
+    if not force and out.is_dir() and any(out.iterdir()):
+        return f"{out} is not empty: needs --force"
+    replaced = ", ".join(sorted(path.name for path in belongings(out)))
+    return f"would replace {replaced} in {out}" if replaced else f"would write {out}"
 
 
 def _init_image(values: list[str] | None) -> str | None:
