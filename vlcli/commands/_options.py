@@ -120,6 +120,14 @@ Seed = Annotated[int, SEED]
 PRECISION: Any = Option("--precision", help="Of the model's arithmetic.")
 Precision = Annotated[Literal["fp32", "bf16"], PRECISION]
 BatchSize = Annotated[int, Option("--batch-size", min=1, metavar="N", help="Images or texts a forward pass.")]
+Init = Annotated[
+    list[str] | None,
+    Option(
+        "--init",
+        metavar="TOWER=PATH",
+        help="Initial weights: image=PATH, image=package:NAME, image=random.",
+    ),
+]
 DATA = Option(
     "--data", metavar="FILE", help="Pairs: JSONL, Parquet, Arrow, or a directory of shards; repeatable."
 )
@@ -204,6 +212,17 @@ def default_jobs() -> int:
     except (OSError, ValueError):  # no cgroup v2 here, or its quota is "max"
         pass
     return max(1, min(4, cores))
+
+
+def parse_init(values: list[str] | None) -> str | None:
+    """`["image=PATH"]` → `"PATH"`; None where --init says nothing."""
+    path = None
+    for value in values or []:
+        tower, equals, file = value.partition("=")
+        if tower != "image" or not equals or not file:
+            raise UsageError(f"--init {value!r} is not image=PATH")
+        path = file
+    return path
 
 
 def parse_map(values: list[str] | None) -> dict[str, str]:

@@ -18,11 +18,13 @@ from vlcli.commands._options import (
     Force,
     Head,
     ImageRoot,
+    Init,
     Map,
     Quiet,
     Resume,
     Set,
     Verbose,
+    parse_init,
     parse_map,
 )
 from vlcli.errors import UsageError
@@ -78,14 +80,7 @@ def command(
         Option("-o", "--output", metavar="DIR", help="The run directory.", show_default="runs/RECIPE"),
     ] = None,
     overrides: Set = None,
-    init: Annotated[
-        list[str] | None,
-        Option(
-            "--init",
-            metavar="TOWER=PATH",
-            help="Initial weights: image=PATH, image=package:NAME, image=random.",
-        ),
-    ] = None,
+    init: Init = None,
     map_: Map = None,
     image_root: ImageRoot = None,
     head: Head = None,
@@ -132,7 +127,7 @@ def command(
         quiet, verbose = True, 0
         if dry_run:
             return
-    init_image = _init_image(init)
+    init_image = parse_init(init)
     if not resume:
         from vlcli.models.initial import find_image_weights
 
@@ -185,16 +180,6 @@ def _fate(out: Path, *, resume: bool, force: bool) -> str:
         return f"{out} is not empty: needs --force"
     replaced = ", ".join(sorted(path.name for path in belongings(out)))
     return f"would replace {replaced} in {out}" if replaced else f"would write {out}"
-
-
-def _init_image(values: list[str] | None) -> str | None:
-    path = None
-    for value in values or []:
-        tower, equals, file = value.partition("=")
-        if tower != "image" or not equals or not file:
-            raise UsageError(f"--init {value!r} is not image=PATH")
-        path = file
-    return path
 
 
 class _Progress:
