@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Wukong's Table 5 in miniature: global, token-wise and reduced-token similarity on the emoji corpus, each trained over
 # three seeds; mean ± standard deviation on each split, and on the mosaics of val-artist:
-#   examples/emoji/compare.sh [DIR]
-# RECIPES, SEEDS and SPLITS choose what; the test splits are for the end of a piece of work, not for choosing.
+#   bash examples/emoji/compare.sh [DIR]
+# Started again, it goes on where it was stopped. RECIPES, SEEDS and SPLITS choose what; the test splits are for the end
+# of a piece of work, not for choosing.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-demo/compare}
@@ -21,8 +22,8 @@ done
 for recipe in $recipes; do
     for seed in $seeds; do
         run=$out/$recipe-$seed
-        [ -e "$run/best" ] || vlcli pretrain --recipe "$recipe" --seed "$seed" --data "$out/shards" \
-            --val "$out/val-artist.jsonl" -o "$run" --force
+        vlcli pretrain --recipe "$recipe" --seed "$seed" --data "$out/shards" \
+            --val "$out/val-artist.jsonl" -o "$run" --resume
         for split in $splits; do
             mosaics=()
             if [ "$split" = val-artist ]; then
