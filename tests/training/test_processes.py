@@ -7,15 +7,17 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import orjson
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from training_cases import CORPUS, TINY
+from training_cases import CORPUS, TINY, Silent
 
-from vlcli.errors import UsageError
+from vlcli.errors import InputError, UsageError
+from vlcli.training.loop import Pretraining
 from vlcli.training.processes import anywhere, mean, on_main
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")
@@ -104,6 +106,15 @@ def refuse():
     raise UsageError("not here")
 
 
+class Store:
+    """A feature store whose picture is damaged, as the first process to encode finds out."""
+
+    def add(self, table, progress=None):
+        if dist.get_rank() == 0:
+            raise InputError("damaged png")
+        raise AssertionError("the others would go on to encode")
+
+
 def worker(rank, port, out):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=2)
@@ -116,6 +127,10 @@ def worker(rank, port, out):
         on_main(refuse)
     except (UsageError, SystemExit) as error:
         found["refused"] = (type(error).__name__, getattr(error, "code", None))
+    try:
+        Pretraining._encode(SimpleNamespace(reporter=Silent()), Store(), None)
+    except (InputError, SystemExit) as error:
+        found["damaged"] = (type(error).__name__, getattr(error, "code", None))
     torch.save(found, f"{out}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -129,6 +144,7 @@ def test_processes_agree(tmp_path):
         assert found["mean"][1] != found["mean"][1], "not finite anywhere is not finite everywhere"
         assert found["anywhere"] == (True, False)
         assert found["refused"] == refused
+        assert found["damaged"] == (("SystemExit", 3) if rank else ("InputError", None))
 
 
 def test_alone_nothing_is_sent():
