@@ -158,7 +158,7 @@ TENSORS = {
         ("adamw", adamw_by_hand, (0.9, 0.98), 1e-6),
     ],
 )
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_five_steps_equal_the_equations(name, by_hand, betas, eps, dtype):
     config = OptimizerConfig(name=name, betas=betas, eps=eps)
     weights = {key: nn.Parameter(start.to(dtype)) for key, (start, _, _) in TENSORS.items()}
@@ -184,8 +184,7 @@ def test_five_steps_equal_the_equations(name, by_hand, betas, eps, dtype):
         flat = [x.double().flatten().tolist() for x in gradients[key]]
         want = by_hand(started[key], flat, rates, betas=betas, eps=eps, decay=TENSORS[key][1])
         got = w.detach().double().flatten().tolist()
-        # bf16 keeps 8 bits of every weight after every step; the moments lose none in LAMB.
-        tolerance = {torch.float64: 1e-12, torch.float32: 3e-6, torch.bfloat16: 2e-2}[dtype]
+        tolerance = {torch.float64: 1e-12, torch.float32: 3e-6}[dtype]
         assert got == pytest.approx(want, rel=tolerance, abs=tolerance), key
     assert weights["still"].tolist() == [3.0, 4.0]
 

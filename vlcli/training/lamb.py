@@ -25,7 +25,6 @@ class Lamb(torch.optim.Optimizer):
     """`params` are tensors or groups; `lr`, `betas`, `eps` and `weight_decay` may differ by group.
 
     `bound` is the largest length of a tensor that its ratio sees; `math.inf` for the LAMB of You et al.
-    Moments and updates are float32 at least, whatever the parameters' type.
     """
 
     def __init__(
@@ -56,18 +55,16 @@ class Lamb(torch.optim.Optimizer):
         return loss
 
     def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        kind = torch.promote_types(weight.dtype, torch.float32)
-        w, g = weight.to(kind), gradient.to(kind)
         state = self.state[weight]
         if not state:
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(w), torch.zeros_like(w)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
         beta1, beta2 = group["betas"]
-        first = state["exp_avg"].lerp_(g, 1 - beta1)
-        second = state["exp_avg_sq"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
+        first = state["exp_avg"].lerp_(gradient, 1 - beta1)
+        second = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         update = first / (second.sqrt() + group["eps"])
         if group["weight_decay"]:
-            update.add_(w, alpha=group["weight_decay"])
-        length, travel = w.norm().clamp(max=group["bound"]), update.norm()
+            update.add_(weight, alpha=group["weight_decay"])
+        length, travel = weight.norm().clamp(max=group["bound"]), update.norm()
         # On the device: asking whether a length is zero would wait for it.
         ratio = torch.where((length > 0) & (travel > 0), length / travel, 1.0)
-        weight.copy_(w - group["lr"] * ratio * update)
+        weight.sub_(group["lr"] * ratio * update)
