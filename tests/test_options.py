@@ -22,7 +22,7 @@ OWN_MEANING = {
     "--lang": "filter keeps texts of a language; elsewhere it labels the result",
     "--batch-size": "pretrain's is the batch of the loss, elsewhere it is only memory",
 }
-REPORTS = {"check", "zeroshot", "retrieve", "visualize", "recipes"}  # what they find is their output
+REPORTS = {"check", "stats", "zeroshot", "retrieve", "visualize", "recipes"}  # what they find is their output
 
 
 def tree():
@@ -74,7 +74,7 @@ def test_every_command_has_what_it_must_have():
         assert everywhere <= own
         assert ("--quiet" in own) == ("--verbose" in own) == (name != "recipes")  # which only prints
         assert ("--json" in own) == (name in REPORTS)
-    for name in ("filter", "shard", "check"):
+    for name in ("filter", "stats", "shard", "check"):
         assert "--files-from" in flags[name]
     for name in ("filter", "shard", "pretrain"):
         assert {"--dry-run", "--force"} <= flags[name]

@@ -31,6 +31,7 @@ from vlcli.errors import Terminated, UsageError, VlcliError
 # command -> the panel of `vlcli --help` it stands in; the module is vlcli.commands.NAME, its function `command`.
 COMMANDS = {
     "filter": "Data",
+    "stats": "Data",
     "shard": "Data",
     "check": "Data",
     "pretrain": "Models",

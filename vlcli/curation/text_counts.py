@@ -49,6 +49,11 @@ class TextCounts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give memory and files back."""
+        self._held, self._held_bytes = [], 0
         if self._spill is not None:
             self._spill.close()
         if self._folder is not None:
@@ -57,25 +62,35 @@ class TextCounts:
     def add(self, texts: pl.DataFrame) -> None:
         """`texts` has `row` (equal within a row of this call) and `text`; a row counts a text once."""
         frame = texts.select("row", plain()).unique().group_by(PLAIN).len(COUNT)
-        frame = frame.cast({COUNT: pl.Int64()})
+        self.add_counts(frame.cast({COUNT: pl.Int64()}))
+
+    def add_counts(self, frame: pl.DataFrame) -> None:
+        """`frame` has PLAIN and COUNT (Int64): strings as they are to be told apart, and how often each came."""
         self._held.append(frame)
         self._held_bytes += int(frame.estimated_size())
         if self._held_bytes >= self._flush_bytes:
-            self._flush()
+            self._held = [_merge(self._held)]
+            self._held_bytes = int(self._held[0].estimated_size())
+            if self._held_bytes > self._flush_bytes // 2:  # words soon repeat, and need not go to disk
+                self._flush()
 
     def over(self, bound: Bound) -> pl.DataFrame:
         """The texts whose count is not within `bound`, with their counts, the most frequent first."""
-        if self._spill is None:
-            parts = [_beyond(_merge(self._held), bound)] if self._held else []
-        else:
-            self._flush()
-            parts = list(self._spill.over(bound, self._bucket_bytes))
+        parts = [_beyond(part, bound) for part in self.counted()]
         found = pl.concat(parts) if parts else pl.DataFrame(schema=_SCHEMA)
         return found.sort([COUNT, PLAIN], descending=[True, False])
 
+    def counted(self) -> Iterator[pl.DataFrame]:
+        """All texts with their counts, each in exactly one of the frames; to be asked for once, at the end."""
+        if self._spill is not None:
+            self._flush()
+            yield from self._spill.counted(self._bucket_bytes)
+        elif self._held:
+            yield _merge(self._held)
+
     def _flush(self) -> None:
         if self._spill is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="vlcli-filter-", dir=self._parent)
+            self._folder = tempfile.TemporaryDirectory(prefix="vlcli-counts-", dir=self._parent)
             self._spill = _Spill(Path(self._folder.name), self._buckets)
         if self._held:
             self._spill.write(_merge(self._held))
@@ -83,6 +98,8 @@ class TextCounts:
 
 
 def _merge(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    if len(frames) == 1:  # each comes grouped
+        return frames[0]
     return pl.concat(frames).group_by(PLAIN).agg(pl.col(COUNT).sum())
 
 
@@ -115,25 +132,25 @@ class _Spill:
                 self._files[number] = pa.ipc.new_stream(path, table.schema, options=options)
             self._files[number].write_table(table)
 
-    def over(self, bound: Bound, bucket_bytes: int) -> Iterator[pl.DataFrame]:
-        """Bucket by bucket, the texts over the bound."""
+    def counted(self, bucket_bytes: int) -> Iterator[pl.DataFrame]:
+        """Bucket by bucket, the texts and their counts."""
         self.close()
         for number in sorted(self._files):
             path = self._path(number)
             if path.stat().st_size > bucket_bytes and self._depth < _DEEPEST:
-                yield from self._split(path, bound, bucket_bytes)
+                yield from self._split(path, bucket_bytes)
             else:
-                yield _beyond(_merge(list(_read(path))), bound)
+                yield _merge(list(_read(path)))
             path.unlink()
 
-    def _split(self, path: Path, bound: Bound, bucket_bytes: int) -> Iterator[pl.DataFrame]:
+    def _split(self, path: Path, bucket_bytes: int) -> Iterator[pl.DataFrame]:
         folder = path.with_suffix("")
         folder.mkdir()
         finer = _Spill(folder, self._buckets, self._depth + 1)
         try:
             for frame in _read(path):
                 finer.write(frame)
-            yield from finer.over(bound, bucket_bytes)
+            yield from finer.counted(bucket_bytes)
         finally:
             finer.close()
 

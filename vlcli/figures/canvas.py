@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from vlcli.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,6 +19,14 @@ SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "vlcli",  # element ids that do not change from run to run
     "text.parse_math": False,  # a dollar sign in a caption is a dollar sign
 }
+
+
+def kind_of(file: Path) -> str:
+    """The format that a name asks for. Raises UsageError for a name that ends in none of FORMATS."""
+    kind = file.suffix[1:].lower()
+    if kind not in FORMATS:
+        raise UsageError(f"{file}: a figure's name ends in .{' or .'.join(FORMATS)}")
+    return kind
 
 
 @contextmanager

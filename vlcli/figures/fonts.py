@@ -69,10 +69,14 @@ class Fonts:
             faces.append(FT2Font(entry.fname, face_index=getattr(entry, "index", 0)))
         return faces
 
+    def covers(self, text: str) -> bool:
+        """Whether every character of `text` has a glyph."""
+        return all(c.isspace() or any(face.get_char_index(ord(c)) for face in self._faces) for c in text)
+
     def require(self, texts: Iterable[str]) -> None:
         """NoFont naming the first character of `texts` that no family has a glyph for."""
         for character in sorted(set("".join(texts))):
-            if character.isspace() or any(face.get_char_index(ord(character)) for face in self._faces):
+            if self.covers(character):
                 continue
             name = unicodedata.name(character, "no name")
             raise NoFont(

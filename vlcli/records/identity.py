@@ -30,10 +30,15 @@ class Identity:
 
     def assign(self, batch: Batch) -> Batch:
         """The batch with `id` filled, and `image_id` wherever a row has an image."""
-        if batch.frame["image_id"].null_count():
-            batch = batch.with_columns(self._image_ids(batch))
+        batch = self.assign_images(batch)
         if batch.frame["id"].null_count():
             batch = batch.with_columns(self._ids(batch))
+        return batch
+
+    def assign_images(self, batch: Batch) -> Batch:
+        """The batch with `image_id` alone filled, for those who only tell images apart."""
+        if batch.frame["image_id"].null_count():
+            batch = batch.with_columns(self._image_ids(batch))
         return batch
 
     def _image_ids(self, batch: Batch) -> pl.Series:
