@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -295,3 +297,23 @@ def test_a_flag_that_no_row_has_is_an_error_when_asked_for_and_a_remark_when_the
     words = jsonl([{"text": "狗", "nsfw": "UNLIKELY"}])
     assert "<stdin>:1: nsfw is 'UNLIKELY', neither" in vlcli("--max-nsfw=0.5", stdin=words, code=3).stderr
     assert vlcli("--max-nsfw=0.5", stdin=jsonl([{"nsfw": "0.4"}, {"nsfw": 0.6}])).stdout.count(b"\n") == 1
+
+
+def test_what_counts_over_the_input_gives_the_same_from_a_pipe(tmp_path):
+    counting = ["--max-images-per-text=8", "--max-texts-per-image=1", "--ngram-vocab-size=500"]
+    names = "--map=text=name_en"
+    done = vlcli(RAW, names, *counting, "--report", tmp_path / "r.json")
+    assert vlcli(*counting, stdin=vlcli(RAW, names).stdout).stdout == done.stdout
+    report = json.loads((tmp_path / "r.json").read_bytes())
+    check_adds_up(report)
+    raw = pl.read_parquet(ROOT / RAW, columns=["name_en"])[
+        "name_en"
+    ].to_list()  # no picture stands there twice
+    words = [re.findall(r"[^\W_]+", name.lower()) for name in raw]
+    grams = [row + [" ".join(pair) for pair in itertools.pairwise(row)] for row in words]
+    counts = Counter(itertools.chain.from_iterable(grams))
+    vocabulary = set(sorted(counts, key=lambda gram: (-counts[gram], gram))[:500])
+    often = Counter(raw)
+    expected = [n for n, row in zip(raw, grams, strict=True) if often[n] <= 8 and vocabulary.issuperset(row)]
+    assert [row["text"] for row in lines(done.stdout)] == expected
+    assert report["over_max_images_per_text"]["distinct"] == sum(n > 8 for n in often.values())

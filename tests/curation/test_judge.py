@@ -51,7 +51,7 @@ def judged(
 ):
     plan = resolve(load_preset(preset) if preset else None, options, where=where)
     condition, steps = plan.steps()
-    judge = Judge(condition, steps, ranks=QueryRanks().number, frequent=frequent(counts or {}))
+    judge = Judge(condition, steps, ranks=QueryRanks().number, known={COUNT: frequent(counts or {})})
     docket = judge.judge(batch_of(rows))
     names = [step.name for step in judge.steps]
     charged = ["kept" if c == KEPT else names[c] for c in docket.charged.tolist()]
@@ -139,7 +139,7 @@ def test_masking_comes_after_frequency_and_before_sensitive_words(tmp_path):
     plan = resolve(None, {"max-text-freq": "10", "sensitive-words": str(words)})
     _, (frequency, sensitive) = plan.steps()
     steps = [frequency, Change("mask-names", "", shout), sensitive]
-    judge = Judge(None, steps, frequent=frequent({"张三和狗": 11, "〈人名〉在吃": 99}))
+    judge = Judge(None, steps, known={COUNT: frequent({"张三和狗": 11, "〈人名〉在吃": 99})})
     docket = judge.judge(
         batch_of(
             [{"text": ["张三和狗", "张三在吃", "坏狗"]}, {"text": "张三"}, {"text": "坏"}, {"text": "狗"}]

@@ -77,6 +77,10 @@ def command(
         str | None, _rule("--min-any-side", "PX", "Longer side of the image: drop when both are below.")
     ] = None,
     max_aspect: Annotated[str | None, _rule("--max-aspect", "R", "Longer side over shorter side.")] = None,
+    max_texts_per_image: Annotated[
+        str | None,
+        _rule("--max-texts-per-image", "N", "Different texts of one image; drop it beyond (two passes)."),
+    ] = None,
     lang: Annotated[
         str | None,
         _rule(
@@ -97,6 +101,18 @@ def command(
     ] = None,
     max_text_freq: Annotated[
         str | None, _rule("--max-text-freq", "N", "Rows of the whole input with the same text (two passes).")
+    ] = None,
+    max_images_per_text: Annotated[
+        str | None,
+        _rule("--max-images-per-text", "N", "Different images of one text; drop it beyond (two passes)."),
+    ] = None,
+    ngram_vocab_size: Annotated[
+        str | None,
+        _rule(
+            "--ngram-vocab-size",
+            "N",
+            "Drop texts with a word or pair of words outside the N most frequent (two passes).",
+        ),
     ] = None,
     mask_names: Annotated[
         bool | None, _switch("--mask-names/--no-mask-names", "Write 〈人名〉 for the names of persons.")
@@ -127,8 +143,9 @@ def command(
 
     Rules apply in the preset's order, and every row that goes is charged to the first one that fails. A bound
     carries its operator ('>200', '<=3'); a bare N means at least N for minima and at most N for maxima. A
-    `text` that is a list is judged text by text; the row goes when none is left. --max-text-freq reads the
-    input twice and spools a pipe to the temporary directory ($TMPDIR); everything else streams.
+    `text` that is a list is judged text by text; the row goes when none is left. Rules that count over the
+    whole input (two passes) read it twice and spool a pipe to the temporary directory ($TMPDIR); everything else
+    streams.
     """
     import sys
     import time
@@ -149,11 +166,14 @@ def command(
         "min-side": min_side,
         "min-any-side": min_any_side,
         "max-aspect": max_aspect,
+        "max-texts-per-image": max_texts_per_image,
         "lang": lang,
         "min-words": min_words,
         "max-words": max_words,
         "drop-meaningless": drop_meaningless,
         "max-text-freq": max_text_freq,
+        "max-images-per-text": max_images_per_text,
+        "ngram-vocab-size": ngram_vocab_size,
         "mask-names": mask_names,
         "sensitive-words": sensitive_words,
     }

@@ -18,7 +18,9 @@ from vlcli.curation.language import lang, parse_language
 from vlcli.curation.meaningless import drop_meaningless
 from vlcli.curation.measures import Words
 from vlcli.curation.query_cap import max_per_query
+from vlcli.curation.rare_tokens import ngram_vocab_size
 from vlcli.curation.rule import Step
+from vlcli.curation.sharing import max_images_per_text, max_texts_per_image
 from vlcli.curation.text_frequency import max_text_freq
 from vlcli.curation.text_length import max_words, min_words
 from vlcli.errors import UsageError
@@ -44,6 +46,13 @@ def _maximum(value: Any, name: str) -> Any:
 
 def _ratio(value: Any, name: str) -> Any:
     return parse_bound(value, "max", name, whole=False)
+
+
+def _size(value: Any, name: str) -> Any:
+    bound = parse_bound(value, "max", name)
+    if bound.operator != "<=" or not bound.value:
+        raise UsageError(f"{name} {value!r} is not a size", remedy="write a whole number from 1 on, or off")
+    return bound
 
 
 def _flag(value: Any, name: str) -> Any:
@@ -84,11 +93,14 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry("min-side", _minimum, lambda bound, _: min_side(bound)),
     Entry("min-any-side", _minimum, lambda bound, _: min_any_side(bound)),
     Entry("max-aspect", _ratio, lambda bound, _: max_aspect(bound)),
+    Entry("max-texts-per-image", _maximum, lambda bound, _: max_texts_per_image(bound)),
     Entry("lang", parse_language, lambda language, _: lang(language)),
     Entry("min-words", _minimum, min_words),
     Entry("max-words", _maximum, max_words),
     Entry("drop-meaningless", _flag, lambda _, __: drop_meaningless(), "--no-drop-meaningless"),
     Entry("max-text-freq", _maximum, lambda bound, _: max_text_freq(bound)),
+    Entry("max-images-per-text", _maximum, lambda bound, _: max_images_per_text(bound)),
+    Entry("ngram-vocab-size", _size, lambda size, _: ngram_vocab_size(size)),
     Entry("mask-names", _flag, _mask_names, "--no-mask-names"),
     Entry("sensitive-words", _word_list, _sensitive_words),
 )

@@ -1,6 +1,6 @@
 """Rows in, rows that pass out: the two passes of `filter`.
 
-One pass over the input, unless texts are counted: then the first pass applies only what comes before the
+One pass over the input, unless a rule counts over all of it: then the first pass applies only what comes before the
 count (the condition and the per-query cap) and counts, and the second does everything. Input from a pipe is
 spooled for that.
 """
@@ -23,10 +23,9 @@ from vlcli.curation.judge import BAD, KEPT, Docket, Judge, explode
 from vlcli.curation.plan import Plan
 from vlcli.curation.query_cap import QueryRanks
 from vlcli.curation.report import build_report
-from vlcli.curation.rule import Step
+from vlcli.curation.rule import Rule, Step
+from vlcli.curation.survey import Survey
 from vlcli.curation.tally import Checksum, Totals
-from vlcli.curation.text_counts import TextCounts
-from vlcli.curation.text_frequency import FrequentTexts
 from vlcli.curation.where import Where
 from vlcli.errors import UsageError
 from vlcli.records import lineage
@@ -142,15 +141,19 @@ def filter_pairs(
             )
         )
         inputs: Sequence[str] = source.inputs
-        frequent = None
-        if (bound := plan.bound("max-text-freq")) is not None:
+        surveys: dict[str, Survey] = {}
+        of_rule: dict[str, Survey] = {}
+        for step in steps:
+            if isinstance(step, Rule) and step.survey is not None:
+                of_rule[step.name] = surveys[step.columns[0]] = stack.enter_context(step.survey())
+        if any(survey.reads_input for survey in surveys.values()):
             inputs = repeatable(inputs)
-            with TextCounts() as counts:
-                cap = [step for step in steps if step.name == "max-per-query"]
-                _count(plan.where, cap, source, inputs, counts, max_bad, on_progress)
-                frequent = FrequentTexts(counts.over(bound))
+            cap = [step for step in steps if step.name == "max-per-query"]
+            _count(plan.where, cap, source, inputs, list(surveys.values()), max_bad, on_progress)
+        for survey in surveys.values():
+            survey.finish()
         ranks = stack.enter_context(QueryRanks())
-        judge = Judge(where, steps, ranks=ranks.number, sizes=sizes, frequent=frequent)
+        judge = Judge(where, steps, ranks=ranks.number, sizes=sizes, known=surveys)
         identity = stack.enter_context(Identity())
         bad = BadRows(max_bad, rejects)
         rows, texts, checksum = Totals(), Totals(), Checksum()
@@ -182,7 +185,7 @@ def filter_pairs(
             head=source.head,
             rows=rows,
             texts=texts,
-            frequent=frequent.found if frequent is not None else None,
+            over={name: found for name, s in of_rule.items() if (found := s.found()) is not None},
             checksum=checksum,
         )
         report["unchecked"] = [{"rule": rule, "column": column} for rule, column in unchecked]
@@ -196,21 +199,28 @@ def _count(
     cap: Sequence[Step],
     source: Source,
     inputs: Sequence[str],
-    counts: TextCounts,
+    surveys: Sequence[Survey],
     max_bad: str,
     on_progress: Progress,
 ) -> None:
-    """The first pass: texts of the rows that pass the condition and the per-query cap."""
+    """The first pass: the rows that pass the condition and the per-query cap, and their texts."""
     where = Where(sql) if sql is not None else None  # its own: it remembers what it has seen
     bad = BadRows(max_bad, None)
+    needs_images = any(survey.needs_images for survey in surveys) or (
+        where is not None and "image_id" in where.columns
+    )
     with QueryRanks() as ranks, Identity() as identity:
         judge = Judge(where, cap, ranks=ranks.number)
         for batch in source.batches(inputs, bad):
-            if where is not None and {"id", "image_id"} & set(where.columns):
+            if where is not None and "id" in where.columns:
                 batch = identity.assign(batch)
+            elif needs_images:
+                batch = identity.assign_images(batch)
             standing = judge.front(batch).standing
-            counts.add(explode(batch.frame["text"], standing).filter("is_text"))
-            on_progress("counting texts", len(batch))
+            texts = explode(batch.frame["text"], standing).filter("is_text")
+            for survey in surveys:
+                survey.add(batch, texts)
+            on_progress("counting", len(batch))
     if where is not None:
         where.finish()
 

@@ -8,7 +8,7 @@ that took the last one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,8 +20,8 @@ from vlcli.curation.flags import number_column
 from vlcli.curation.measures import measure
 from vlcli.curation.query_cap import RANK
 from vlcli.curation.rule import Change, Rule, Step
+from vlcli.curation.survey import LookUp
 from vlcli.curation.tally import StepTally, TopStrings
-from vlcli.curation.text_frequency import COUNT, FrequentTexts
 from vlcli.curation.where import Where
 from vlcli.records.batch import COLUMNS, Batch
 
@@ -75,13 +75,13 @@ class Judge:
         *,
         ranks: Ranks | None = None,
         sizes: Sizes | None = None,
-        frequent: FrequentTexts | None = None,
+        known: Mapping[str, LookUp] | None = None,
     ) -> None:
         """`ranks` numbers the rows of each query from 1 on; `sizes` fills width and height of a batch where
-        they are absent; `frequent` knows the texts over the bound."""
+        they are absent; `known` is what supplies the columns of rules that look beyond the row."""
         self._where = where
         self.steps: list[Step] = [*([where.rule()] if where else []), *steps]
-        self._ranks, self._sizes, self._frequent = ranks, sizes, frequent
+        self._ranks, self._sizes, self._known = ranks, sizes, known or {}
         self.tallies = [
             StepTally(
                 step.name,
@@ -112,7 +112,7 @@ class Judge:
             for step in self.steps
             if isinstance(step, Rule) and step.name != "where" and step.judges == "row"
             for name in step.columns
-            if name not in {*COLUMNS, *self.found, RANK}
+            if name not in {*COLUMNS, *self.found, *self._known, RANK}
         ]
 
     def front(self, batch: Batch) -> Docket:
@@ -176,7 +176,7 @@ class Judge:
             texts = self._texts(docket)
             for name in dict.fromkeys(name for _, rule in of_texts for name in rule.columns):
                 if name not in texts.columns:
-                    texts = docket.texts = measure(texts, name)
+                    texts = docket.texts = self._measure(docket, texts, name)
             for place, keep in _evaluate(texts, of_texts):
                 verdicts[place] = keep
         row_of_text = docket.texts["row"].to_numpy() if docket.texts is not None else np.empty(0, np.uint32)
@@ -192,10 +192,20 @@ class Judge:
 
     def _rows_frame(self, batch: Batch, rules: list[tuple[int, Rule]]) -> pl.DataFrame:
         """The frame with what the rules read of the row's own columns, as numbers."""
-        own = {name for _, rule in rules for name in rule.columns} - set(batch.frame.columns)
-        columns = [number_column(batch, name) for name in sorted(own)]
-        self.found |= {column.name for column in columns if column.null_count() < len(column)}
+        columns = []
+        for name in dict.fromkeys(name for _, rule in rules for name in rule.columns):
+            if name in self._known:
+                columns.append(self._known[name].look_up(batch, _NO_TEXTS).alias(name))
+            elif name not in batch.frame.columns:
+                columns.append(number_column(batch, name))
+                self.found |= {name} if columns[-1].null_count() < len(batch) else set()
         return batch.frame.with_columns(columns)
+
+    def _measure(self, docket: Docket, texts: pl.DataFrame, name: str) -> pl.DataFrame:
+        """The texts with one more column that a rule reads."""
+        if name in self._known:
+            return texts.with_columns(self._known[name].look_up(docket.batch, texts).alias(name))
+        return measure(texts, name)
 
     def _rows(self, docket: Docket, place: int, keep: NDArray[np.bool_]) -> None:
         seen = docket.standing
@@ -222,6 +232,9 @@ class Judge:
 
     def _change(self, docket: Docket, place: int, step: Change) -> None:
         texts = self._texts(docket)
+        for name in self._looked_up(place):  # as the texts were written
+            if name not in texts.columns:
+                texts = self._measure(docket, texts, name)
         old = texts["text"].to_list()
         new, replaced = step.apply(old)
         changed = sum(a != b for a, b in zip(old, new, strict=True))
@@ -235,20 +248,19 @@ class Judge:
         if changed:
             docket.texts_changed = True
             # Measures of the old texts go with them.
-            unmeasured = texts.select("row", "is_text", *(c for c in texts.columns if c == COUNT))
+            unmeasured = texts.select("row", "is_text", *(c for c in texts.columns if c in self._known))
             docket.texts = unmeasured.with_columns(text=pl.Series(new, dtype=pl.String()))
 
+    def _looked_up(self, place: int) -> list[str]:
+        """What rules on texts behind `place` have looked up."""
+        rules = [s for s in self.steps[place:] if isinstance(s, Rule) and s.judges == "text"]
+        return [name for rule in rules for name in rule.columns if name in self._known]
+
     def _texts(self, docket: Docket) -> pl.DataFrame:
-        """The texts of the rows that stand, one a line, with their counts where those are over the bound."""
-        if docket.texts is not None:
-            return docket.texts
-        texts = explode(docket.batch.frame["text"], docket.standing)
-        if any(isinstance(step, Rule) and COUNT in step.columns for step in self.steps):
-            assert self._frequent is not None
-            counts = self._frequent.counts(texts["text"])
-            texts = texts.with_columns(counts).with_columns(pl.when("is_text").then(COUNT).alias(COUNT))
-        docket.texts = texts
-        return texts
+        """The texts of the rows that stand, one a line."""
+        if docket.texts is None:
+            docket.texts = explode(docket.batch.frame["text"], docket.standing)
+        return docket.texts
 
     def _fill_sizes(self, docket: Docket) -> None:
         """Width and height of the rows that stand; rows whose image cannot be read turn bad."""
@@ -280,6 +292,9 @@ def explode(texts: pl.Series, standing: NDArray[np.bool_]) -> pl.DataFrame:
     rows = pl.DataFrame({"row": np.arange(len(texts), dtype=np.uint32), "text": texts}).filter(standing)
     rows = rows.with_columns(is_text=(pl.col("text").list.len() > 0).fill_null(False))
     return rows.explode("text", empty_as_null=True).with_columns(pl.col("text").fill_null(""))
+
+
+_NO_TEXTS = pl.DataFrame(schema={"row": pl.UInt32(), "text": pl.String(), "is_text": pl.Boolean()})
 
 
 def _is_front(step: Step) -> bool:

@@ -25,7 +25,7 @@ def build_report(
     head: int | None,
     rows: Totals,
     texts: Totals,
-    frequent: pl.DataFrame | None,
+    over: dict[str, pl.DataFrame],
     checksum: Checksum,
 ) -> dict[str, Any]:
     """Keys are stable. `rules` stand in the order in which they applied: each saw what the last one kept."""
@@ -41,9 +41,10 @@ def build_report(
         "dropped_texts": {judge.steps[i].name: top.shown(TOP) for i, top in judge.dropped_texts.items()},
         "masked": {judge.steps[i].name: top.shown(TOP) for i, top in judge.replaced.items()},
     }
-    if frequent is not None:
-        top = frequent.head(TOP).select(text=PLAIN, count=COUNT)
-        report["over_frequent"] = {"counter": "exact", "distinct": frequent.height, "strings": top.to_dicts()}
+    for name, found in over.items():
+        top = found.head(TOP).select(text=PLAIN, count=COUNT)
+        key = {"max-text-freq": "over_frequent"}.get(name, "over_" + name.replace("-", "_"))
+        report[key] = {"counter": "exact", "distinct": found.height, "strings": top.to_dicts()}
     report["checksum"] = {
         "of": "kept rows as (image_id, texts), in any order",
         "method": "sum of the first 128 bits of SHA-256 of each row's JSON, modulo 2^128",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import polars as pl
+
+if TYPE_CHECKING:
+    from vlcli.curation.survey import Survey
 
 Scope = Literal["row", "text", "corpus"]
 
@@ -18,8 +21,8 @@ class Rule:
     `scope` says what is judged and reported: "row" (one verdict a row), "text" (one verdict a text; a row
     goes when none of its texts is left), "corpus" (needs a count over the whole input). `judges` is "row" or
     "text" for all three. `columns` are read from the row (or from the text's own frame: `text` and the
-    measures of `measures.py`); columns that the source may lack (`width`, `query_rank`, `text_count`, …) are
-    supplied before the rule is asked.
+    measures of `measures.py`); columns that the source may lack (`width`, `query_rank`, …) are supplied
+    before the rule is asked, those of a rule that counts by its `survey`.
     """
 
     name: str  # the option without its dashes, also the name in reports and rejects
@@ -28,6 +31,7 @@ class Rule:
     keep: pl.Expr
     reason: str
     judges: Literal["row", "text"] = "row"
+    survey: Callable[[], Survey] | None = None  # makes what supplies the first of `columns`
     costly: bool = False  # judged only where all rules before it have passed, not in one pass with them
 
 

@@ -7,6 +7,8 @@ import polars as pl
 
 from vlcli.curation.bounds import Bound
 from vlcli.curation.rule import Rule
+from vlcli.curation.survey import Survey
+from vlcli.records.batch import Batch
 
 PLAIN = "plain"  # the text as it is compared: NFC and stripped (spec D4)
 COUNT = "text_count"  # rows of the corpus with this text, where that is over the bound; else null
@@ -19,9 +21,37 @@ def plain(column: str = "text") -> pl.Expr:
 def max_text_freq(bound: Bound) -> Rule:
     """Drops every copy of a text that too many rows have: 10 are kept, 11 are dropped."""
     keep = pl.col(COUNT).is_null() | bound.holds(pl.col(COUNT))
+    reason = f"rows with this text are not {bound}"
     return Rule(
-        "max-text-freq", "corpus", (COUNT,), keep, f"rows with this text are not {bound}", judges="text"
+        "max-text-freq", "corpus", (COUNT,), keep, reason, judges="text", survey=lambda: TextFrequency(bound)
     )
+
+
+class TextFrequency(Survey):
+    """How many rows have each text."""
+
+    def __init__(self, bound: Bound) -> None:
+        from vlcli.curation.text_counts import TextCounts
+
+        self._bound, self._counts = bound, TextCounts()
+        self._frequent: FrequentTexts | None = None
+
+    def add(self, batch: Batch, texts: pl.DataFrame) -> None:
+        self._counts.add(texts)
+
+    def finish(self) -> None:
+        self._frequent = FrequentTexts(self._counts.over(self._bound))
+        self._counts.close()
+
+    def look_up(self, batch: Batch, texts: pl.DataFrame) -> pl.Series:
+        assert self._frequent is not None
+        return self._frequent.look_up(batch, texts)
+
+    def found(self) -> pl.DataFrame | None:
+        return self._frequent.found if self._frequent is not None else None
+
+    def close(self) -> None:
+        self._counts.close()
 
 
 class FrequentTexts:
@@ -39,13 +69,21 @@ class FrequentTexts:
         self._hashes = hashes[order]
         self._by_hash = found[order]
 
+    def look_up(self, batch: Batch, texts: pl.DataFrame) -> pl.Series:
+        """The counts of texts as a rule asks for them; what is no text has none."""
+        counts = self.counts(texts["text"])
+        return counts.set(~texts["is_text"], None)
+
     def counts(self, texts: pl.Series) -> pl.Series:
         """The count of each text of `texts` (any spelling), null where it is within the bound."""
-        plains = texts.to_frame("text").select(plain()).to_series()
+        return self.of(texts.to_frame("text").select(plain()).to_series())
+
+    def of(self, plains: pl.Series) -> pl.Series:
+        """The count of each string, spelt as PLAIN is; null where it is within the bound, or null itself."""
         counts = np.zeros(len(plains), np.int64)
         hashes = plains.hash().to_numpy()
         at = np.searchsorted(self._hashes, hashes)
-        left = np.arange(len(plains))
+        left = np.flatnonzero(plains.is_not_null().to_numpy())
         while len(left):
             inside = at[left] < len(self._hashes)
             left = left[inside]

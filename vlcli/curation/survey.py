@@ -1,0 +1,52 @@
+"""What a corpus-level rule knows about all rows: gathered in a first pass, looked up in the second."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol
+
+import polars as pl
+
+from vlcli.records.batch import Batch
+
+
+class LookUp(Protocol):
+    """Supplies one column of a rule."""
+
+    def look_up(self, batch: Batch, texts: pl.DataFrame) -> pl.Series:
+        """For a rule on texts: a value for each line of `texts` (row, text, is_text; row is a place in the batch).
+
+        For a rule on rows: a value for each row of the batch; `texts` is empty.
+        """
+        ...
+
+
+class Survey:
+    """A context manager, whose files go when it closes. Asked `add` for all batches, `finish` once, then `look_up`."""
+
+    reads_input = True  # whether there is a first pass at all
+    needs_images = False  # whether `add` and `look_up` read image_id
+
+    def add(self, batch: Batch, texts: pl.DataFrame) -> None:
+        """The rows of a batch that the condition and the per-query cap let pass, as their texts (row, text)."""
+
+    def finish(self) -> None:
+        """After the last batch of the first pass."""
+
+    def look_up(self, batch: Batch, texts: pl.DataFrame) -> pl.Series:
+        raise NotImplementedError
+
+    def found(self) -> pl.DataFrame | None:
+        """PLAIN and COUNT of what is over the bound, for the report; None where there is no such thing."""
+        return None
+
+    def close(self) -> None:
+        """Give memory and files back."""
+
+    def __enter__(self) -> Survey:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
