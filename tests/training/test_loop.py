@@ -173,6 +173,8 @@ def test_what_is_refused(table, cache, tmp_path):
     with pytest.raises(UsageError, match="--resume: split_hash was"):
         train(pairs(32), cache, out, "schedule.steps=1", f"data.cache={tmp_path / 'features'}", resume=True)
     assert not (tmp_path / "features").exists(), "it is said before all images are encoded"
+    with pytest.raises(UsageError, match="--resume: validation was None, is"):
+        train(table, cache, out, "schedule.steps=1", validation=pairs(20), resume=True)
     train(table, cache, out, "schedule.steps=1", force=True)
     for other in (tmp_path / "papers", out):
         other.mkdir(exist_ok=True)

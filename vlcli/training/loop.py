@@ -19,7 +19,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 
 from vlcli import __version__
-from vlcli.errors import Terminated, UsageError, VlcliError
+from vlcli.errors import Terminated, UsageError
 from vlcli.models.checkpoint import load, resolve_device
 from vlcli.models.dropout import pair_key
 from vlcli.models.dual import DualEncoder, trainable_report
@@ -28,11 +28,12 @@ from vlcli.objectives.contrastive import contrastive_loss, positive_targets, tot
 from vlcli.recipes import Recipe, to_toml
 from vlcli.shards.pairs import PairTable
 from vlcli.training.features import FeatureStore, default_directory
+from vlcli.training.finite import stop_unless_finite
 from vlcli.training.gather import gather_images, gather_texts
 from vlcli.training.loader import Loader, TrainingBatch
 from vlcli.training.meter import Meter, Reporter
 from vlcli.training.optimizers import build_optimizer, parameter_groups
-from vlcli.training.processes import anywhere, fail, mean, on_main
+from vlcli.training.processes import anywhere, mean, on_main
 from vlcli.training.run_directory import clear, point, prune, refuse_occupied, rewind, step_name
 from vlcli.training.schedules import learning_rate
 from vlcli.training.state import newest_state, read_state, refuse_another_recipe, save_state
@@ -75,6 +76,11 @@ class Pretraining:
         resumed = self._look_at_directory(resume, force)
         weights = None if resumed else find_image_weights(recipe.model.image, init_image)
         self.total = recipe.steps(len(train))
+        self.identity = {
+            "split_hash": train.split_hash,
+            "total": self.total,
+            "validation": None if validation is None else validation.split_hash,
+        }
         self._refuse_other_data()
         set_seed(recipe.train.seed)
         if resumed is not None:
@@ -116,13 +122,12 @@ class Pretraining:
         return place
 
     def _refuse_other_data(self) -> None:
-        """UsageError unless a run that goes on has the pairs it had."""
-        if self.state is None:
-            return
-        for name, mine in (("split_hash", self.table.split_hash), ("total", self.total)):
-            if self.state[name] != mine:
+        """UsageError unless a run that goes on has the pairs it had, and chooses its best by the same ones."""
+        before = self.state or {}
+        for name, mine in self.identity.items():
+            if name in before and before[name] != mine:
                 raise UsageError(
-                    f"--resume: {name} was {self.state[name]}, is {mine}",
+                    f"--resume: {name} was {before[name]}, is {mine}",
                     remedy="resume with the same data and recipe",
                 )
 
@@ -249,12 +254,12 @@ class Pretraining:
                     parts, scale = self._objective(model, batch)
                     loss = total_loss(parts)
                     means = mean(torch.stack([loss.detach(), parts["i2t"], parts["t2i"]]))
-                    self._guard(means[0], batch)
+                    stop_unless_finite(means[0], batch.pair_ids, self.out, self.step + 1)
                     self.accelerator.backward(loss)
                     norm = torch.nn.utils.clip_grad_norm_(
                         parameters, recipe.optimizer.clip_grad_norm or math.inf
                     )
-                    self._guard(norm, batch)
+                    stop_unless_finite(norm, batch.pair_ids, self.out, self.step + 1)
                     optimizer.step()
                     self.model.bound_scale_()
                     self.step += 1
@@ -308,23 +313,6 @@ class Pretraining:
         )
         return parts, scale.detach()
 
-    def _guard(self, value: torch.Tensor, batch: TrainingBatch) -> None:
-        """Stop at the first loss or gradient that is not finite, before the weights take it in. All ids of the batch
-        go into a file, one a line, from which `filter` can take them."""
-        if torch.isfinite(value):
-            return
-        last = self.out / "last"
-        good = os.path.realpath(last) if last.exists() else "none yet"
-        listed = self.out / f"not-finite-{step_name(self.step + 1)}.txt"
-        on_main(lambda: listed.write_text("".join(f"{name}\n" for name in batch.pair_ids), encoding="utf-8"))
-        first = ", ".join(batch.pair_ids[:8]) + (", …" if len(batch.pair_ids) > 8 else "")
-        fail(
-            VlcliError(
-                f"step {self.step + 1}: loss or gradient is not finite; batch of {len(batch.pair_ids)} ids {first}"
-                f" (all in {listed}); last good checkpoint: {good}"
-            )
-        )
-
     def _milestones(self, trackers: Trackers | None) -> None:
         """Validate, save, prune: at their intervals, at the end, and when a signal asked to stop."""
         train, done = self.recipe.train, self.step == self.total
@@ -365,8 +353,7 @@ class Pretraining:
             extra={
                 "best": self.best,
                 "best_step": self.best_step,
-                "total": self.total,
-                "split_hash": self.lineage["split_hash"],
+                **self.identity,
                 "meter": self.meter.sums(),
             },
         )
