@@ -2,8 +2,8 @@
 
 token-wise  h_p = mean over the label's tokens r of V_p · T_r: what the score itself compares
 reduced     h_p = mean over r of map_k(p) · (value_p · T_r), k the reduced token that r chooses: what each patch
-            brings to the text→image score, before the normalisation of Z_k (with the "released" layer, and with the
-            "paper" one behind a linear projection, Σ_p h_p · 1/|Z_k| is that score)
+            brings to the text→image score, before the normalisation of Z_k: Σ_p map_k(p) · (value_p · T_r) / |Z_k| is
+            r's part of it (with the "released" layer, and with the "paper" one behind a linear projection)
 global      h_p = V_p · T, every patch projected as the pooled vector is: nothing was trained to make it local
 """
 
