@@ -14,8 +14,8 @@ import pytest
 
 from vlcli.curation.bounds import Bound
 from vlcli.curation.catalogue import BY_NAME
+from vlcli.curation.fields import explode
 from vlcli.curation.hashed_set import HashedSet
-from vlcli.curation.judge import explode
 from vlcli.curation.measures import Words
 from vlcli.curation.rare_tokens import KNOWN, Vocabulary
 from vlcli.curation.rule import Rule

@@ -63,6 +63,14 @@ def command(
         ),
     ] = None,
     where: Where = None,
+    fields: Annotated[
+        str | None,
+        Option(
+            "--fields",
+            metavar="NAME,...",
+            help="Texts that are judged, field by field; default: text, or title, content and image_query.",
+        ),
+    ] = None,
     max_per_query: Annotated[
         str | None, _rule("--max-per-query", "N", "Rows of one query, the first in input order (<= N).")
     ] = None,
@@ -183,6 +191,7 @@ def command(
         where=where,
         word_unit=word_unit,
         segmenter=segmenter,
+        fields=fields,
     )
     source = Source(gather(inputs, files_from), from_, parse_map(map), head, image_root)
     target = Target(output, to, rejects, report, force=force, embed_images=embed_images)

@@ -18,8 +18,9 @@ import numpy as np
 import polars as pl
 
 from vlcli import __version__
+from vlcli.curation.fields import Fields
 from vlcli.curation.image_probe import HeaderSizes
-from vlcli.curation.judge import BAD, KEPT, Docket, Judge, explode
+from vlcli.curation.judge import BAD, KEPT, Docket, Judge
 from vlcli.curation.plan import Plan
 from vlcli.curation.query_cap import QueryRanks
 from vlcli.curation.report import build_report
@@ -125,6 +126,7 @@ def filter_pairs(
     if target.report is not None:
         check_place(target.report, force=target.force)
     where, steps = plan.steps()
+    fields = Fields(plan.fields)
     with ExitStack() as stack:
         # Outputs first: a name that is taken is told before the input is read.
         rejects = stack.enter_context(RejectsWriter(target.rejects, force=target.force))
@@ -149,11 +151,11 @@ def filter_pairs(
         if any(survey.reads_input for survey in surveys.values()):
             inputs = repeatable(inputs)
             cap = [step for step in steps if step.name == "max-per-query"]
-            _count(plan.where, cap, source, inputs, list(surveys.values()), max_bad, on_progress)
+            _count(plan.where, cap, fields, source, inputs, list(surveys.values()), max_bad, on_progress)
         for survey in surveys.values():
             survey.finish()
         ranks = stack.enter_context(QueryRanks())
-        judge = Judge(where, steps, ranks=ranks.number, sizes=sizes, known=surveys)
+        judge = Judge(where, steps, ranks=ranks.number, sizes=sizes, known=surveys, fields=fields)
         identity = stack.enter_context(Identity())
         bad = BadRows(max_bad, rejects)
         rows, texts, checksum = Totals(), Totals(), Checksum()
@@ -164,7 +166,7 @@ def filter_pairs(
             _divert(docket, bad)
             kept = docket.result().take(pl.Series(docket.standing))
             _tally(docket, kept, rows, texts)
-            checksum.add(kept.frame["image_id"].to_list(), kept.frame["text"].to_list())
+            checksum.add(kept.frame["image_id"].to_list(), fields.contents(kept))
             _reject(docket, judge, rejects)
             writer.write(kept)
             on_progress("filtering", len(batch))
@@ -174,6 +176,8 @@ def filter_pairs(
         for rule, column in unchecked:
             if plan.is_asked(rule):
                 raise UsageError(f"--{rule}: no row has a column {column!r}")
+        if rows.given and (missing := fields.missing()):
+            raise UsageError(f"--fields: no row has a text in {missing[0]!r}")
         unread = bad.count - unreadable  # rows that never made it into a batch
         rows.given += unread
         rows.bad += unread
@@ -197,6 +201,7 @@ def filter_pairs(
 def _count(
     sql: str | None,
     cap: Sequence[Step],
+    fields: Fields,
     source: Source,
     inputs: Sequence[str],
     surveys: Sequence[Survey],
@@ -217,7 +222,7 @@ def _count(
             elif needs_images:
                 batch = identity.assign_images(batch)
             standing = judge.front(batch).standing
-            texts = explode(batch.frame["text"], standing).filter("is_text")
+            texts = fields.lines(batch, standing).filter("is_text")
             for survey in surveys:
                 survey.add(batch, texts)
             on_progress("counting", len(batch))
@@ -240,12 +245,12 @@ def _tally(docket: Docket, kept: Batch, rows: Totals, texts: Totals) -> None:
     rows.dropped += int((charged >= 0).sum())
     rows.bad += int((charged == BAD).sum())
     assert len(kept) == int((charged == KEPT).sum())
-    lengths = docket.batch.frame["text"].list.len().fill_null(0).to_numpy()
-    kept_texts, bad_texts = int(kept.frame["text"].list.len().sum()), int(lengths[charged == BAD].sum())
-    texts.given += docket.texts_given
+    numbers = docket.fields.numbers(docket.batch)
+    given, kept_texts, bad_texts = int(numbers.sum()), docket.texts_left(), int(numbers[charged == BAD].sum())
+    texts.given += given
     texts.kept += kept_texts
     texts.bad += bad_texts
-    texts.dropped += docket.texts_given - kept_texts - bad_texts
+    texts.dropped += given - kept_texts - bad_texts
 
 
 def _reject(docket: Docket, judge: Judge, rejects: RejectsWriter) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from vlcli.curation.fields import Fields
 from vlcli.curation.flags import number_column
 from vlcli.curation.measures import measure
 from vlcli.curation.query_cap import RANK
@@ -37,32 +38,30 @@ class Docket:
     """One batch while it is judged. Rows and texts are numbered as they stand in the batch."""
 
     batch: Batch
+    fields: Fields
     standing: NDArray[np.bool_]  # (rows,)
     charged: NDArray[np.int16]  # (rows,) KEPT, BAD or a rule's place
     bad: list[tuple[int, str]]  # rows that cannot be judged, and why
-    # The texts that stand: row, text, is_text (false: the line of a row without any), counts and measures.
+    # The texts that stand: row, text, is_text (false: the line of a row without any), field, counts and measures.
     texts: pl.DataFrame | None = None
-    texts_given: int = 0
     texts_changed: bool = False
 
     @classmethod
-    def of(cls, batch: Batch) -> Docket:
+    def of(cls, batch: Batch, fields: Fields) -> Docket:
         n = len(batch)
-        given = int(batch.frame["text"].list.len().fill_null(0).sum())
-        return cls(batch, np.ones(n, np.bool_), np.full(n, KEPT, np.int16), [], texts_given=given)
+        return cls(batch, fields, np.ones(n, np.bool_), np.full(n, KEPT, np.int16), [])
+
+    def texts_left(self) -> int:
+        """In the rows that stand."""
+        if self.texts is None:
+            return int(self.fields.numbers(self.batch)[self.standing].sum())
+        return int(self.texts["is_text"].sum())
 
     def result(self) -> Batch:
         """All rows, with the sizes that were looked up and, in rows that stand, the texts that are left."""
         if self.texts is None or not self.texts_changed:
             return self.batch
-        left = self.texts.filter("is_text").group_by("row", maintain_order=True).agg("text")
-        rows = pl.DataFrame({"row": np.arange(len(self.batch), dtype=np.uint32)})
-        text = rows.join(left, on="row", how="left", maintain_order="left")["text"]
-        old = self.batch.frame["text"]
-        frame = self.batch.frame.with_columns(
-            text=pl.select(pl.when(text.is_not_null()).then(text).otherwise(old)).to_series()
-        )
-        return replace(self.batch, frame=frame)
+        return self.fields.put_back(self.batch, self.texts, self.standing)
 
 
 class Judge:
@@ -76,10 +75,12 @@ class Judge:
         ranks: Ranks | None = None,
         sizes: Sizes | None = None,
         known: Mapping[str, LookUp] | None = None,
+        fields: Fields | None = None,
     ) -> None:
         """`ranks` numbers the rows of each query from 1 on; `sizes` fills width and height of a batch where
-        they are absent; `known` is what supplies the columns of rules that look beyond the row."""
-        self._where = where
+        they are absent; `known` is what supplies the columns of rules that look beyond the row;
+        `fields` are what is judged of a row."""
+        self._where, self._fields = where, fields or Fields()
         self.steps: list[Step] = [*([where.rule()] if where else []), *steps]
         self._ranks, self._sizes, self._known = ranks, sizes, known or {}
         self.tallies = [
@@ -117,7 +118,7 @@ class Judge:
 
     def front(self, batch: Batch) -> Docket:
         """Only the condition and the per-query cap: what the frequency of texts is counted after."""
-        docket = Docket.of(batch)
+        docket = Docket.of(batch, self._fields)
         for place in range(self._front):
             if self._where is not None and place == 0:
                 keep = self._where.judge(self._where.view(batch)).to_numpy()
@@ -248,7 +249,9 @@ class Judge:
         if changed:
             docket.texts_changed = True
             # Measures of the old texts go with them.
-            unmeasured = texts.select("row", "is_text", *(c for c in texts.columns if c in self._known))
+            unmeasured = texts.select(
+                "row", "is_text", "field", *(c for c in texts.columns if c in self._known)
+            )
             docket.texts = unmeasured.with_columns(text=pl.Series(new, dtype=pl.String()))
 
     def _looked_up(self, place: int) -> list[str]:
@@ -259,7 +262,7 @@ class Judge:
     def _texts(self, docket: Docket) -> pl.DataFrame:
         """The texts of the rows that stand, one a line."""
         if docket.texts is None:
-            docket.texts = explode(docket.batch.frame["text"], docket.standing)
+            docket.texts = self._fields.lines(docket.batch, docket.standing)
         return docket.texts
 
     def _fill_sizes(self, docket: Docket) -> None:
@@ -285,13 +288,6 @@ class Judge:
             docket.bad.append((row, cause))
             docket.charged[row] = BAD
             docket.standing[row] = False
-
-
-def explode(texts: pl.Series, standing: NDArray[np.bool_]) -> pl.DataFrame:
-    """row, text, is_text: a line for each text of the rows that stand; an empty one for a row without any."""
-    rows = pl.DataFrame({"row": np.arange(len(texts), dtype=np.uint32), "text": texts}).filter(standing)
-    rows = rows.with_columns(is_text=(pl.col("text").list.len() > 0).fill_null(False))
-    return rows.explode("text", empty_as_null=True).with_columns(pl.col("text").fill_null(""))
 
 
 _NO_TEXTS = pl.DataFrame(schema={"row": pl.UInt32(), "text": pl.String(), "is_text": pl.Boolean()})

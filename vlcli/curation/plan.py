@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlcli.curation.catalogue import BY_NAME, NAMES, is_off, one_of
+from vlcli.curation.fields import parse_fields
 from vlcli.curation.measures import SEGMENTERS, WORD_UNITS, Words
 from vlcli.curation.preset import Preset
 from vlcli.curation.rule import Step
@@ -40,6 +41,7 @@ class Plan:
     where: str | None
     words: Words
     words_origin: str
+    fields: tuple[str, ...] | None = None  # None: `text`, and ZERO's three where it is absent
 
     @property
     def is_empty(self) -> bool:
@@ -83,11 +85,14 @@ class Plan:
                 rules[choice.name] = "sha256:" + hashlib.sha256(choice.value.read_bytes()).hexdigest()
             elif choice.value is not None:
                 rules[choice.name] = choice.shown
-        return {"preset": self.preset, "word-unit": self._unit, **rules}
+        fields = {"fields": ",".join(self.fields)} if self.fields is not None else {}
+        return {"preset": self.preset, "word-unit": self._unit, **fields, **rules}
 
     def table(self) -> list[dict[str, str]]:
         """The plan for people and for the report: one line a rule, in order."""
         lines = [{"rule": "where", "value": self.where, "from": "--where"}] if self.where is not None else []
+        if self.fields is not None:
+            lines.append({"rule": "fields", "value": ",".join(self.fields), "from": "--fields"})
         for choice in self.choices:
             origin = f"{choice.origin} (preset: {choice.overrides})" if choice.overrides else choice.origin
             lines.append({"rule": choice.name, "value": choice.shown, "from": origin})
@@ -103,6 +108,7 @@ def resolve(
     where: str | None = None,
     word_unit: str | None = None,
     segmenter: str = "rjieba",
+    fields: str | None = None,
 ) -> Plan:
     """Options over the preset over nothing. `options` maps rule → value as typed, None where it was not
     given.
@@ -133,8 +139,9 @@ def resolve(
         unit, unit_origin = one_of(word_unit, WORD_UNITS, "--word-unit"), "--word-unit"
     elif preset is not None:
         unit, unit_origin = preset.word_unit, f"preset {preset.name}"
+    chosen = parse_fields(fields, "--fields") if fields is not None else None
     words = Words(unit, one_of(segmenter, SEGMENTERS, "--segmenter"))
-    return Plan(preset.name if preset else None, tuple(choices), where, words, unit_origin)
+    return Plan(preset.name if preset else None, tuple(choices), where, words, unit_origin, chosen)
 
 
 def _place(name: str, order: list[str]) -> int:
