@@ -28,6 +28,7 @@ PRINTED = {
             ("min-words", ">=2"),
             ("max-words", "<=128"),
             ("sensitive-words", "off"),
+            ("against", "off"),
         ],
     ),
     "filip": (

@@ -129,6 +129,16 @@ def command(
         str | None,
         _rule("--sensitive-words", "FILE", "Drop texts that hold a word of this list, one word a line."),
     ] = None,
+    against: Annotated[
+        str | None,
+        _rule("--against", "FILE,...", "Drop texts that these evaluation files have for the same image."),
+    ] = None,
+    against_images: Annotated[
+        str | None, _rule("--against-images", "FILE,...", "Drop rows whose image these files have.")
+    ] = None,
+    against_texts: Annotated[
+        str | None, _rule("--against-texts", "FILE,...", "Drop texts that these files have.")
+    ] = None,
     word_unit: Annotated[str | None, WORD_UNIT] = None,
     segmenter: Segmenter = "rjieba",
     map: Map = None,
@@ -184,6 +194,9 @@ def command(
         "ngram-vocab-size": ngram_vocab_size,
         "mask-names": mask_names,
         "sensitive-words": sensitive_words,
+        "against": against,
+        "against-images": against_images,
+        "against-texts": against_texts,
     }
     plan = resolve(
         load_preset(preset) if preset is not None else None,
@@ -205,8 +218,8 @@ def command(
     def remarks() -> None:
         if plan.is_empty:
             console.note("no rules: every row passes (try --preset wukong)")
-        if (words := plan.unfilled()) is not None:
-            console.note(f"the preset's rule {words} needs a list of yours: --{words} FILE")
+        for rule in plan.unfilled():
+            console.note(f"the preset's rule {rule} needs a list of yours: --{rule} FILE")
 
     with console.progress("[progress.description]{task.description}", "{task.completed:,} rows") as bar:
         tasks: dict[str, Any] = {}

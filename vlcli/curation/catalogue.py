@@ -16,6 +16,7 @@ from vlcli.curation.flags import drop_flag, max_nsfw, parse_flags
 from vlcli.curation.image_size import max_aspect, min_any_side, min_side
 from vlcli.curation.language import lang, parse_language
 from vlcli.curation.meaningless import drop_meaningless
+from vlcli.curation.leakage import against, parse_downstream
 from vlcli.curation.measures import Words
 from vlcli.curation.query_cap import max_per_query
 from vlcli.curation.rare_tokens import ngram_vocab_size
@@ -103,6 +104,9 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry("ngram-vocab-size", _size, lambda size, _: ngram_vocab_size(size)),
     Entry("mask-names", _flag, _mask_names, "--no-mask-names"),
     Entry("sensitive-words", _word_list, _sensitive_words),
+    Entry("against", parse_downstream, lambda files, _: against("against", files)),
+    Entry("against-images", parse_downstream, lambda files, _: against("against-images", files)),
+    Entry("against-texts", parse_downstream, lambda files, _: against("against-texts", files)),
 )
 BY_NAME = {entry.name: entry for entry in CATALOGUE}
 NAMES = tuple(BY_NAME)

@@ -10,6 +10,7 @@ from typing import Any
 
 from vlcli.curation.catalogue import BY_NAME, NAMES, is_off, one_of
 from vlcli.curation.fields import parse_fields
+from vlcli.curation.leakage import Downstream
 from vlcli.curation.measures import SEGMENTERS, WORD_UNITS, Words
 from vlcli.curation.preset import Preset
 from vlcli.curation.rule import Step
@@ -66,16 +67,13 @@ class Plan:
     def _unit(self) -> str:
         return f"jieba (by {self.words.segmenter})" if self.words.unit == "jieba" else self.words.unit
 
-    def unfilled(self) -> str | None:
-        """The rule that the preset names, but cannot apply without a file that only the user has."""
-        return next(
-            (
-                c.name
-                for c in self.choices
-                if c.name == "sensitive-words" and c.origin[0] != "-" and c.value is None
-            ),
-            None,
-        )
+    def unfilled(self) -> list[str]:
+        """The rules that the preset names, but cannot apply without a file that only the user has."""
+        return [
+            c.name
+            for c in self.choices
+            if c.name in ("sensitive-words", "against") and c.origin[0] != "-" and c.value is None
+        ]
 
     def fingerprint(self) -> dict[str, Any]:
         """The rules as lineage records them: no paths; a word list by its SHA-256."""
@@ -83,6 +81,8 @@ class Plan:
         for choice in self.choices:
             if isinstance(choice.value, Path):
                 rules[choice.name] = "sha256:" + hashlib.sha256(choice.value.read_bytes()).hexdigest()
+            elif isinstance(choice.value, Downstream):
+                rules[choice.name] = "sha256:" + choice.value.digest()
             elif choice.value is not None:
                 rules[choice.name] = choice.shown
         fields = {"fields": ",".join(self.fields)} if self.fields is not None else {}
