@@ -74,7 +74,7 @@ def test_every_command_has_what_it_must_have():
         assert everywhere <= own
         assert ("--quiet" in own) == ("--verbose" in own) == (name != "recipes")  # which only prints
         assert ("--json" in own) == (name in REPORTS)
-    for name in ("filter", "stats", "shard", "check"):
+    for name in ("filter", "stats", "tokenize", "shard", "check"):
         assert "--files-from" in flags[name]
     for name in ("filter", "shard", "pretrain"):
         assert {"--dry-run", "--force"} <= flags[name]

@@ -32,6 +32,7 @@ from vlcli.errors import Terminated, UsageError, VlcliError
 COMMANDS = {
     "filter": "Data",
     "stats": "Data",
+    "tokenize": "Data",
     "shard": "Data",
     "check": "Data",
     "pretrain": "Models",
