@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from itertools import pairwise
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -70,8 +71,6 @@ def corpus(seed: int, rows: int = 300) -> list[list[dict]]:
 
 
 def lines_of(batch: Batch) -> pl.DataFrame:
-    import numpy as np
-
     return explode(batch.frame["text"], np.ones(len(batch), bool))
 
 
@@ -80,7 +79,7 @@ def surveyed(survey, batches):
     with survey:
         for rows in batches:
             batch = batch_of(rows)
-            survey.add(batch, lines_of(batch).filter("is_text"))
+            survey.add(batch, lines_of(batch).filter("is_text"), np.ones(len(batch), bool))
         survey.finish()
         return [survey.look_up(batch_of(rows), lines_of(batch_of(rows))).to_list() for rows in batches]
 

@@ -22,6 +22,7 @@ PRINTED = {
     "zero": (
         "mixed",
         [
+            ("min-ctr", "off"),
             ("min-any-side", ">=100"),
             ("max-aspect", "<=4"),
             ("drop-flag", "nsfw"),

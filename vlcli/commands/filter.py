@@ -74,6 +74,15 @@ def command(
     max_per_query: Annotated[
         str | None, _rule("--max-per-query", "N", "Rows of one query, the first in input order (<= N).")
     ] = None,
+    min_ctr: Annotated[
+        str | None,
+        _rule(
+            "--min-ctr", "P", "Click-through rate: the column ctr, or clicks over impressions; 0.05, '>0'."
+        ),
+    ] = None,
+    ctr_top_k: Annotated[
+        str | None, _rule("--ctr-top-k", "K", "Rows of one query, those of the highest rate (two passes).")
+    ] = None,
     drop_flag: Annotated[
         str | None, _rule("--drop-flag", "COLUMN,...", "Drop rows in which one of these columns is true.")
     ] = None,
@@ -179,6 +188,8 @@ def command(
     console = Console("filter", quiet=quiet, verbose=verbose)
     options = {
         "max-per-query": max_per_query,
+        "min-ctr": min_ctr,
+        "ctr-top-k": ctr_top_k,
         "drop-flag": drop_flag,
         "max-nsfw": max_nsfw,
         "min-side": min_side,

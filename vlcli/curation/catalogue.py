@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from vlcli.curation.bounds import parse_bound
+from vlcli.curation.click_through import ctr_top_k, min_ctr
 from vlcli.curation.flags import drop_flag, max_nsfw, parse_flags
 from vlcli.curation.image_size import max_aspect, min_any_side, min_side
 from vlcli.curation.language import lang, parse_language
-from vlcli.curation.meaningless import drop_meaningless
 from vlcli.curation.leakage import against, parse_downstream
+from vlcli.curation.meaningless import drop_meaningless
 from vlcli.curation.measures import Words
 from vlcli.curation.query_cap import max_per_query
 from vlcli.curation.rare_tokens import ngram_vocab_size
@@ -47,6 +48,10 @@ def _maximum(value: Any, name: str) -> Any:
 
 def _ratio(value: Any, name: str) -> Any:
     return parse_bound(value, "max", name, whole=False)
+
+
+def _rate(value: Any, name: str) -> Any:
+    return parse_bound(value, "min", name, whole=False)
 
 
 def _size(value: Any, name: str) -> Any:
@@ -89,6 +94,8 @@ def _sensitive_words(path: Path, _: Words) -> Step:
 
 CATALOGUE: tuple[Entry, ...] = (
     Entry("max-per-query", _maximum, lambda bound, _: max_per_query(bound)),
+    Entry("min-ctr", _rate, lambda bound, _: min_ctr(bound)),
+    Entry("ctr-top-k", _maximum, lambda bound, _: ctr_top_k(bound)),
     Entry("drop-flag", parse_flags, lambda flags, _: drop_flag(flags)),
     Entry("max-nsfw", _ratio, lambda bound, _: max_nsfw(bound)),
     Entry("min-side", _minimum, lambda bound, _: min_side(bound)),

@@ -224,7 +224,7 @@ def _count(
             standing = judge.front(batch).standing
             texts = fields.lines(batch, standing).filter("is_text")
             for survey in surveys:
-                survey.add(batch, texts)
+                survey.add(batch, texts, standing)
             on_progress("counting", len(batch))
     if where is not None:
         where.finish()

@@ -17,8 +17,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from vlcli.curation.fields import Fields
-from vlcli.curation.flags import number_column
 from vlcli.curation.measures import measure
+from vlcli.curation.numbers import number_column
 from vlcli.curation.query_cap import RANK
 from vlcli.curation.rule import Change, Rule, Step
 from vlcli.curation.survey import LookUp

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from vlcli.curation.bounds import Bound
 from vlcli.curation.hashed_set import HashedSet
@@ -61,7 +63,7 @@ class Vocabulary(Survey):
         self._counts = TextCounts(**sizes)
         self._words = HashedSet()
 
-    def add(self, batch: Batch, texts: pl.DataFrame) -> None:
+    def add(self, batch: Batch, texts: pl.DataFrame, standing: NDArray[np.bool_]) -> None:
         counts = ngrams(texts["text"]).group_by(PLAIN).len(COUNT)
         self._counts.add_counts(counts.cast({COUNT: pl.Int64()}))
 

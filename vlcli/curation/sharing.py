@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from vlcli.curation.bounds import Bound
 from vlcli.curation.rule import Rule
@@ -62,7 +64,7 @@ class Sharing(Survey):
         self._pairs, self._counts = TextCounts(**sizes), TextCounts(**sizes)
         self._over: FrequentTexts | None = None
 
-    def add(self, batch: Batch, texts: pl.DataFrame) -> None:
+    def add(self, batch: Batch, texts: pl.DataFrame, standing: NDArray[np.bool_]) -> None:
         pairs = texts.select(plain(), image_id=batch.frame["image_id"].gather(texts["row"]))
         sides = [PLAIN, "image_id"] if self._by == "text" else ["image_id", PLAIN]
         joined = pairs.drop_nulls().select(pl.concat_str(sides, separator=_SEPARATOR).alias(PLAIN)).unique()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Protocol
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from vlcli.records.batch import Batch
 
@@ -27,8 +29,8 @@ class Survey:
     reads_input = True  # whether there is a first pass at all
     needs_images = False  # whether `add` and `look_up` read image_id
 
-    def add(self, batch: Batch, texts: pl.DataFrame) -> None:
-        """The rows of a batch that the condition and the per-query cap let pass, as their texts (row, text)."""
+    def add(self, batch: Batch, texts: pl.DataFrame, standing: NDArray[np.bool_]) -> None:
+        """A batch, which of its rows the condition and the per-query cap let pass, and their texts (row, text)."""
 
     def finish(self) -> None:
         """After the last batch of the first pass."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from vlcli.curation.bounds import Bound
 from vlcli.curation.rule import Rule
@@ -36,7 +37,7 @@ class TextFrequency(Survey):
         self._bound, self._counts = bound, TextCounts()
         self._frequent: FrequentTexts | None = None
 
-    def add(self, batch: Batch, texts: pl.DataFrame) -> None:
+    def add(self, batch: Batch, texts: pl.DataFrame, standing: NDArray[np.bool_]) -> None:
         self._counts.add(texts)
 
     def finish(self) -> None:
