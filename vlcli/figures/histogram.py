@@ -61,7 +61,7 @@ def _draw_bins(axes: Axes, label: str, unit: str, bins: Sequence[Mapping[str, An
         return
     bars = axes.bar(range(len(bins)), counts, width=0.92, align="edge", color=BAR)
     shares = [f"{100 * count / total:.1f} %" if count else "" for count in counts]
-    axes.bar_label(bars, shares, fontsize=7, padding=1, color=INK)
+    axes.bar_label(bars, shares, fontsize=6, padding=1, color=INK)
     axes.set_xticks(
         range(len(bins)), [f"{line['from']:g}" for line in bins], fontsize=7
     )  # at the bar's left edge
