@@ -26,10 +26,7 @@ Tower = Annotated[
 Size = Annotated[
     int | None,
     Option(
-        "--size",
-        min=8,
-        metavar="PX",
-        help="Side of the square that --tower reads; default: what it was trained with.",
+        "--size", min=8, max=1024, metavar="PX", help="Side of the input, where the image tower takes any."
     ),
 ]
 

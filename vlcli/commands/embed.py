@@ -85,6 +85,8 @@ def command(
     The same command again finishes a run that stopped: parts that stand are kept when checkpoint, options and their
     rows are the same; where they differ it is an error that says what. Memory does not grow with the input.
     """
+    import time
+
     from vlcli.commands._console import Console
     from vlcli.errors import UsageError
 
@@ -112,13 +114,13 @@ def command(
         console.progress("[progress.description]{task.description}", "{task.completed:,} rows") as bar,
     ):
         task = bar.add_task("embedding", total=None)
-        done = 0
+        done, began = 0, time.monotonic()
 
         def on_rows(rows: int) -> None:
             nonlocal done
             done += rows
             bar.advance(task, rows)
-            if not console.is_terminal:
+            if not console.is_terminal and time.monotonic() - began >= console.log_every:
                 console.log(f"{done:,} rows")
 
         bad = BadRows(max_bad, rejected)

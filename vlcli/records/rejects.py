@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,17 +47,25 @@ class RejectsWriter:
                 raise
             self._entered.__exit__(*error)
 
-    def write(self, batch: Batch, rules: Sequence[str], reasons: Sequence[str]) -> None:
-        """All rows of `batch`, each with the first rule that it failed and why."""
+    def write(
+        self,
+        batch: Batch,
+        rules: Sequence[str],
+        reasons: Sequence[str],
+        more: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """All rows of `batch`, each with the first rule that it failed and why; `more` are further keys of each."""
         self.count += len(batch)
         if self._file is None:
             return
         lines = batch.frame["line"].to_list()
-        for row, rule, reason, line in zip(
-            portable_rows(batch, self._relocate), rules, reasons, lines, strict=True
-        ):
+        rows = portable_rows(batch, self._relocate)
+        others = [{}] * len(batch) if more is None else more
+        for row, rule, reason, line, other in zip(rows, rules, reasons, lines, others, strict=True):
             self._file.write(
-                json_line({"rule": rule, "reason": reason, "file": batch.file, "line": line, "row": row})
+                json_line(
+                    {"rule": rule, "reason": reason, **other, "file": batch.file, "line": line, "row": row}
+                )
             )
 
     def write_bad(self, file: str, line: int, cause: str, raw: bytes | dict[str, Any]) -> None:
