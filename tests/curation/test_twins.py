@@ -157,16 +157,20 @@ def test_all_with_all_is_every_cosine_within_the_bound(bound, monkeypatch):
         assert found(got) == near
 
 
-def test_the_clusters_are_the_papers_buckets(monkeypatch):
-    """Literally: a bucket for each 3 of an image's 10 clusters; candidates share one; cosine above the bound."""
+@pytest.mark.parametrize(("bound", "recall"), [(ALIGN, 0.97), (Bound(">", 0.2), 0)])
+def test_the_clusters_are_the_papers_buckets(bound, recall, monkeypatch):
+    """Literally: a bucket for each 3 of an image's 10 clusters; candidates share one; cosine above the bound.
+
+    Under a low bound it is the buckets that decide.
+    """
     rng = np.random.default_rng(3)
     x, seen = Vectors([close_vectors(rng, 1200)]), []
     from vlcli.curation import near_vectors as module
 
     nearest = module._nearest
     monkeypatch.setattr(module, "_nearest", lambda *a: seen.append(nearest(*a)) or seen[-1])
-    by_clusters = found(near_vectors(x, ALIGN, Clusters(30)))
-    everything = found(near_vectors(x, ALIGN, EXACT))
+    by_clusters = found(near_vectors(x, bound, Clusters(30)))
+    everything = found(near_vectors(x, bound, EXACT))
     buckets: dict[tuple[int, ...], list[int]] = {}
     for row, clusters in enumerate(seen[0]):
         for three in itertools.combinations(sorted(clusters.tolist()), 3):
@@ -174,8 +178,9 @@ def test_the_clusters_are_the_papers_buckets(monkeypatch):
     candidates = {pair for rows in buckets.values() for pair in itertools.combinations(rows, 2)}
     assert by_clusters == everything & candidates
     assert len(everything) > 500
-    assert len(by_clusters) >= 0.97 * len(everything)
-    across = found(near_vectors(x, ALIGN, Clusters(30), Vectors([x.parts[0][:90]])))
+    assert len(by_clusters) >= recall * len(everything)
+    assert bound is ALIGN or by_clusters != everything
+    across = found(near_vectors(x, bound, Clusters(30), Vectors([x.parts[0][:90]])))
     either = by_clusters | {(b, a) for a, b in by_clusters} | {(i, i) for i in range(1200)}
     assert across == {(a, b) for a, b in either if b < 90}
 
