@@ -19,7 +19,6 @@ ROOT = Path(__file__).parents[1]
 # What differs, and why.
 OWN_MEANING = {
     "--output": "a stream, a directory of shards, a run, a figure: each command says what it makes",
-    "--against": "filter drops what is exactly there, dedup also what is near; each says what of it",
     "--against": "filter compares texts and files exactly, dedup images by what they show",
     "--lang": "filter keeps texts of a language; elsewhere it labels the result",
     "--batch-size": "pretrain's is the batch of the loss, elsewhere it is only memory",

@@ -87,7 +87,9 @@ def test_the_installed_program_works_far_from_its_source(installed, tmp_path):
         "from vlcli.recipes import directories;"
         "print(vlcli.__file__, len(load_prompts('wukong-80')), WordPiece.load().vocab_size, directories()[0])"
     )
-    file, prompts, vocabulary, recipes = run(installed, tmp_path, sys.executable, "-c", program).stdout.split()
+    file, prompts, vocabulary, recipes = run(
+        installed, tmp_path, sys.executable, "-c", program
+    ).stdout.split()
     assert file == str(installed / "vlcli" / "__init__.py")
     assert (prompts, vocabulary) == ("80", "21128")
     assert recipes == str(installed / "vlcli" / "_data" / "recipes")
