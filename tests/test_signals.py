@@ -24,8 +24,8 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CO
 # A shell's background jobs ignore SIGINT, and what they start inherits that: the default is put back.
 START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from vlcli.__main__ import run; run()"
 WORDS = {signal.SIGINT: ("interrupted", 130), signal.SIGTERM: ("terminated", 143)}
-FILTER = ["filter", *[str(RAW)] * 6, "--map", "text=name", "--preset", "wukong", "--min-side", "1"]
-SHARD = ["shard", str(RAW), "--map", "text=name", "--per-shard", "50"]
+FILTER = ["filter", *[str(RAW)] * 6, "--map", "text=name", "--preset", "wukong", "--min-side", "1", "-q"]
+SHARD = ["shard", str(RAW), "--map", "text=name", "--per-shard", "50", "-q"]
 
 
 def start(*arguments: object, stdin: Any = subprocess.DEVNULL, **more: object) -> subprocess.Popen[str]:

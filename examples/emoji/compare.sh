@@ -29,7 +29,8 @@ for recipe in $recipes; do
             if [ "$split" = val-artist ]; then
                 mosaics=(--mosaics "$here/mosaics.jsonl")
             fi
-            vlcli retrieve "$run" --data "$out/$split.jsonl" ${mosaics[@]+"${mosaics[@]}"} --json >"$run/$split.json"
+            vlcli retrieve "$run" --data "$out/$split.jsonl" ${mosaics[@]+"${mosaics[@]}"} --json >"$run/$split.part"
+            mv "$run/$split.part" "$run/$split.json"
         done
     done
 done
