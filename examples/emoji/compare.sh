@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Wukong's Table 5 in miniature: global, token-wise and reduced-token similarity on the emoji corpus, each trained over
+# Wukong's Table 5 in miniature: global, token-wise and reduced-token similarity (as released, as printed), each trained over
 # three seeds; mean ± standard deviation on each split, and on the mosaics of val-artist:
 #   bash examples/emoji/compare.sh [DIR]
 # Started again, it goes on where it was stopped. RECIPES, SEEDS and SPLITS choose what; the test splits are for the end
@@ -7,7 +7,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-demo/compare}
-recipes=${RECIPES:-emoji-lit-clip emoji-lit-filip emoji-lit-wukong}
+recipes=${RECIPES:-emoji-lit-clip emoji-lit-filip emoji-lit-wukong emoji-lit-wukong-paper}
 seeds=${SEEDS:-0 1 2}
 splits=${SPLITS:-val-artist concept}
 map=text=name,text_candidates=keywords
