@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from vlcli.records.bad import BadRows
 from vlcli.records.reader import read
 from vlcli.shards.dataset import Sharder, Totals
 from vlcli.shards.output import Options, OutputDirectory
+from vlcli.shards.tar import Member, walk
 
 Change = Callable[[int, dict[str, Any], Path], dict[str, Any]]
 
@@ -82,3 +84,12 @@ def vlcli(*arguments: str) -> int:
     from vlcli.cli import app
 
     return app(list(arguments), prog_name="vlcli", standalone_mode=False) or 0
+
+
+def members(tar: Path) -> list[Member]:
+    """What stands in a tar, as the checker walks it."""
+    fd = os.open(tar, os.O_RDONLY)
+    try:
+        return list(walk(fd))
+    finally:
+        os.close(fd)

@@ -16,12 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset
-from shard_cases import make_rows, picture, shard, vlcli
+from shard_cases import make_rows, members, picture, shard, vlcli
 
 from vlcli.errors import InputError, UsageError
 from vlcli.shards.check import check_directory, check_tar
 from vlcli.shards.layout import member_header
-from vlcli.shards.tar import Member, walk
 from vlcli.shards.whole import iterate, read_shard
 
 
@@ -31,14 +30,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     shard(make_rows(folder, 9), folder / "out", per_shard=3)
     return folder / "out"
-
-
-def members(tar: Path) -> list[Member]:
-    fd = os.open(tar, os.O_RDONLY)
-    try:
-        return list(walk(fd))
-    finally:
-        os.close(fd)
 
 
 def damaged_copy(

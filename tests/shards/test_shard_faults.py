@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 import pyarrow.parquet as pq
 import pytest
-from shard_cases import make_rows, shard
+from shard_cases import make_rows, members, shard
 
 from vlcli.errors import InputError
 from vlcli.shards.check import check_directory, check_tar, directory_records
@@ -20,7 +20,6 @@ from vlcli.shards.check_shard import Recorded, check_shard, read_recorded
 from vlcli.shards.findings import Verdict
 from vlcli.shards.layout import member_header, sidecar_of
 from vlcli.shards.pairs import load_pairs
-from vlcli.shards.tar import Member, walk
 from vlcli.shards.whole import read_shard
 
 LONE = Recorded()  # a tar beside which nothing stands
@@ -38,14 +37,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(whole: Path, tmp_path: Path) -> Path:
     shutil.copytree(whole, tmp_path / "copy")
     return tmp_path / "copy"
-
-
-def members(tar: Path) -> list[Member]:
-    fd = os.open(tar, os.O_RDONLY)
-    try:
-        return list(walk(fd))
-    finally:
-        os.close(fd)
 
 
 def recorded_of(tar: Path) -> Recorded:

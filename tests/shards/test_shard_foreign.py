@@ -24,7 +24,7 @@ from vlcli.shards.pairs import load_pairs
 from vlcli.shards.whole import iterate, read_shard
 
 
-def good(path: Path, samples: int) -> None:
+def expect_whole(path: Path, samples: int) -> None:
     """Plain and deep, the check finds nothing, and the reader has all of it."""
     check = check_directory if path.is_dir() else check_tar
     for deep in (False, True):
@@ -50,7 +50,7 @@ def test_gnu_tar(tmp_path: Path, format: str, blocking: str) -> None:
             (tmp_path / "in" / f"{long}.{extension}").write_bytes(data)
     command = ["tar", "--sort=name", f"--format={format}", "-b", blocking, "-cf", tmp_path / "x.tar"]
     subprocess.run([*command, "-C", tmp_path / "in", "."], check=True, stderr=subprocess.DEVNULL)
-    good(tmp_path / "x.tar", 3 if format in ("ustar", "v7") else 4)
+    expect_whole(tmp_path / "x.tar", 3 if format in ("ustar", "v7") else 4)
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -62,7 +62,7 @@ def test_python_tarfile(tmp_path: Path, format: int) -> None:
             if format == tarfile.PAX_FORMAT:
                 info.mtime, info.pax_headers = 1_700_000_000.5, {"VENDOR.note": "狗" * 300}
             tar.addfile(info, io.BytesIO(data))
-    good(tmp_path / "x.tar", 3)
+    expect_whole(tmp_path / "x.tar", 3)
 
 
 def test_webdataset_writers(tmp_path: Path) -> None:
@@ -70,13 +70,13 @@ def test_webdataset_writers(tmp_path: Path) -> None:
     with webdataset.ShardWriter(str(tmp_path / "many" / "set-%04d.tar"), maxcount=2, verbose=0) as writer:
         for i in range(5):
             writer.write({"__key__": f"s{i:07d}", "jpg": picture(i, "JPEG"), "cls": i, "json": {"狗": [i]}})
-    good(tmp_path / "many", 5)
+    expect_whole(tmp_path / "many", 5)
     with webdataset.TarWriter(str(tmp_path / "x.tar"), encoder=False) as writer:
         for i in range(2):
             writer.write(
                 {"__key__": f"s{i}", "txt": b"", "seg.png": picture(i), "npy": b"", "jpg": picture(i, "JPEG")}
             )
-    good(tmp_path / "x.tar", 2)
+    expect_whole(tmp_path / "x.tar", 2)
 
 
 def test_img2dataset_with_failed_rows(tmp_path: Path) -> None:
@@ -93,9 +93,9 @@ def test_img2dataset_with_failed_rows(tmp_path: Path) -> None:
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{name}.parquet")
         stats = {"count": 3, "successes": len(keys), "failed_to_download": 3 - len(keys)}
         (tmp_path / f"{name}_stats.json").write_bytes(orjson.dumps(stats))
-    good(tmp_path, 5)
+    expect_whole(tmp_path, 5)
     (tmp_path / "sizes.json").write_bytes(orjson.dumps({f"{i:08d}.tar": n for i, n in enumerate((2, 3, 0))}))
-    good(tmp_path, 5)
+    expect_whole(tmp_path, 5)
     with pytest.raises(InputError, match="no text"):  # whole, and nothing to train on all the same
         load_pairs([str(tmp_path)])
 
@@ -120,19 +120,19 @@ def test_our_own_of_all_kinds(tmp_path: Path) -> None:
         "jpg": {"encode": "jpg", "resize": 5},
     }.items():
         shard(source, tmp_path / name, max_bad="100%", **options)
-        good(tmp_path / name, 4)
+        expect_whole(tmp_path / name, 4)
         assert len(load_pairs([str(tmp_path / name)])) == 4
     shard(make_rows(tmp_path / "s", 1), tmp_path / "single")
-    good(tmp_path / "single", 1)
+    expect_whole(tmp_path / "single", 1)
     # A part of the shards, taken elsewhere with or without what stands beside them.
     part = tmp_path / "part"
     part.mkdir()
     for end in (".tar", ".parquet", "_stats.json"):
         os.link(tmp_path / "three" / f"00002{end}", part / f"00002{end}")
-    good(part, 2)
+    expect_whole(part, 2)
     (part / "00002.parquet").unlink()
     (part / "00002_stats.json").unlink()
-    good(part, 2)
+    expect_whole(part, 2)
 
 
 def test_members_of_more_than_8_gib(tmp_path: Path) -> None:

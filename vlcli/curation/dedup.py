@@ -27,7 +27,6 @@ from vlcli.records.batch import Batch
 from vlcli.records.identity import Identity
 from vlcli.records.reader import repeatable
 from vlcli.records.rejects import RejectsWriter
-from vlcli.records.writer import open_writer
 
 SHOWN = 1000  # pairs that the report lists; all are in the rejects
 
@@ -123,17 +122,8 @@ def dedup_pairs(
     with ExitStack() as stack:
         rejects = stack.enter_context(RejectsWriter(target.rejects, force=target.force))
         reader = stack.enter_context(ImageReader())
-        writer = stack.enter_context(
-            open_writer(
-                target.output,
-                format=target.format,
-                force=target.force,
-                image_root=source.image_root,
-                embed_images=target.embed_images,
-                read_image=reader.read if target.embed_images else None,
-                step=lineage.step("dedup", __version__, rules),
-            )
-        )
+        step = lineage.step("dedup", __version__, rules)
+        writer = stack.enter_context(target.open(source.image_root, reader.read, step))
         inputs = repeatable(source.inputs)
         found, collected = _collect(keys(), source, inputs, reader, max_bad, on_progress)
         twins = (

@@ -97,6 +97,18 @@ class Target:
             if other != option:
                 raise UsageError(f"{other} and {option} name one file, {path}")
 
+    def open(self, image_root: Path | None, read_image: Callable[[str], bytes], step: dict[str, Any]) -> Any:
+        """The writer of the rows, a context manager; `read_image` is asked where images are embedded."""
+        return open_writer(
+            self.output,
+            format=self.format,
+            force=self.force,
+            image_root=image_root,
+            embed_images=self.embed_images,
+            read_image=read_image if self.embed_images else None,
+            step=step,
+        )
+
     def table(self) -> list[dict[str, str]]:
         """For the plan: what will be written, and what stands there already."""
         lines = []
@@ -131,17 +143,8 @@ def filter_pairs(
         # Outputs first: a name that is taken is told before the input is read.
         rejects = stack.enter_context(RejectsWriter(target.rejects, force=target.force))
         sizes = stack.enter_context(HeaderSizes())
-        writer = stack.enter_context(
-            open_writer(
-                target.output,
-                format=target.format,
-                force=target.force,
-                image_root=source.image_root,
-                embed_images=target.embed_images,
-                read_image=sizes.read if target.embed_images else None,
-                step=lineage.step("filter", __version__, plan.fingerprint()),
-            )
-        )
+        made_by = lineage.step("filter", __version__, plan.fingerprint())
+        writer = stack.enter_context(target.open(source.image_root, sizes.read, made_by))
         inputs: Sequence[str] = source.inputs
         surveys: dict[str, Survey] = {}
         of_rule: dict[str, Survey] = {}

@@ -23,7 +23,7 @@ class LookUp(Protocol):
         ...
 
 
-class Survey:
+class Survey(LookUp):
     """A context manager, whose files go when it closes. Asked `add` for all batches, `finish` once, then `look_up`."""
 
     reads_input = True  # whether there is a first pass at all
@@ -34,9 +34,6 @@ class Survey:
 
     def finish(self) -> None:
         """After the last batch of the first pass."""
-
-    def look_up(self, batch: Batch, texts: pl.DataFrame) -> pl.Series:
-        raise NotImplementedError
 
     def found(self) -> pl.DataFrame | None:
         """PLAIN and COUNT of what is over the bound, for the report; None where there is no such thing."""
