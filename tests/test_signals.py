@@ -246,3 +246,33 @@ def test_progress_is_for_terminals() -> None:
     assert all(line.startswith(b"vlcli filter: ") for line in done.stderr.splitlines())
     for line in done.stdout.splitlines():
         json.loads(line)
+
+
+DROPPED = """
+import os, signal, time
+from vlcli import cli
+from vlcli.errors import Terminated
+
+cli._listen()
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1)
+except BaseException:
+    pass  # as C modules do that import others
+try:
+    try:
+        time.sleep(5)
+        print("lost")
+    finally:
+        began = time.monotonic()
+        while time.monotonic() - began < 0.4:  # cleaning up, longer than it takes until the next look
+            time.sleep(0.01)
+        print("cleaned")
+except Terminated:
+    print("arrived")
+"""
+
+
+def test_a_signal_that_was_dropped_comes_again_and_leaves_cleaning_in_peace() -> None:
+    done = subprocess.run([sys.executable, "-c", DROPPED], env=ENVIRONMENT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, ["cleaned", "arrived"]), done.stderr

@@ -148,15 +148,20 @@ def _die_of_sigpipe() -> None:
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _DEAF = 1.0  # seconds; a launcher and the terminal may both send what the user typed once
 _AGAIN = 0.005  # seconds until a signal is raised anew that came where what is raised gets lost
+_LOOK = 0.1  # seconds until it is looked whether what was raised is still on its way
 _heard, _number = float("-inf"), 0
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     """Raise where the program stands, so that `finally` and `with` clean up, and let them do it in peace.
 
-    Not inside Python's own import machinery: its callbacks drop exceptions, and so do C modules that import.
+    Not inside Python's own import machinery: its callbacks drop exceptions, and so do C modules that import. Where
+    one was dropped all the same, so that nothing is being cleaned up a moment later, it is raised anew.
     """
     global _heard, _number
+    if number == signal.SIGALRM and _stopped_by(sys.exception()) is not None:
+        signal.setitimer(signal.ITIMER_REAL, _LOOK)
+        return
     if number != signal.SIGALRM:
         if time.monotonic() - _heard <= _DEAF:
             return
@@ -164,6 +169,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     if frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
         signal.setitimer(signal.ITIMER_REAL, _AGAIN)
         return
+    signal.setitimer(signal.ITIMER_REAL, _LOOK)
     raise KeyboardInterrupt if _number == signal.SIGINT else Terminated
 
 
@@ -191,6 +197,7 @@ def _stopped_by(error: BaseException | None) -> BaseException | None:
 
 
 def _say_stopped(program: str, stop: BaseException) -> int:
+    signal.setitimer(signal.ITIMER_REAL, 0)  # it has arrived
     terminated = isinstance(stop, Terminated)
     _say(f"{program}: {'terminated' if terminated else 'interrupted'}")
     return EXIT_SIGTERM if terminated else EXIT_SIGINT
