@@ -248,11 +248,13 @@ def test_a_parquet_file_that_changed_is_refused(tmp_path):
 
 
 def test_batches_stay_small(tmp_path):
-    path = parquet(tmp_path / "a.parquet", {"text": ["a"] * 20000})
-    assert max(map(len, read([path]))) <= 8192
+    path = parquet(tmp_path / "a.parquet", {"text": ["a"] * 100_000})
+    assert max(map(len, read([path]))) <= 65_536
+    path = parquet(tmp_path / "long.parquet", {"text": [f"{i:05}" * 4000 for i in range(5000)]})
+    assert max(map(len, read([path]))) <= 2000  # 40 MB at most
     table = tmp_path / "a.arrow"
     pl.DataFrame({"text": ["a"] * 20000}).write_ipc_stream(table)
-    assert max(map(len, read([str(table)]))) <= 8192
+    assert max(map(len, read([str(table)]))) <= 65_536
     assert sum(map(len, read([str(table)]))) == 20000
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 
+import polars as pl
 import pytest
 
 from vlcli.records.references import Relocator, anchor, is_relative, is_url, split_container
@@ -18,18 +19,20 @@ def test_what_is_relative():
 def test_anchored_references_and_back(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     references = ["i/a.jpg", "b.parquet#3", "s.tar#x/y.jpg", None, "/abs.jpg", "http://e.example/"]
-    there = anchor(references, "in")
-    assert there[:3] == ["in/i/a.jpg", "in/b.parquet#3", "in/s.tar#x/y.jpg"]
-    assert there[3:] == references[3:]
-    assert Relocator("in").all(there, "in") == references
-    assert Relocator("out/deep").all(there, "in")[:3] == [f"../../in/{r}" for r in references[:3]]
-    assert Relocator(None).all(there, "in")[:3] == [f"{tmp_path}/in/{r}" for r in references[:3]]
+    there = anchor(pl.Series(references), "in")
+    assert there.to_list() == ["in/i/a.jpg", "in/b.parquet#3", "in/s.tar#x/y.jpg", *references[3:]]
+    assert Relocator("in").all(there, "in").to_list() == references
+    assert Relocator("out/deep").all(there, "in")[:3].to_list() == [f"../../in/{r}" for r in references[:3]]
+    assert Relocator(None).all(there, "in")[:3].to_list() == [f"{tmp_path}/in/{r}" for r in references[:3]]
+    for start in ("in", "out/deep", None):  # a column moves as its references do one by one
+        one_by_one = [None if r is None else Relocator(start)(r) for r in there]
+        assert Relocator(start).all(there, "in").to_list() == one_by_one
 
 
 def test_what_was_relative_in_an_absolute_folder_is_relative_again(tmp_path):
     folder = str(tmp_path / "in")
-    there = anchor(["a.jpg", "/elsewhere/b.jpg"], folder)
-    assert Relocator(tmp_path).all(there, folder) == ["in/a.jpg", "/elsewhere/b.jpg"]
+    there = anchor(pl.Series(["a.jpg", "/elsewhere/b.jpg"]), folder)
+    assert Relocator(tmp_path).all(there, folder).to_list() == ["in/a.jpg", "/elsewhere/b.jpg"]
 
 
 def test_relative_references_hold_through_symbolic_links(tmp_path, monkeypatch):

@@ -247,7 +247,7 @@ class _Second:
         self.rows.kept += len(kept)
         self.rows.dropped += int(dropped.sum())
         self.rows.bad += int((~has_key).sum())
-        self.checksum.add(kept.frame["image_id"].to_list(), kept.frame["text"].to_list())
+        self.checksum.add(kept.frame["image_id"], kept.frame["text"])
         return kept
 
     def _reject(self, batch: Batch, rows: np.ndarray, keys: np.ndarray, twins: np.ndarray) -> None:

@@ -67,14 +67,15 @@ class Fields:
             return batch.frame["text"].list.len().fill_null(0).cast(pl.Int64()).to_numpy()
         return np.bincount(self._found(batch)["row"].to_numpy(), minlength=len(batch))
 
-    def contents(self, batch: Batch) -> list[Any]:
+    def contents(self, batch: Batch) -> pl.Series | list[Any]:
         """The texts of each row, for its checksum: a list, or an object of lists where there are other fields."""
+        if self._only_text(batch):
+            return batch.frame["text"]
         contents: list[Any] = batch.frame["text"].to_list()
-        if not self._only_text(batch):
-            for row, text, field in self._found(batch).filter(pl.col("field") > 0).iter_rows():
-                if not isinstance(contents[row], dict):
-                    contents[row] = {} if contents[row] is None else {"text": contents[row]}
-                contents[row].setdefault(self._others[field - 1], []).append(text)
+        for row, text, field in self._found(batch).filter(pl.col("field") > 0).iter_rows():
+            if not isinstance(contents[row], dict):
+                contents[row] = {} if contents[row] is None else {"text": contents[row]}
+            contents[row].setdefault(self._others[field - 1], []).append(text)
         return contents
 
     def put_back(self, batch: Batch, lines: pl.DataFrame, standing: NDArray[np.bool_]) -> Batch:

@@ -169,7 +169,7 @@ def filter_pairs(
             _divert(docket, bad)
             kept = docket.result().take(pl.Series(docket.standing))
             _tally(docket, kept, rows, texts)
-            checksum.add(kept.frame["image_id"].to_list(), fields.contents(kept))
+            checksum.add(kept.frame["image_id"], fields.contents(kept))
             _reject(docket, judge, rejects)
             writer.write(kept)
             on_progress("filtering", len(batch))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from types import TracebackType
 
 import numpy as np
@@ -10,6 +9,7 @@ import polars as pl
 
 from vlcli.curation.bounds import Bound
 from vlcli.curation.rule import Rule
+from vlcli.records.digest import key64
 from vlcli.records.occurrences import Occurrences
 
 RANK = "query_rank"  # 1 for the first row of its query, null for a row without one
@@ -24,7 +24,7 @@ def max_per_query(bound: Bound) -> Rule:
 class QueryRanks:
     """Numbers the rows of each query in input order, in bounded memory; a context manager.
 
-    Queries are told apart by 64 bits of BLAKE2: among a million of them two are taken for one with a chance
+    Queries are told apart by 64 bits of XXH3: among a million of them two are taken for one with a chance
     of 3e-8.
     """
 
@@ -37,10 +37,7 @@ class QueryRanks:
         ranks = np.zeros(len(queries), np.int64)
         given = queries.is_not_null().to_numpy()
         if given.any():
-            digests = b"".join(
-                hashlib.blake2b(query.encode(), digest_size=8).digest() for query in queries.drop_nulls()
-            )
-            ranks[given] = self._seen.count(np.frombuffer(digests, np.dtype("<u8")).astype(np.uint64)) + 1
+            ranks[given] = self._seen.count(key64(queries.drop_nulls())) + 1
         found = pl.Series(RANK, ranks)
         return found.set(found == 0, None)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
+import polars as pl
+
+from vlcli.records.digest import contents_json, json_pairs, sha256, sum128
 
 
 @dataclass
@@ -59,26 +59,45 @@ class TopStrings:
 
     def __init__(self, capacity: int = 10_000, longest: int = 120) -> None:
         self._capacity, self._longest = capacity, longest
-        self._counts: Counter[str] = Counter()
+        self._counts = pl.DataFrame(schema={"text": pl.String(), "count": pl.Int64()})
+        self._held: list[pl.DataFrame] = []
+        self._held_rows = 0
         self.error = 0
 
-    def add(self, strings: Iterable[str]) -> None:
-        longest = self._longest
-        self._counts.update(s if len(s) <= longest else s[: longest - 1] + "…" for s in strings)
-        if len(self._counts) > 2 * self._capacity:
-            self._forget()
+    def add(self, strings: pl.Series | Iterable[str]) -> None:
+        text = pl.Series("text", strings, dtype=pl.String())
+        cut = pl.col("text").str.slice(0, self._longest - 1) + "…"
+        cut = pl.when(pl.col("text").str.len_chars() > self._longest).then(cut).otherwise(pl.col("text"))
+        self.add_counts(text.to_frame().with_columns(cut.alias("text"), count=pl.lit(1, pl.Int64())))
 
-    def _forget(self) -> None:
-        lower = sorted(self._counts.values(), reverse=True)[self._capacity]
-        self._counts = Counter({s: n - lower for s, n in self._counts.items() if n > lower})
-        self.error += lower
+    def add_counts(self, counts: pl.DataFrame, error: int = 0) -> None:
+        """`text` and `count`, what other strings have come to, too low by at most `error`."""
+        self.error += error
+        self._held.append(counts)
+        self._held_rows += counts.height
+        if self._held_rows >= 4 * self._capacity:
+            self._settle()
+
+    def _settle(self) -> None:
+        both = pl.concat([self._counts, *self._held]).group_by("text").agg(pl.col("count").sum())
+        self._held, self._held_rows = [], 0
+        if both.height > 2 * self._capacity:
+            lower = int(both["count"].sort(descending=True)[self._capacity])
+            both = both.with_columns(pl.col("count") - lower).filter(pl.col("count") > 0)
+            self.error += lower
+        self._counts = both
+
+    def counts(self) -> pl.DataFrame:
+        """`text` and `count` of what is known."""
+        self._settle()
+        return self._counts
 
     def shown(self, number: int) -> dict[str, Any]:
-        top = sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))[:number]
+        top = self.counts().sort(["count", "text"], descending=[True, False]).head(number)
         return {
             "counter": "exact" if not self.error else "misra-gries",
             "too_low_by_at_most": self.error,
-            "strings": [{"text": text, "count": count} for text, count in top],
+            "strings": top.to_dicts(),
         }
 
 
@@ -89,15 +108,22 @@ class Checksum:
     """
 
     def __init__(self) -> None:
-        self._sum = 0
+        self.value = 0
 
-    def add(self, image_ids: Sequence[str | None], texts: Sequence[Sequence[str] | None]) -> None:
-        for image_id, row in zip(image_ids, texts, strict=True):
-            digest = hashlib.sha256(orjson.dumps([image_id, row])).digest()
-            self._sum += int.from_bytes(digest[:16])
+    def add(self, image_ids: pl.Series | Sequence[str | None], contents: pl.Series | Sequence[Any]) -> None:
+        """`contents` is what each row says: a list of texts, an object of such lists, or null."""
+        if isinstance(contents, pl.Series):
+            rows = json_pairs(pl.Series(image_ids, dtype=pl.String()), contents)
+        else:
+            rows = contents_json(image_ids, contents)
+        self.add_sum(sum128(sha256(rows)))
+
+    def add_sum(self, value: int) -> None:
+        """What another checksum, of other rows, has come to (`value`)."""
+        self.value = (self.value + value) % (1 << 128)
 
     def hex(self) -> str:
-        return f"{self._sum % (1 << 128):032x}"
+        return f"{self.value:032x}"
 
 
 @dataclass

@@ -61,7 +61,10 @@ class TextCounts:
 
     def add(self, texts: pl.DataFrame) -> None:
         """`texts` has `row` (equal within a row of this call) and `text`; a row counts a text once."""
-        frame = texts.select("row", plain()).unique().group_by(PLAIN).len(COUNT)
+        frame = texts.select("row", plain())
+        if frame["row"].n_unique() < frame.height:
+            frame = frame.unique()
+        frame = frame.group_by(PLAIN).len(COUNT)
         self.add_counts(frame.cast({COUNT: pl.Int64()}))
 
     def add_counts(self, frame: pl.DataFrame) -> None:

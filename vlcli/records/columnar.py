@@ -14,7 +14,8 @@ from vlcli.records.batch import Batch
 from vlcli.records.embedded import holds_images, image_column
 from vlcli.records.shaper import Shaper, damage
 
-MAX_ROWS = 8192
+MAX_ROWS = 1 << 16
+BATCH_BYTES = 32 << 20  # of a batch, about
 ROWS_WITH_PIXELS = 256  # a batch that carries images is small
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
@@ -39,7 +40,9 @@ def read_parquet(
             with damage(file):
                 has = _Presence(parquet, group, pixels) if pixels and columns is not None else None
                 tables = parquet.iter_batches(
-                    batch_size=ROWS_WITH_PIXELS if pixels and image_bytes else MAX_ROWS,
+                    batch_size=ROWS_WITH_PIXELS
+                    if pixels and image_bytes
+                    else _rows_at_once(parquet, group, pixels),
                     row_groups=[group],
                     columns=columns,
                     use_threads=False,
@@ -55,6 +58,14 @@ def read_parquet(
                     present = has.next(table.num_rows) if has else None
                 yield shaper.shape(table, first, present)
                 first += table.num_rows
+
+
+def _rows_at_once(parquet: pq.ParquetFile, group: int, pixels: str | None) -> int:
+    """Rows of a batch without pixels: long texts make it small."""
+    meta = parquet.metadata.row_group(group)
+    chunks = [meta.column(i) for i in range(meta.num_columns)]
+    size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema != pixels)
+    return max(1, min(MAX_ROWS, BATCH_BYTES * meta.num_rows // max(1, size)))
 
 
 def _pixels(schema: pa.Schema, image: str | None, file: str) -> str | None:

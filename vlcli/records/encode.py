@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import orjson
+import polars as pl
 
 from vlcli.records.batch import Batch
 from vlcli.records.references import Relocator
@@ -50,24 +51,19 @@ def data_url(image: bytes) -> str:
     return f"data:{media};base64,{base64.b64encode(image).decode()}"
 
 
-def portable_references(batch: Batch, relocate: Relocator) -> list[str | None]:
+def portable_references(batch: Batch, relocate: Relocator) -> pl.Series:
     """The `image` column for a reader elsewhere; bytes without a file behind them become `data:`."""
-    moved = relocate.all(batch.frame["image"].to_list(), batch.folder)
+    moved = relocate.all(batch.frame["image"], batch.folder)
     pixels = batch.frame["image_bytes"]
-    if pixels.null_count() == len(pixels):
+    rows = (moved.is_null() & pixels.is_not_null()).arg_true()
+    if not len(rows):
         return moved
-    return [
-        data_url(data) if reference is None and data is not None else reference
-        for reference, data in zip(moved, pixels.to_list(), strict=True)
-    ]
+    return moved.clone().scatter(rows, [data_url(data) for data in pixels.gather(rows)])
 
 
 def portable_rows(batch: Batch, relocate: Relocator) -> Iterator[dict[str, Any]]:
     """The rows as plain objects with their references rewritten."""
-    import polars as pl
-
-    references = pl.Series("image", portable_references(batch, relocate), pl.String())
-    return batch.with_columns(references).rows()
+    return batch.with_columns(portable_references(batch, relocate)).rows()
 
 
 @contextmanager

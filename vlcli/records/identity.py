@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import numpy as np
-import orjson
 import polars as pl
 
 from vlcli.records.batch import Batch
+from vlcli.records.digest import json_pairs, key64, sha256_hex
 from vlcli.records.embedded import ParquetImages
 from vlcli.records.occurrences import Occurrences
 
@@ -42,33 +41,25 @@ class Identity:
         return batch
 
     def _image_ids(self, batch: Batch) -> pl.Series:
-        ids: list[str | None] = batch.frame["image_id"].to_list()
-        references = batch.frame["image"].to_list()
-        lines = batch.frame["line"].to_list()
-        column = batch.frame["image_bytes"]
-        pixels = column.to_list() if column.null_count() < len(column) else [None] * len(column)
-        missing = [i for i, given in enumerate(ids) if given is None]
+        frame = batch.frame
+        name = pl.col("image")
         prefix = batch.folder if not batch.folder or batch.folder.endswith("/") else batch.folder + "/"
-        label = f"{batch.folder_label}/" if batch.folder_label else ""
-        inside: list[int] = []
-        for i in missing:
-            data, reference = pixels[i], references[i]
-            if data is not None:
-                ids[i] = hashlib.sha256(data).hexdigest()
-            elif reference is None:
-                continue
-            elif not batch.text_lines and reference == f"{batch.file}#{lines[i]}":
-                inside.append(i)
-            elif prefix and reference.startswith(prefix):
-                ids[i] = label + reference[len(prefix) :]
-            else:
-                ids[i] = reference
-        if inside:
-            for i, digest in zip(
-                inside, self._open(batch.file).sha256([lines[i] for i in inside]), strict=True
-            ):
-                ids[i] = digest
-        return pl.Series("image_id", ids, pl.String())
+        if prefix:  # as the input gives it, behind what tells its folder from the others'
+            label = f"{batch.folder_label}/" if batch.folder_label else ""
+            inner = label + name.str.slice(len(prefix))
+            name = pl.when(name.str.starts_with(prefix)).then(inner).otherwise(name)
+        ids = frame.select(pl.coalesce("image_id", name).alias("image_id")).to_series()
+        missing = frame["image_id"].is_null()
+        if (with_pixels := (missing & frame["image_bytes"].is_not_null()).arg_true()).len():
+            pixels = frame["image_bytes"].gather(with_pixels)
+            ids = ids.scatter(with_pixels, [hashlib.sha256(data).hexdigest() for data in pixels])
+        elif not batch.text_lines:  # bytes inside the file that the row itself is from
+            inside = pl.format("{}#{}", pl.lit(batch.file), pl.col("line")) == pl.col("image")
+            rows = (missing & frame.select(inside.fill_null(False)).to_series()).arg_true()
+            if len(rows):
+                lines = frame["line"].gather(rows).to_list()
+                ids = ids.scatter(rows, pl.Series(self._open(batch.file).sha256(lines), dtype=pl.String()))
+        return ids
 
     def _open(self, path: str) -> ParquetImages:
         if self._images is None or self._images.path != path:
@@ -77,18 +68,19 @@ class Identity:
         return self._images
 
     def _ids(self, batch: Batch) -> pl.Series:
-        ids: list[str | None] = batch.frame["id"].to_list()
-        missing = [i for i, given in enumerate(ids) if given is None]
-        image_ids = batch.frame["image_id"].to_list()
-        texts = batch.frame["text"].to_list()
-        contents = [orjson.dumps([image_ids[i], texts[i] or []]) for i in missing]
-        # A collision of the 64-bit keys would only skip an ordinal: the identity is hashed from the content
-        # itself.
-        digests = b"".join(hashlib.blake2b(content, digest_size=8).digest() for content in contents)
-        ordinals = self._seen.count(np.frombuffer(digests, np.dtype("<u8")).astype(np.uint64))
-        for i, content, ordinal in zip(missing, contents, ordinals.tolist(), strict=True):
-            ids[i] = hashlib.sha256(content[:-1] + b",%d]" % ordinal).hexdigest()[:32]
-        return pl.Series("id", ids, pl.String())
+        ids = batch.frame["id"]
+        rows = ids.is_null().arg_true()
+        part = batch.frame[rows]
+        texts = part["text"].fill_null([])
+        contents = json_pairs(part["image_id"], texts, end=",0]")
+        found = sha256_hex(contents, 32)
+        # A collision of the 64-bit keys would only skip an ordinal: the identity is hashed from the content itself.
+        ordinals = pl.Series(self._seen.count(key64(contents)))
+        if len(again := (ordinals > 0).arg_true()):
+            contents = json_pairs(part["image_id"].gather(again), texts.gather(again), end=",")
+            contents = contents + ordinals.gather(again).cast(pl.String()) + "]"
+            found = found.scatter(again, sha256_hex(contents, 32))
+        return found.alias("id") if len(rows) == len(ids) else ids.clone().scatter(rows, found)
 
     def close_images(self) -> None:
         if self._images is not None:

@@ -133,7 +133,7 @@ def _batch(
         rest.append(row)
     columns: dict[str, Any] = dict(zip(KNOWN, zip(*known, strict=True), strict=True)) if known else {}
     if known:
-        columns["image"] = anchor(columns["image"], folder)
+        columns["image"] = anchor(pl.Series("image", columns["image"], pl.String()), folder)
     columns |= {"line": numbers, "text_is_scalar": scalars}
     schema = COLUMNS | BOOKKEEPING
     frame = pl.DataFrame(
@@ -142,7 +142,9 @@ def _batch(
     return Batch(frame, rest, file, True, folder, folder_label)
 
 
-def _series(name: str, values: Sequence[Any], dtype: Any) -> pl.Series:
+def _series(name: str, values: Sequence[Any] | pl.Series, dtype: Any) -> pl.Series:
+    if isinstance(values, pl.Series):
+        return values
     if not isinstance(dtype, pl.List):
         return pl.Series(name, values, dtype)
     import pyarrow as pa

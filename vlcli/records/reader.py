@@ -26,7 +26,7 @@ def read(
     bad: BadRows | None = None,
     image_root: Path | str | None = None,
 ) -> Iterator[Batch]:
-    """Batches of at most 8192 rows from paths, globs, directories or stdin (`inputs` empty or `-`).
+    """Batches of at most 65,536 rows from paths, globs, directories or stdin (`inputs` empty or `-`).
 
     format: jsonl, parquet or arrow instead of what the first bytes say. renames: old → new column names,
     before the public names that are known anyway. head: stop after that many input rows, bad ones counted.

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
-_FIXED = re.compile(r"/|data:|[A-Za-z][A-Za-z0-9+.-]+://").match
+import polars as pl
+
+_FIXED_PATTERN = r"^(?:/|data:|[A-Za-z][A-Za-z0-9+.-]+://)"
+_FIXED = re.compile(_FIXED_PATTERN).match
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://").match
 
 
@@ -25,12 +27,13 @@ def is_relative(reference: str) -> bool:
     return _FIXED(reference) is None
 
 
-def anchor(references: Iterable[str | None], folder: str) -> list[str | None]:
+def anchor(references: pl.Series, folder: str) -> pl.Series:
     """Relative references with `folder` before them, to be opened from the working directory."""
     if not folder:
-        return list(references)
+        return references
     prefix = folder if folder.endswith("/") else folder + "/"
-    return [prefix + r if r is not None and _FIXED(r) is None else r for r in references]
+    fixed = references.str.contains(_FIXED_PATTERN)
+    return references.zip_with(fixed.fill_null(True), prefix + references)
 
 
 class Relocator:
@@ -58,27 +61,44 @@ class Relocator:
 
     def _move(self, path: str) -> str:
         head, slash, name = path.rpartition("/")
-        folder = head or slash
+        return self._prefix(head or slash) + name
+
+    def _prefix(self, folder: str) -> str:
         prefix = self._prefixes.get(folder)
         if prefix is None:
             moved = self._move_folder(folder)
             prefix = self._prefixes[folder] = "" if moved == "." else moved.rstrip("/") + "/"
-        return prefix + name
+        return prefix
 
     def _move_folder(self, folder: str) -> str:
         if self._start is not None:
             return os.path.relpath(os.path.realpath(folder or "."), self._start)
         return os.path.realpath(folder) if ".." in folder.split("/") else os.path.abspath(folder or ".")
 
-    def all(self, references: Iterable[str | None], folder: str = "") -> list[str | None]:
+    def all(self, references: pl.Series, folder: str = "") -> pl.Series:
         """All of a column; `folder` is what `anchor` put before those that were relative in their source."""
-        if not folder.startswith("/"):
-            return [None if r is None else self(r) for r in references]
-        # Behind an absolute folder they look absolute now.
-        prefix = folder if folder.endswith("/") else folder + "/"
-        return [
-            None if r is None else self._relocate(r) if r.startswith(prefix) else self(r) for r in references
-        ]
+        fixed = references.str.contains(_FIXED_PATTERN)
+        if folder.startswith("/"):  # behind an absolute folder they look absolute now
+            fixed &= ~references.str.starts_with(folder if folder.endswith("/") else folder + "/")
+        rows = (~fixed).fill_null(False).arg_true()
+        if not len(rows):
+            return references
+        paths = references.gather(rows)
+        parts = paths.to_frame("p").select(
+            head=pl.col("p").str.extract(r"(?s)^(.*/)[^/]*$").fill_null(""),
+            name=pl.col("p").str.extract(r"([^/]*)$"),
+            inside=pl.col("p").str.contains("#", literal=True),
+        )
+        heads = parts["head"].unique().to_list()
+        moved = [self._prefix(head.removesuffix("/") or head) for head in heads]
+        found = parts["head"].replace_strict(heads, moved, return_dtype=pl.String()) + parts["name"]
+        if (odd := parts["inside"].arg_true()).len():  # a row or a member of a file
+            found = found.scatter(odd, [self._relocate(path) for path in paths.gather(odd)])
+        return (
+            found.alias(references.name)
+            if len(rows) == len(fixed)
+            else references.clone().scatter(rows, found)
+        )
 
 
 def split_container(reference: str) -> tuple[str, str] | None:

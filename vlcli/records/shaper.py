@@ -82,19 +82,14 @@ class Shaper:
         known["text_candidates"], _ = self._texts("text_candidates", frame, bad)
         for name in ("width", "height"):
             known[name] = self._side(name, frame, bad)
-        references = anchor(image.to_list(), self.folder)
+        references = anchor(image, self.folder)
         if self.embedded and has_image is not None:
-            inside = has_image.to_pylist()
-            references = [
-                f"{self.file}#{first + i}" if is_inside else reference
-                for i, (reference, is_inside) in enumerate(zip(references, inside, strict=True))
-            ]
+            places = pl.select(pl.format("{}#{}", pl.lit(self.file), lines)).to_series()
+            references = places.zip_with(pl.Series(pl.from_arrow(has_image)), references)
         elif pixels is not None:
             # The bytes travel with the row; the path beside them names nothing that can be opened here.
-            references = [
-                None if at_hand else r for r, at_hand in zip(references, pixels.is_not_null(), strict=True)
-            ]
-        known["image"] = pl.Series("image", references, pl.String())
+            references = references.set(pixels.is_not_null(), None)
+        known["image"] = references
         known |= {
             "line": lines,
             "text_is_scalar": pl.repeat(scalar, rows, eager=True),

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from vlcli.errors import InputError
 from vlcli.records import lineage
 from vlcli.records.batch import COLUMNS, Batch
-from vlcli.records.encode import data_url
+from vlcli.records.encode import portable_references
 from vlcli.records.pipe import FdStream
 from vlcli.records.references import Relocator
 
@@ -93,14 +96,11 @@ class Tabulator:
         return column.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(field.type)
 
     def _images(self, batch: Batch) -> pa.Array:
-        references = self._relocate.all(batch.frame["image"].to_list(), batch.folder)
-        pixels = batch.frame["image_bytes"].to_list()
         if not self._embed:
-            strings = [
-                data_url(d) if r is None and d is not None else r
-                for r, d in zip(references, pixels, strict=True)
-            ]
-            return pa.array(strings, pa.large_string())
+            moved = portable_references(batch, self._relocate)
+            return moved.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.large_string())
+        references = self._relocate.all(batch.frame["image"], batch.folder).to_list()
+        pixels = batch.frame["image_bytes"].to_list()
         if self._read_image is not None:
             pixels = [
                 self._read_image(r) if d is None and r is not None else d
@@ -244,14 +244,25 @@ class ParquetEncoder:
         self._out, self._tabulate = out, tabulate
         self._writer: pq.ParquetWriter | None = None
         self._pending: list[pa.Table] = []
+        self._rows = self._bytes = 0
 
     def write(self, batch: Batch) -> None:
         if not len(batch):
             return
-        self._pending.append(self._tabulate(batch))
-        rows = sum(t.num_rows for t in self._pending)
-        if rows >= ROW_GROUP_ROWS or sum(t.nbytes for t in self._pending) >= ROW_GROUP_BYTES:
-            self._flush()
+        # Groups are cut by what rows hold, so that the batches in which they came do not show.
+        table = self._tabulate(batch)
+        weights = np.cumsum(_weights(batch, table))
+        start = 0
+        while start < table.num_rows:
+            before = int(weights[start - 1]) if start else 0
+            full = int(np.searchsorted(weights, ROW_GROUP_BYTES - self._bytes + before)) + 1
+            end = min(full, start + ROW_GROUP_ROWS - self._rows, table.num_rows)
+            self._pending.append(table.slice(start, end - start))
+            self._rows += end - start
+            self._bytes += int(weights[end - 1]) - before
+            if self._rows == ROW_GROUP_ROWS or self._bytes >= ROW_GROUP_BYTES:
+                self._flush()
+            start = end
 
     def _flush(self) -> None:
         if self._writer is None:
@@ -259,9 +270,10 @@ class ParquetEncoder:
                 self._out, self._tabulate.schema_or_default(), compression="zstd", write_page_checksum=True
             )
         if self._pending:
-            table = pa.concat_tables(self._pending)
+            table = pa.concat_tables(self._pending).combine_chunks()
             self._writer.write_table(table, row_group_size=table.num_rows)
             self._pending.clear()
+            self._rows = self._bytes = 0
 
     def finish(self) -> None:
         self._flush()
@@ -270,3 +282,13 @@ class ParquetEncoder:
 
     def abort(self) -> None:
         self._pending.clear()  # the file never gets its name
+
+
+def _weights(batch: Batch, table: pa.Table) -> NDArray[np.int64]:
+    """(rows,) bytes of each row's images and texts."""
+    texts = batch.frame.select(pl.col("text").list.eval(pl.element().str.len_bytes()).list.sum())
+    weights = texts.to_series().fill_null(0).cast(pl.Int64()).to_numpy().copy()
+    if table.schema.field("image").type == IMAGE:
+        lengths = pc.binary_length(pc.struct_field(table["image"].combine_chunks(), "bytes"))
+        weights += pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return weights

@@ -1,0 +1,101 @@
+"""Digests of what rows say, a column at a time: SHA-256 of their JSON, and 64-bit keys that are the same everywhere.
+
+polars' own hashes differ between its versions; these may be written down and compared elsewhere.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+import polars as pl
+from numpy.typing import NDArray
+
+_SPECIAL = r'[\x00-\x1f"\\]'  # what JSON escapes
+Digests = NDArray[np.uint8]
+
+
+def json_pairs(image_ids: pl.Series, texts: pl.Series, end: str = "]") -> pl.Series:
+    """`["image id",["text", …]` and `end` for each row, byte for byte as orjson writes such an array.
+
+    A null image or a null list of texts is `null`.
+    """
+    frame = pl.DataFrame({"i": image_ids, "t": texts})
+    one = frame.select(pl.col("t").list.len().eq(1).all()).item()
+    if one:  # a list with one text each: its text alone is as good, and cheaper
+        frame = frame.with_columns(pl.col("t").list.first())
+        special, joined = pl.col("t").str.contains(_SPECIAL).fill_null(True), pl.col("t")
+    else:
+        wrong = pl.element().str.contains(_SPECIAL).fill_null(True)
+        special = pl.col("t").list.eval(wrong).list.any().fill_null(False)
+        joined = pl.col("t").list.join('","')
+    image = pl.when(pl.col("i").is_null()).then(pl.lit("null")).otherwise('"' + pl.col("i") + '"')
+    listed = '["' + joined + '"]'
+    if not one:
+        count = pl.col("t").list.len()
+        listed = (
+            pl.when(count.is_null())
+            .then(pl.lit("null"))
+            .when(count == 0)
+            .then(pl.lit("[]"))
+            .otherwise(listed)
+        )
+    found = frame.select(
+        json=pl.concat_str(pl.lit("["), image, pl.lit(","), listed, pl.lit(end)),
+        special=special | pl.col("i").str.contains(_SPECIAL).fill_null(False),
+    )
+    odd = found["special"].arg_true()
+    if not len(odd):
+        return found["json"]
+    rows = zip(image_ids.gather(odd), texts.gather(odd).to_list(), strict=True)
+    return found["json"].scatter(odd, [_json([i, t], end) for i, t in rows])
+
+
+def _json(content: list[Any], end: str) -> str:
+    return orjson.dumps(content)[:-1].decode() + end
+
+
+def sha256(strings: pl.Series) -> Digests:
+    """(n, 32) SHA-256 of the UTF-8 of each string, none of which is null."""
+    digits = _hex(strings)
+    whole = (
+        binascii.unhexlify(np.asarray(digits.to_arrow().buffers()[2])[: 64 * len(digits)])
+        if len(digits)
+        else b""
+    )
+    return np.frombuffer(whole, np.uint8).reshape(-1, 32)
+
+
+def sha256_hex(strings: pl.Series, digits: int = 64) -> pl.Series:
+    """The first `digits` hex digits of the SHA-256 of each string."""
+    return _hex(strings).str.slice(0, digits)
+
+
+def _hex(strings: pl.Series) -> pl.Series:
+    import polars_hash as ph
+
+    return strings.to_frame("s").select(ph.col("s").chash.sha2_256()).to_series()  # type: ignore[attr-defined]
+
+
+def key64(strings: pl.Series, seed: int = 0) -> NDArray[np.uint64]:
+    """(n,) XXH3 of each string, 0 for null: tells strings apart, in this process and in any other."""
+    import polars_hash as ph
+
+    keys = strings.to_frame("s").select(ph.col("s").nchash.xxh3_64(seed=seed))  # type: ignore[attr-defined]
+    return keys.to_series().fill_null(0).to_numpy()
+
+
+def sum128(digests: Digests) -> int:
+    """The sum of the first 128 bits of each digest, modulo 2^128."""
+    words = np.ascontiguousarray(digests[:, :16]).view(">u4").astype(np.uint64).sum(axis=0, dtype=np.uint64)
+    return sum(int(word) << shift for word, shift in zip(words, (96, 64, 32, 0), strict=True)) % (1 << 128)
+
+
+def contents_json(image_ids: Iterable[str | None], contents: Sequence[Any]) -> pl.Series:
+    """The same array for contents that are no plain lists of texts."""
+    return pl.Series(
+        [_json([i, c], "]") for i, c in zip(image_ids, contents, strict=True)], dtype=pl.String()
+    )
