@@ -83,6 +83,7 @@ def test_ranks_equal_a_sort(sizes):
         frame = pl.DataFrame({"query": [q for q, _, _ in part]}, schema={"query": pl.String()})
         missing = {k: t for k, t in (COLUMNS | BOOKKEEPING).items() if k != "query"}
         frame = frame.with_columns(pl.lit(None, t).alias(k) for k, t in missing.items())
+        frame = frame.with_columns(line=pl.int_range(start, start + len(part), eager=True))
         batches.append(
             (Batch(frame, [{"ctr": r} for _, r, _ in part], "x", True), np.array([s for *_, s in part]))
         )

@@ -16,6 +16,7 @@ from vlcli.commands._options import (
     Head,
     ImageRoot,
     Inputs,
+    Jobs,
     Map,
     MaxBad,
     Output,
@@ -26,6 +27,7 @@ from vlcli.commands._options import (
     To,
     Verbose,
     Where,
+    default_jobs,
     gather,
     parse_map,
 )
@@ -163,6 +165,7 @@ def command(
     report: Report = None,
     force: Force = False,
     dry_run: DryRun = False,
+    jobs: Jobs = None,
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
@@ -247,7 +250,9 @@ def command(
             if not console.is_terminal and time.monotonic() - began >= console.log_every:
                 console.log(f"{doing}: {done[doing]:,} rows")
 
-        result = filter_pairs(plan, source, target, max_bad=max_bad, on_progress=on_progress)
+        result = filter_pairs(
+            plan, source, target, max_bad=max_bad, jobs=jobs or default_jobs(), on_progress=on_progress
+        )
     if not tasks:
         remarks()
     for line in result["unchecked"]:

@@ -5,9 +5,10 @@ The paper gives no threshold (D8), so none is applied unless it is asked for.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,7 @@ from vlcli.curation.rule import Rule
 from vlcli.curation.survey import Survey
 from vlcli.errors import UsageError
 from vlcli.records.batch import Batch
+from vlcli.records.digest import key64
 
 _TOP = "is_of_top_ctr"
 
@@ -44,67 +46,83 @@ def ctr_top_k(bound: Bound) -> Rule:
 
 
 class TopRates(Survey):
-    """Which rows are beyond the bound, one bit a row: rows go to files by a hash of their query, and each is ranked
-    alone, holding no more rows of a query than are kept."""
+    """Which rows are beyond the bound, 8 bytes each on disk: rows go to files by a hash of their query, and those of
+    one hash are ranked alone, holding no more rows of a query than are kept."""
 
     def __init__(self, bound: Bound, *, buckets: int = 64, flush_rows: int = 1 << 19) -> None:
         self._bound, self._buckets, self._flush_rows = bound, buckets, flush_rows
         self._folder = tempfile.TemporaryDirectory(prefix="vlcli-ctr-")
         self._held: list[pl.DataFrame] = []
-        self._held_rows = self._rows = self._asked = 0
-        self._has_rates = False
-        self._files: dict[int, list[Path]] = {}
-        self._beyond: NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self._held_rows = 0
+        self._files: list[Path] = []
+        self._beyond: NDArray[np.int64] = np.zeros(0, np.int64)
 
     def add(self, batch: Batch, texts: pl.DataFrame, standing: NDArray[np.bool_]) -> None:
         rates = number_column(batch, CTR)
-        frame = pl.DataFrame(
-            {"query": batch.frame["query"], "rate": rates, "row": np.arange(len(batch)) + self._rows}
-        )
-        self._rows += len(batch)
+        frame = pl.DataFrame({"query": batch.frame["query"], "rate": rates, "row": batch.order()})
         frame = frame.filter(pl.Series(standing) & pl.col("query").is_not_null() & (pl.col("query") != ""))
-        self._has_rates |= frame["rate"].null_count() < frame.height
         self._held.append(frame)
         self._held_rows += frame.height
         if self._held_rows >= self._flush_rows:
             self._flush()
 
     def _flush(self) -> None:
-        frame = pl.concat(self._held).with_columns((pl.col("query").hash() % self._buckets).alias("b"))
+        frame = pl.concat(self._held)
+        bucket = pl.Series("b", key64(frame["query"]) % self._buckets)
         self._held, self._held_rows = [], 0
-        for (bucket,), part in frame.partition_by("b", as_dict=True, include_key=False).items():
-            paths = self._files.setdefault(int(bucket), [])
-            paths.append(Path(self._folder.name) / f"{bucket}-{len(paths)}")
-            part.write_ipc(paths[-1], compression="lz4")
+        for (number,), part in (
+            frame.with_columns(bucket).partition_by("b", as_dict=True, include_key=False).items()
+        ):
+            self._files.append(Path(self._folder.name) / f"{number}-{len(self._files)}.arrow")
+            part.write_ipc(self._files[-1], compression="lz4")
+
+    def save(self, folder: Path) -> None:
+        if self._held:
+            self._flush()
+        for path in self._files:
+            shutil.move(path, folder)
+
+    def merge(self, folders: Sequence[Path]) -> None:
+        self._files += [path for folder in folders for path in sorted(folder.glob("*.arrow"))]
 
     def finish(self) -> None:
         if self._held:
             self._flush()
-        if self._files and not self._has_rates:
+        by_bucket: dict[int, list[Path]] = {}
+        for path in self._files:
+            by_bucket.setdefault(int(path.name.partition("-")[0]), []).append(path)
+        has_rates, path = False, Path(self._folder.name) / "beyond"
+        with path.open("wb") as beyond:
+            for paths in by_bucket.values():
+                best = pl.DataFrame()
+                for part in map(pl.read_ipc, paths):
+                    has_rates |= part["rate"].null_count() < part.height
+                    both = pl.concat([best, part]) if best.height else part
+                    both = both.sort(["rate", "row"], descending=[True, False], nulls_last=True)
+                    rank = pl.int_range(1, pl.len() + 1).over("query")
+                    both = both.with_columns(within=self._bound.holds(rank))
+                    both.filter(~pl.col("within"))["row"].to_numpy().tofile(beyond)
+                    best = both.filter("within").drop("within")
+        if by_bucket and not has_rates:
             raise UsageError(f"--ctr-top-k: no row has a column {CTR!r}, nor 'clicks' and 'impressions'")
-        if self._rows:
-            path = Path(self._folder.name) / "beyond"
-            self._beyond = np.memmap(path, np.uint8, "w+", shape=(self._rows // 8 + 1,))
-        for paths in self._files.values():
-            best = pl.DataFrame()
-            for path in paths:
-                both = pl.concat([best, pl.read_ipc(path)]) if best.height else pl.read_ipc(path)
-                both = both.sort(["rate", "row"], descending=[True, False], nulls_last=True)
-                rank = pl.int_range(1, pl.len() + 1).over("query")
-                both = both.with_columns(within=self._bound.holds(rank))
-                self._mark(both.filter(~pl.col("within"))["row"].to_numpy())
-                best = both.filter("within").drop("within")
-                path.unlink()
+        if path.stat().st_size:
+            rows = np.memmap(path, np.int64, "r+")
+            rows.sort()
+            rows.flush()
+        self.thaw(path.parent)
 
-    def _mark(self, rows: NDArray[Any]) -> None:
-        np.bitwise_or.at(self._beyond, rows >> 3, (1 << (rows & 7)).astype(np.uint8))
+    def freeze(self, folder: Path) -> None:
+        shutil.copyfile(Path(self._folder.name) / "beyond", folder / "beyond")
+
+    def thaw(self, folder: Path) -> None:
+        if (folder / "beyond").stat().st_size:
+            self._beyond = np.memmap(folder / "beyond", np.int64, "r")
 
     def look_up(self, batch: Batch, texts: pl.DataFrame) -> pl.Series:
-        """Batches are asked for once each, in input order."""
-        rows = np.arange(self._asked, self._asked + len(batch))
-        self._asked += len(batch)
-        return pl.Series((self._beyond[rows >> 3] >> (rows & 7)) & 1 == 0)
+        rows = batch.order()
+        ends = np.searchsorted(self._beyond, [rows[0], rows[-1] + 1]) if len(rows) else [0, 0]
+        return pl.Series(~np.isin(rows, self._beyond[ends[0] : ends[1]], assume_unique=True))
 
     def close(self) -> None:
-        self._beyond = np.zeros(0, np.uint8)
+        self._beyond = np.zeros(0, np.int64)
         self._folder.cleanup()

@@ -36,11 +36,11 @@ class Fields:
         self._names = names
         self._others = INSTEAD if names is None else tuple(name for name in names if name != "text")
         self._has_text = names is None or "text" in names
-        self._met: set[str] = set()
+        self.met: set[str] = set()
 
     def missing(self) -> list[str]:
         """The fields that were asked for and that no row has had."""
-        return [name for name in self._names or () if name not in self._met]
+        return [name for name in self._names or () if name not in self.met]
 
     def lines(self, batch: Batch, standing: NDArray[np.bool_]) -> pl.DataFrame:
         """row, text, is_text, field: a line for each text of the rows that stand, in their order.
@@ -124,10 +124,10 @@ class Fields:
             if self._names is None:
                 lines = lines.filter(absent.gather(lines["row"]))
             if lines.height:
-                self._met.add(name)
+                self.met.add(name)
             parts.append(lines)
         if self._has_text and parts[0].height:
-            self._met.add("text")
+            self.met.add("text")
         return pl.concat(parts).sort("row", maintain_order=True)
 
 

@@ -14,26 +14,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
-
 from vlcli import __version__
 from vlcli.curation.fields import Fields
 from vlcli.curation.image_probe import HeaderSizes
-from vlcli.curation.judge import BAD, KEPT, Docket, Judge
+from vlcli.curation.judge import Judge
+from vlcli.curation.piecework import Bad, Job, Outcome, PieceWorker
 from vlcli.curation.plan import Plan
-from vlcli.curation.query_cap import QueryRanks
 from vlcli.curation.report import build_report
-from vlcli.curation.rule import Rule, Step
-from vlcli.curation.survey import Survey
 from vlcli.curation.tally import Checksum, Totals
+from vlcli.curation.team import Team
 from vlcli.curation.where import Where
 from vlcli.errors import UsageError
 from vlcli.records import lineage
 from vlcli.records.atomic import check_place, is_special, write_json
 from vlcli.records.bad import BadRows
 from vlcli.records.batch import Batch
-from vlcli.records.identity import Identity
+from vlcli.records.columns import Renames
+from vlcli.records.pieces import Piece, Reading, pieces
 from vlcli.records.reader import read, repeatable
 from vlcli.records.rejects import RejectsWriter
 from vlcli.records.sources import sources
@@ -74,6 +71,10 @@ class Source:
             image_bytes=image_bytes,
             bad=bad,
         )
+
+    def pieces(self, inputs: Sequence[str], *, image_bytes: bool = False) -> Iterator[Piece]:
+        """`inputs` are these, or copies of them that can be read twice."""
+        return pieces(sources(inputs), Reading(self.format, self.renames, image_bytes, self.image_root))
 
 
 @dataclass(frozen=True)
@@ -127,143 +128,133 @@ def filter_pairs(
     target: Target,
     *,
     max_bad: str = "0",
+    jobs: int = 1,
     on_progress: Progress = lambda _, __: None,
 ) -> dict[str, Any]:
     """Filters and returns the report, which is written too when `target.report` says where.
 
-    Raises UsageError for a condition that cannot be, InputError for damage and for more bad rows than
-    `max_bad`.
+    `jobs` processes share the work on large inputs; what is written is the same for any number. Raises UsageError
+    for a condition that cannot be, InputError for damage and for more bad rows than `max_bad`.
     """
     target.refuse_clashes()
     if target.report is not None:
         check_place(target.report, force=target.force)
-    where, steps = plan.steps()
-    fields = Fields(plan.fields)
     with ExitStack() as stack:
         # Outputs first: a name that is taken is told before the input is read.
         rejects = stack.enter_context(RejectsWriter(target.rejects, force=target.force))
         sizes = stack.enter_context(HeaderSizes())
         made_by = lineage.step("filter", __version__, plan.fingerprint())
         writer = stack.enter_context(target.open(source.image_root, sizes.read, made_by))
+        job = Job(plan, dict(source.renames), writer.relocate, rejects.relocate, source.head)
+        team = stack.enter_context(Team(job, 1 if source.head is not None else jobs))
         inputs: Sequence[str] = source.inputs
-        surveys: dict[str, Survey] = {}
-        of_rule: dict[str, Survey] = {}
-        for step in steps:
-            if isinstance(step, Rule) and step.survey is not None:
-                of_rule[step.name] = surveys[step.columns[0]] = stack.enter_context(step.survey())
-        if any(survey.reads_input for survey in surveys.values()):
+        if team.counts_first:
             inputs = repeatable(inputs)
-            cap = [step for step in steps if step.name == "max-per-query"]
-            _count(plan.where, cap, fields, source, inputs, list(surveys.values()), max_bad, on_progress)
-        for survey in surveys.values():
-            survey.finish()
-        ranks = stack.enter_context(QueryRanks())
-        judge = Judge(where, steps, ranks=ranks.number, sizes=sizes, known=surveys, fields=fields)
-        identity = stack.enter_context(Identity())
+            _survey(plan, source, inputs, team, max_bad, on_progress)
+        team.finish()
+        found = _Found(plan, team.worker)
         bad = BadRows(max_bad, rejects)
-        rows, texts, checksum = Totals(), Totals(), Checksum()
-        unreadable = 0
-        for batch in source.batches(inputs, bad, image_bytes=target.embed_images):
-            docket = judge.judge(identity.assign(batch))
-            unreadable += len(docket.bad)
-            _divert(docket, bad)
-            kept = docket.result().take(pl.Series(docket.standing))
-            _tally(docket, kept, rows, texts)
-            checksum.add(kept.frame["image_id"], fields.contents(kept))
-            _reject(docket, judge, rejects)
-            writer.write(kept)
-            on_progress("filtering", len(batch))
-        if where is not None:
-            where.finish()
-        unchecked = judge.unchecked() if rows.given else []
-        for rule, column in unchecked:
-            if plan.is_asked(rule):
-                raise UsageError(f"--{rule}: no row has a column {column!r}")
-        if rows.given and (missing := fields.missing()):
-            raise UsageError(f"--fields: no row has a text in {missing[0]!r}")
-        unread = bad.count - unreadable  # rows that never made it into a batch
-        rows.given += unread
-        rows.bad += unread
-        assert rows.given == bad.seen, f"{rows.given} rows accounted for, {bad.seen} read"
-        report = build_report(
-            plan,
-            judge,
-            inputs=list(source.inputs) or ["-"],
-            head=source.head,
-            rows=rows,
-            texts=texts,
-            over={name: found for name, s in of_rule.items() if (found := s.found()) is not None},
-            checksum=checksum,
-        )
-        report["unchecked"] = [{"rule": rule, "column": column} for rule, column in unchecked]
+        for outcome in team.run("judge", source.pieces(inputs, image_bytes=target.embed_images)):
+            found.add(outcome)
+            _divert(outcome, bad, rejects)
+            if isinstance(outcome.kept, bytes):
+                writer.write_lines(outcome.kept, outcome.kept_rows)
+            else:
+                for batch in outcome.kept:
+                    writer.write(batch)
+            on_progress("filtering", outcome.read)
+        bad.judge()
+        found.check(source, bad)
+        report = found.report(list(source.inputs) or ["-"], source.head)
     if target.report is not None:
         write_json(target.report, report, force=target.force)
     return report
 
 
-def _count(
-    sql: str | None,
-    cap: Sequence[Step],
-    fields: Fields,
-    source: Source,
-    inputs: Sequence[str],
-    surveys: Sequence[Survey],
-    max_bad: str,
-    on_progress: Progress,
+def _survey(
+    plan: Plan, source: Source, inputs: Sequence[str], team: Team, max_bad: str, on_progress: Progress
 ) -> None:
-    """The first pass: the rows that pass the condition and the per-query cap, and their texts."""
-    where = Where(sql) if sql is not None else None  # its own: it remembers what it has seen
-    bad = BadRows(max_bad, None)
-    needs_images = any(survey.needs_images for survey in surveys) or (
-        where is not None and "image_id" in where.columns
-    )
-    with QueryRanks() as ranks, Identity() as identity:
-        judge = Judge(where, cap, ranks=ranks.number)
-        for batch in source.batches(inputs, bad):
-            if where is not None and "id" in where.columns:
-                batch = identity.assign(batch)
-            elif needs_images:
-                batch = identity.assign_images(batch)
-            standing = judge.front(batch).standing
-            texts = fields.lines(batch, standing).filter("is_text")
-            for survey in surveys:
-                survey.add(batch, texts, standing)
-            on_progress("counting", len(batch))
-    if where is not None:
-        where.finish()
+    """The first pass."""
+    bad, found = BadRows(max_bad, None), _Found(plan, team.worker)
+    for outcome in team.run("count", source.pieces(inputs)):
+        found.meet(outcome)
+        _divert(outcome, bad, None)
+        on_progress("counting", outcome.read)
+    bad.judge()
+    found.check_columns(source)
 
 
-def _divert(docket: Docket, bad: BadRows) -> None:
-    """Rows whose image cannot be read."""
-    batch = docket.batch
-    for row, cause in docket.bad:
-        raw = next(iter(batch.slice(row, 1).rows()))
-        bad.add(batch.file, batch.frame["line"][row], cause, raw, text_lines=batch.text_lines)
+def _divert(outcome: Outcome, bad: BadRows, rejects: RejectsWriter | None) -> None:
+    """Rows that are bad and rows that were dropped, in input order."""
+    bad.seen += outcome.read
+    for item in outcome.rejects:
+        if isinstance(item, Bad):
+            bad.add(item.file, item.line, item.cause, item.raw, text_lines=item.text_lines)
+        elif rejects is not None:
+            rejects.write_lines(item.lines, item.rows)
 
 
-def _tally(docket: Docket, kept: Batch, rows: Totals, texts: Totals) -> None:
-    charged = docket.charged
-    rows.given += len(charged)
-    rows.kept += len(kept)
-    rows.dropped += int((charged >= 0).sum())
-    rows.bad += int((charged == BAD).sum())
-    assert len(kept) == int((charged == KEPT).sum())
-    numbers = docket.fields.numbers(docket.batch)
-    given, kept_texts, bad_texts = int(numbers.sum()), docket.texts_left(), int(numbers[charged == BAD].sum())
-    texts.given += given
-    texts.kept += kept_texts
-    texts.bad += bad_texts
-    texts.dropped += given - kept_texts - bad_texts
+class _Found:
+    """What the outcomes of all pieces come to."""
 
+    def __init__(self, plan: Plan, worker: PieceWorker) -> None:
+        self._plan, self._worker = plan, worker
+        self._where = Where(plan.where) if plan.where is not None else None
+        self._judge = Judge(self._where, worker.steps, known=worker.known)
+        self._fields = Fields(plan.fields)
+        self._unmet: set[str] | None = None  # of --map
+        self.rows, self.texts, self._checksum = Totals(), Totals(), Checksum()
 
-def _reject(docket: Docket, judge: Judge, rejects: RejectsWriter) -> None:
-    """The dropped rows as they came in, each with the rule it is charged to."""
-    dropped = docket.charged >= 0
-    if not dropped.any():
-        return
-    places: list[int] = docket.charged[dropped].astype(np.int64).tolist()
-    reasons = judge.reasons
-    names = [step.name for step in judge.steps]
-    rejects.write(
-        docket.batch.take(pl.Series(dropped)), [names[p] for p in places], [reasons[p] for p in places]
-    )
+    def meet(self, outcome: Outcome) -> None:
+        """Which columns there were."""
+        seen = outcome.seen
+        assert seen is not None
+        if outcome.read:
+            self._unmet = seen.unmet if self._unmet is None else self._unmet & seen.unmet
+        self._fields.met |= seen.fields
+        if self._where is not None:
+            self._where.absorb(seen.where)
+
+    def add(self, outcome: Outcome) -> None:
+        self.meet(outcome)
+        self.rows.add(outcome.rows)
+        self.texts.add(outcome.texts)
+        self._checksum.add_sum(outcome.checksum)
+        assert outcome.counts is not None
+        self._judge.add(outcome.counts)
+
+    def check_columns(self, source: Source) -> None:
+        """After the last row: a column that was named and that no row had is a slip."""
+        if self._unmet and source.head is None:
+            renames = Renames(source.renames)
+            renames.missing = self._unmet
+            renames.check_all_seen()
+        if self._where is not None:
+            self._where.finish()
+
+    def check(self, source: Source, bad: BadRows) -> None:
+        self.check_columns(source)
+        for rule, column in self._unchecked():
+            if self._plan.is_asked(rule):
+                raise UsageError(f"--{rule}: no row has a column {column!r}")
+        if self.rows.given and (missing := self._fields.missing()):
+            raise UsageError(f"--fields: no row has a text in {missing[0]!r}")
+        assert self.rows.given == bad.seen, f"{self.rows.given} rows accounted for, {bad.seen} read"
+
+    def _unchecked(self) -> list[tuple[str, str]]:
+        return self._judge.unchecked() if self.rows.given > self.rows.bad else []
+
+    def report(self, inputs: list[str], head: int | None) -> dict[str, Any]:
+        surveys = self._worker.surveys.items()
+        report = build_report(
+            self._plan,
+            self._judge,
+            inputs=inputs,
+            head=head,
+            rows=self.rows,
+            texts=self.texts,
+            over={name: over for name, survey in surveys if (over := survey.found()) is not None},
+            checksum=self._checksum,
+        )
+        report["unchecked"] = [{"rule": rule, "column": column} for rule, column in self._unchecked()]
+        return report

@@ -5,12 +5,15 @@ Two of a hundred million strings are taken for one with a chance of 1e-23.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+
+from vlcli.records.digest import key64
 
 _BUCKETS = 256
 Hashes = NDArray[np.uint64]
@@ -50,9 +53,19 @@ class HashedSet:
                     np.ascontiguousarray(both[:, 0]).tofile(one)
                     np.ascontiguousarray(both[:, 1]).tofile(two)
                     path.unlink()
+        self.open(Path(self._folder.name))
+
+    def save(self, folder: Path) -> None:
+        """After `freeze`: to a directory that others `open`."""
+        for name in ("first", "second"):
+            shutil.copyfile(self._path(name), folder / name)
+
+    def open(self, folder: Path) -> None:
+        """What another has saved."""
+        self.size = (folder / "first").stat().st_size // 8
         if self.size:
-            self._first = np.memmap(self._path("first"), np.uint64, "r")
-            self._second = np.memmap(self._path("second"), np.uint64, "r")
+            self._first = np.memmap(folder / "first", np.uint64, "r")
+            self._second = np.memmap(folder / "second", np.uint64, "r")
 
     def contains(self, strings: pl.Series) -> NDArray[np.bool_]:
         """(n,) whether each string was added."""
@@ -77,6 +90,5 @@ class HashedSet:
 
 
 def _hashes(strings: pl.Series) -> tuple[Hashes, Hashes]:
-    # Only within this process: polars may hash differently in its next version. A mark before the string and not
-    # another seed alone: strings whose hashes fall together then need not do so again.
-    return strings.hash(1).to_numpy(), ("#" + strings).hash(2).to_numpy()
+    # A mark before the string and not another seed alone: strings whose hashes fall together then need not do so again.
+    return key64(strings, 1), key64("#" + strings, 2)

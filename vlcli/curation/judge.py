@@ -64,6 +64,21 @@ class Docket:
         return self.fields.put_back(self.batch, self.texts, self.standing)
 
 
+Tops = dict[
+    int, tuple[pl.DataFrame, int]
+]  # by the place of a step: strings with their counts, and their error
+
+
+@dataclass(frozen=True)
+class JudgeCounts:
+    """What a judge has counted, as it travels between processes."""
+
+    tallies: list[StepTally]
+    dropped_texts: Tops
+    replaced: Tops
+    found: set[str]
+
+
 class Judge:
     """Applies a plan's steps to batch after batch, in input order, and counts."""
 
@@ -101,6 +116,25 @@ class Judge:
         self.found: set[str] = set()  # columns of the rows' own in which a rule has met a value
         self._front = sum(_is_front(step) for step in self.steps)
         assert all(_is_front(step) for step in self.steps[: self._front]), "the per-query cap comes first"
+
+    def counts(self) -> JudgeCounts:
+        """What it has counted so far, to be added to what another judge of the same steps has."""
+        dropped, replaced = (
+            {i: (top.counts(), top.error) for i, top in tops.items()}
+            for tops in (self.dropped_texts, self.replaced)
+        )
+        return JudgeCounts(self.tallies, dropped, replaced, self.found)
+
+    def add(self, other: JudgeCounts) -> None:
+        for mine, theirs in zip(self.tallies, other.tallies, strict=True):
+            mine.add(theirs)
+        for mine_of, theirs_of in (
+            (self.dropped_texts, other.dropped_texts),
+            (self.replaced, other.replaced),
+        ):
+            for i, (counts, error) in theirs_of.items():
+                mine_of[i].add_counts(counts, error)
+        self.found |= other.found
 
     @property
     def reasons(self) -> list[str]:

@@ -6,11 +6,12 @@ from types import TracebackType
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from vlcli.curation.bounds import Bound
 from vlcli.curation.rule import Rule
 from vlcli.records.digest import key64
-from vlcli.records.occurrences import Occurrences
+from vlcli.records.occurrences import Keys, Occurrences
 
 RANK = "query_rank"  # 1 for the first row of its query, null for a row without one
 
@@ -33,13 +34,11 @@ class QueryRanks:
 
     def number(self, queries: pl.Series) -> pl.Series:
         """1 for the first row of its query, 2 for the next, …; null for a row without one (null or empty)."""
-        queries = queries.set(queries == "", None)
-        ranks = np.zeros(len(queries), np.int64)
-        given = queries.is_not_null().to_numpy()
-        if given.any():
-            ranks[given] = self._seen.count(key64(queries.drop_nulls())) + 1
-        found = pl.Series(RANK, ranks)
-        return found.set(found == 0, None)
+        return ranks(queries, self.answer(query_keys(queries)))
+
+    def answer(self, keys: Keys) -> NDArray[np.int64]:
+        """How many rows with each key came before. Batches must be asked for in input order."""
+        return self._seen.count(keys)
 
     def __enter__(self) -> QueryRanks:
         return self
@@ -48,3 +47,18 @@ class QueryRanks:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._seen.close()
+
+
+def _given(queries: pl.Series) -> pl.Series:
+    return queries.is_not_null() & (queries != "")
+
+
+def query_keys(queries: pl.Series) -> Keys:
+    """What tells apart the queries of the rows that have one."""
+    return key64(queries.filter(_given(queries)))
+
+
+def ranks(queries: pl.Series, before: NDArray[np.int64]) -> pl.Series:
+    """From how many rows of its query came before each row that has one: `QueryRanks.number`."""
+    found = pl.repeat(None, len(queries), dtype=pl.Int64(), eager=True)
+    return found.scatter(_given(queries).arg_true(), before + 1).alias(RANK)

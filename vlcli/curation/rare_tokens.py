@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,18 @@ class Vocabulary(Survey):
     def add(self, batch: Batch, texts: pl.DataFrame, standing: NDArray[np.bool_]) -> None:
         counts = ngrams(texts["text"]).group_by(PLAIN).len(COUNT)
         self._counts.add_counts(counts.cast({COUNT: pl.Int64()}))
+
+    def save(self, folder: Path) -> None:
+        self._counts.save(folder)
+
+    def merge(self, folders: Sequence[Path]) -> None:
+        self._counts.merge(folders)
+
+    def freeze(self, folder: Path) -> None:
+        self._words.save(folder)
+
+    def thaw(self, folder: Path) -> None:
+        self._words.open(folder)
 
     def finish(self) -> None:
         with tempfile.TemporaryDirectory(prefix="vlcli-ngrams-") as folder:

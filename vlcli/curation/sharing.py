@@ -6,6 +6,8 @@ counted by one of their sides, both through files by a hash, so that not even on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,6 +71,19 @@ class Sharing(Survey):
         sides = [PLAIN, "image_id"] if self._by == "text" else ["image_id", PLAIN]
         joined = pairs.drop_nulls().select(pl.concat_str(sides, separator=_SEPARATOR).alias(PLAIN)).unique()
         self._pairs.add_counts(joined.with_columns(pl.lit(1, pl.Int64()).alias(COUNT)))
+
+    def save(self, folder: Path) -> None:
+        self._pairs.save(folder)
+
+    def merge(self, folders: Sequence[Path]) -> None:
+        self._pairs.merge(folders)
+
+    def freeze(self, folder: Path) -> None:
+        assert self._over is not None
+        self._over.freeze(folder)
+
+    def thaw(self, folder: Path) -> None:
+        self._over = FrequentTexts.thaw(folder)
 
     def finish(self) -> None:
         first = pl.col(PLAIN).str.split(_SEPARATOR).list.first()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
@@ -24,7 +26,11 @@ class LookUp(Protocol):
 
 
 class Survey(LookUp):
-    """A context manager, whose files go when it closes. Asked `add` for all batches, `finish` once, then `look_up`."""
+    """A context manager, whose files go when it closes. Asked `add` for all batches, `finish` once, then `look_up`.
+
+    Several may share the work: each is asked `add` for some of the batches and `save`s what it has counted; one
+    `merge`s that, is asked `finish`, and `freeze`s what is to be looked up; others `thaw` it and are asked `look_up`.
+    """
 
     reads_input = True  # whether there is a first pass at all
     needs_images = False  # whether `add` and `look_up` read image_id
@@ -32,8 +38,20 @@ class Survey(LookUp):
     def add(self, batch: Batch, texts: pl.DataFrame, standing: NDArray[np.bool_]) -> None:
         """A batch, which of its rows the condition and the per-query cap let pass, and their texts (row, text)."""
 
+    def save(self, folder: Path) -> None:
+        """Write what was counted to `folder`, an empty directory; nothing can be added any more."""
+
+    def merge(self, folders: Sequence[Path]) -> None:
+        """Count in what others have saved; their folders must stand until `finish`."""
+
     def finish(self) -> None:
         """After the last batch of the first pass."""
+
+    def freeze(self, folder: Path) -> None:
+        """After `finish`: write what `look_up` knows to `folder`, an empty directory that stands while it is used."""
+
+    def thaw(self, folder: Path) -> None:
+        """Instead of `add` and `finish`: look up what another has frozen."""
 
     def found(self) -> pl.DataFrame | None:
         """PLAIN and COUNT of what is over the bound, for the report; None where there is no such thing."""

@@ -39,6 +39,13 @@ class StepTally:
     changed_texts: int = 0
     replaced: int = 0
 
+    def add(self, other: StepTally) -> None:
+        """The same rule's counts of other rows."""
+        self.rows.add(other.rows.seen, other.rows.kept)
+        self.texts.add(other.texts.seen, other.texts.kept)
+        self.changed_texts += other.changed_texts
+        self.replaced += other.replaced
+
     def shown(self) -> dict[str, Any]:
         line: dict[str, Any] = {"rule": self.name, "scope": self.scope, **self.rows.shown()}
         if self.has_texts:
@@ -134,6 +141,12 @@ class Totals:
     kept: int = 0
     dropped: int = 0
     bad: int = 0
+
+    def add(self, other: Totals) -> None:
+        self.given += other.given
+        self.kept += other.kept
+        self.dropped += other.dropped
+        self.bad += other.bad
 
     def shown(self) -> dict[str, int]:
         assert self.given == self.kept + self.dropped + self.bad, f"rows do not add up: {self}"

@@ -6,8 +6,9 @@ such file, and the texts over the bound: at most corpus / bound of them.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +17,7 @@ import polars as pl
 
 from vlcli.curation.bounds import Bound
 from vlcli.curation.text_frequency import COUNT, PLAIN, plain
+from vlcli.records.digest import key64
 
 _SCHEMA: dict[str, Any] = {PLAIN: pl.String(), COUNT: pl.Int64()}
 _DEEPEST = 3  # 64^4 buckets; beyond it a bucket is large because one batch of spills is
@@ -42,6 +44,7 @@ class TextCounts:
         self._held: list[pl.DataFrame] = []
         self._held_bytes = 0
         self._spill: _Spill | None = None
+        self._saved: list[Path] = []
 
     def __enter__(self) -> TextCounts:
         return self
@@ -77,6 +80,18 @@ class TextCounts:
             if self._held_bytes > self._flush_bytes // 2:  # words soon repeat, and need not go to disk
                 self._flush()
 
+    def save(self, folder: Path) -> None:
+        """Move all that was counted to `folder`, for the `merge` of another; to be asked for once, at the end."""
+        self._flush()
+        assert self._spill is not None
+        self._spill.close()
+        for number in self._spill.numbers():
+            shutil.move(self._spill.path(number), folder)
+
+    def merge(self, folders: Sequence[Path]) -> None:
+        """Count in what others, with as many buckets, have saved."""
+        self._saved += folders
+
     def over(self, bound: Bound) -> pl.DataFrame:
         """The texts whose count is not within `bound`, with their counts, the most frequent first."""
         parts = [_beyond(part, bound) for part in self.counted()]
@@ -85,9 +100,10 @@ class TextCounts:
 
     def counted(self) -> Iterator[pl.DataFrame]:
         """All texts with their counts, each in exactly one of the frames; to be asked for once, at the end."""
-        if self._spill is not None:
+        if self._spill is not None or self._saved:
             self._flush()
-            yield from self._spill.counted(self._bucket_bytes)
+            assert self._spill is not None
+            yield from self._spill.counted(self._bucket_bytes, self._saved)
         elif self._held:
             yield _merge(self._held)
 
@@ -119,47 +135,59 @@ class _Spill:
         self._folder, self._buckets, self._depth = folder, buckets, depth
         self._files: dict[int, Any] = {}
 
-    def _path(self, bucket: int) -> Path:
+    def path(self, bucket: int) -> Path:
         return self._folder / f"{bucket}.arrows"
+
+    def numbers(self) -> list[int]:
+        """Of the buckets that have something in them."""
+        return sorted(self._files)
 
     def write(self, frame: pl.DataFrame) -> None:
         import pyarrow as pa
 
         # The hash only deals texts out, the same text always to the same file; it decides nothing.
-        bucket = pl.col(PLAIN).hash(self._depth) % self._buckets
-        for (number,), part in frame.with_columns(bucket.alias("b")).partition_by("b", as_dict=True).items():
+        bucket = pl.Series("b", key64(frame[PLAIN], self._depth) % self._buckets)
+        for (number,), part in frame.with_columns(bucket).partition_by("b", as_dict=True).items():
             table = part.drop("b").to_arrow(compat_level=pl.CompatLevel.oldest())
             if number not in self._files:
                 options = pa.ipc.IpcWriteOptions(compression="lz4")
-                path = str(self._path(number))
+                path = str(self.path(number))
                 self._files[number] = pa.ipc.new_stream(path, table.schema, options=options)
             self._files[number].write_table(table)
 
-    def counted(self, bucket_bytes: int) -> Iterator[pl.DataFrame]:
-        """Bucket by bucket, the texts and their counts."""
+    def counted(self, bucket_bytes: int, others: Sequence[Path] = ()) -> Iterator[pl.DataFrame]:
+        """Bucket by bucket, the texts and their counts; `others` are folders with further files of the buckets."""
         self.close()
-        for number in sorted(self._files):
-            path = self._path(number)
-            if path.stat().st_size > bucket_bytes and self._depth < _DEEPEST:
-                yield from self._split(path, bucket_bytes)
+        for number in range(self._buckets):
+            name = self.path(number).name
+            own = [self.path(number)] if number in self._files else []
+            paths = own + [folder / name for folder in others if (folder / name).exists()]
+            if not paths:
+                continue
+            if sum(path.stat().st_size for path in paths) > bucket_bytes and self._depth < _DEEPEST:
+                yield from self._split(number, paths, bucket_bytes)
             else:
-                yield _merge(list(_read(path)))
-            path.unlink()
+                yield _merge([frame for path in paths for frame in _read(path)])
+            for path in own:
+                path.unlink()
 
-    def _split(self, path: Path, bucket_bytes: int) -> Iterator[pl.DataFrame]:
-        folder = path.with_suffix("")
+    def _split(self, number: int, paths: list[Path], bucket_bytes: int) -> Iterator[pl.DataFrame]:
+        folder = self._folder / str(number)
         folder.mkdir()
         finer = _Spill(folder, self._buckets, self._depth + 1)
         try:
-            for frame in _read(path):
-                finer.write(frame)
+            for path in paths:
+                for frame in _read(path):
+                    finer.write(frame)
             yield from finer.counted(bucket_bytes)
         finally:
             finer.close()
 
     def close(self) -> None:
         for file in self._files.values():
-            file.close()
+            if file is not None:
+                file.close()
+        self._files = dict.fromkeys(self._files)  # what is written stays, and no more comes
 
 
 def _read(path: Path) -> Iterator[pl.DataFrame]:

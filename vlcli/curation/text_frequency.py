@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -10,6 +13,7 @@ from vlcli.curation.bounds import Bound
 from vlcli.curation.rule import Rule
 from vlcli.curation.survey import Survey
 from vlcli.records.batch import Batch
+from vlcli.records.digest import key64
 
 PLAIN = "plain"  # the text as it is compared: NFC and stripped (spec D4)
 COUNT = "text_count"  # rows of the corpus with this text, where that is over the bound; else null
@@ -40,9 +44,22 @@ class TextFrequency(Survey):
     def add(self, batch: Batch, texts: pl.DataFrame, standing: NDArray[np.bool_]) -> None:
         self._counts.add(texts)
 
+    def save(self, folder: Path) -> None:
+        self._counts.save(folder)
+
+    def merge(self, folders: Sequence[Path]) -> None:
+        self._counts.merge(folders)
+
     def finish(self) -> None:
         self._frequent = FrequentTexts(self._counts.over(self._bound))
         self._counts.close()
+
+    def freeze(self, folder: Path) -> None:
+        assert self._frequent is not None
+        self._frequent.freeze(folder)
+
+    def thaw(self, folder: Path) -> None:
+        self._frequent = FrequentTexts.thaw(folder)
 
     def look_up(self, batch: Batch, texts: pl.DataFrame) -> pl.Series:
         assert self._frequent is not None
@@ -65,10 +82,23 @@ class FrequentTexts:
     def __init__(self, found: pl.DataFrame) -> None:
         """`found` has PLAIN and COUNT (`TextCounts.over`)."""
         self.found = found
-        hashes = found[PLAIN].hash().to_numpy()
+        hashes = key64(found[PLAIN])
         order = np.argsort(hashes, kind="stable")
         self._hashes = hashes[order]
         self._by_hash = found[order]
+
+    def freeze(self, folder: Path) -> None:
+        """Write it to `folder`, for `thaw` to map."""
+        np.save(folder / "hashes.npy", self._hashes)
+        self._by_hash.write_ipc(folder / "texts.arrow", compression="uncompressed")
+
+    @classmethod
+    def thaw(cls, folder: Path) -> FrequentTexts:
+        """What another has frozen, without a copy in this process's memory; it has no `found`."""
+        self = cls.__new__(cls)
+        self._hashes = np.load(folder / "hashes.npy", mmap_mode="r")
+        self._by_hash = pl.read_ipc(folder / "texts.arrow")
+        return self
 
     def look_up(self, batch: Batch, texts: pl.DataFrame) -> pl.Series:
         """The counts of texts as a rule asks for them; what is no text has none."""
@@ -82,7 +112,7 @@ class FrequentTexts:
     def of(self, plains: pl.Series) -> pl.Series:
         """The count of each string, spelt as PLAIN is; null where it is within the bound, or null itself."""
         counts = np.zeros(len(plains), np.int64)
-        hashes = plains.hash().to_numpy()
+        hashes = key64(plains)
         at = np.searchsorted(self._hashes, hashes)
         left = np.flatnonzero(plains.is_not_null().to_numpy())
         while len(left):

@@ -74,6 +74,16 @@ class Where:
         if missing and self._rows:
             raise UsageError(f"--where {self.sql!r}: no row has a column {missing[0]!r}")
 
+    @property
+    def met(self) -> tuple[int, dict[str, pl.DataType]]:
+        """How many rows were seen, and which columns with which types."""
+        return self._rows, self._types
+
+    def absorb(self, met: tuple[int, dict[str, pl.DataType]]) -> None:
+        """What another has met in other rows."""
+        self._rows += met[0]
+        self._types = {**met[1], **self._types}
+
     def _look_for(self, name: str, batch: Batch) -> None:
         if name in COLUMNS or not isinstance(batch.rest, pl.DataFrame) or name in batch.rest.columns:
             return

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 # Columns of design §2 that rules, shards and loaders read. Every frame has all of them, null where a row has
 # none.
@@ -46,8 +48,14 @@ class Batch:
         dict[str, Any], ...
     ] = ()  # the steps recorded in the source, oldest first (records/lineage.py)
 
+    source: int = 0  # number of the input among all
+
     def __len__(self) -> int:
         return self.frame.height
+
+    def order(self) -> NDArray[np.int64]:
+        """(rows,) a number for each row of all inputs, ascending in input order."""
+        return (self.source << 44) + self.frame["line"].to_numpy()
 
     def take(self, keep: pl.Series) -> Batch:
         """The rows for which the boolean series `keep` is true."""

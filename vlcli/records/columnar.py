@@ -1,8 +1,9 @@
-"""Parquet and Arrow to batches. Pixels stay in a Parquet file: a row refers to them as `file.parquet#ROW`."""
+"""Parquet and Arrow, some rows at a time. Pixels stay in a Parquet file: rows refer to them as `file.parquet#ROW`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -10,9 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vlcli.errors import InputError, UsageError
-from vlcli.records.batch import Batch
+from vlcli.records.columns import Renames
 from vlcli.records.embedded import holds_images, image_column
-from vlcli.records.shaper import Shaper, damage
+from vlcli.records.shaper import damage, settle
 
 MAX_ROWS = 1 << 16
 BATCH_BYTES = 32 << 20  # of a batch, about
@@ -20,29 +21,43 @@ ROWS_WITH_PIXELS = 256  # a batch that carries images is small
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
-def read_parquet(
-    path: str, *, image_bytes: bool, make: Callable[[pa.Schema], Shaper], file: str
-) -> Iterator[Batch]:
-    """Row groups in order, in bounded record batches; pixels are read only if `image_bytes` asks."""
+@dataclass(frozen=True)
+class Rows:
+    """Consecutive rows of a source as they stand there: what one process reads and another shapes."""
+
+    table: pa.RecordBatch  # all columns of the source, in order; of an image column perhaps the paths alone
+    first: int  # rows before these in the source
+    metadata: Mapping[bytes, bytes] | None = None  # of the source's schema
+    present: pa.Array | None = (
+        None  # which rows have their image inside the file, where its bytes were not read
+    )
+
+
+def parquet_rows(
+    path: str, *, image_bytes: bool, renames: Renames, file: str, groups: range | None = None, first: int = 0
+) -> Iterator[Rows]:
+    """Row groups in order (`groups` of them, whose first row is `first`), in bounded record batches.
+
+    Pixels are read only if `image_bytes` asks.
+    """
     with damage(file):
         parquet = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True)
     with parquet:
         schema = parquet.schema_arrow
-        shaper = make(schema)
-        image = schema.names[shaper.names.index("image")] if "image" in shaper.names else None
+        names = settle(schema, renames, file)
+        image = schema.names[names.index("image")] if "image" in names else None
         pixels = _pixels(schema, image, file)
         # An image column alone is read with its pixels: nothing else would say how many rows there are.
         columns = None
         if image is not None and pixels is not None and not image_bytes:
             columns = _without_pixels(schema, image, pixels) or None
-        first = 0
-        for group in range(parquet.metadata.num_row_groups):
+        yield Rows(_empty(schema), first, schema.metadata)
+        for group in groups if groups is not None else range(parquet.metadata.num_row_groups):
             with damage(file):
                 has = _Presence(parquet, group, pixels) if pixels and columns is not None else None
+                few = pixels and image_bytes
                 tables = parquet.iter_batches(
-                    batch_size=ROWS_WITH_PIXELS
-                    if pixels and image_bytes
-                    else _rows_at_once(parquet, group, pixels),
+                    batch_size=ROWS_WITH_PIXELS if few else _rows_at_once(parquet, group, pixels),
                     row_groups=[group],
                     columns=columns,
                     use_threads=False,
@@ -56,7 +71,7 @@ def read_parquet(
                     table = _in_order(table, schema)
                 with damage(file):
                     present = has.next(table.num_rows) if has else None
-                yield shaper.shape(table, first, present)
+                yield Rows(table, first, schema.metadata, present)
                 first += table.num_rows
 
 
@@ -155,21 +170,21 @@ class _Tail:
         self.closed = True
 
 
-def read_arrow_stream(stream: Any, *, make: Callable[[pa.Schema], Shaper], file: str) -> Iterator[Batch]:
+def arrow_stream_rows(stream: Any, *, file: str) -> Iterator[Rows]:
     """One IPC stream, or several after each other. A stream without its end mark raises InputError."""
     first = 0
     while stream.peek(1):
         tail = _Tail(stream)
         with damage(file):
             reader = pa.ipc.open_stream(tail)
-        shaper = make(reader.schema)
+        yield Rows(_empty(reader.schema), first, reader.schema.metadata)
         while True:
             with damage(file):
                 try:
                     table = reader.read_next_batch()
                 except StopIteration:
                     break
-            yield from _slices(table, shaper, first)
+            yield from _slices(table, first)
             first += table.num_rows
         if tail.last != END_OF_STREAM:
             raise InputError(
@@ -179,18 +194,24 @@ def read_arrow_stream(stream: Any, *, make: Callable[[pa.Schema], Shaper], file:
             )
 
 
-def read_arrow_file(path: str, *, make: Callable[[pa.Schema], Shaper], file: str) -> Iterator[Batch]:
+def arrow_file_rows(path: str, *, file: str) -> Iterator[Rows]:
     with damage(file):
         reader = pa.ipc.open_file(pa.OSFile(path))
-    shaper = make(reader.schema)
     first = 0
+    yield Rows(_empty(reader.schema), first, reader.schema.metadata)
     for i in range(reader.num_record_batches):
         with damage(file):
             table = reader.get_batch(i)
-        yield from _slices(table, shaper, first)
+        yield from _slices(table, first)
         first += table.num_rows
 
 
-def _slices(table: pa.RecordBatch, shaper: Shaper, first: int) -> Iterator[Batch]:
-    for start in range(0, table.num_rows, MAX_ROWS):
-        yield shaper.shape(table.slice(start, MAX_ROWS), first + start, None)
+def _empty(schema: pa.Schema) -> pa.RecordBatch:
+    """No rows: names and types are settled before the first row comes, or where none does."""
+    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], names=schema.names)
+
+
+def _slices(table: pa.RecordBatch, first: int) -> Iterator[Rows]:
+    rows = max(1, min(MAX_ROWS, BATCH_BYTES * table.num_rows // max(1, table.nbytes)))
+    for start in range(0, table.num_rows, rows):
+        yield Rows(table.slice(start, rows), first + start, table.schema.metadata)

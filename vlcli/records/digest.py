@@ -61,11 +61,8 @@ def _json(content: list[Any], end: str) -> str:
 def sha256(strings: pl.Series) -> Digests:
     """(n, 32) SHA-256 of the UTF-8 of each string, none of which is null."""
     digits = _hex(strings)
-    whole = (
-        binascii.unhexlify(np.asarray(digits.to_arrow().buffers()[2])[: 64 * len(digits)])
-        if len(digits)
-        else b""
-    )
+    letters = digits.to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()[2]
+    whole = binascii.unhexlify(memoryview(letters)[: 64 * len(digits)]) if len(digits) else b""
     return np.frombuffer(whole, np.uint8).reshape(-1, 32)
 
 
@@ -77,14 +74,14 @@ def sha256_hex(strings: pl.Series, digits: int = 64) -> pl.Series:
 def _hex(strings: pl.Series) -> pl.Series:
     import polars_hash as ph
 
-    return strings.to_frame("s").select(ph.col("s").chash.sha2_256()).to_series()  # type: ignore[attr-defined]
+    return strings.to_frame("s").select(ph.col("s").chash.sha2_256()).to_series()
 
 
 def key64(strings: pl.Series, seed: int = 0) -> NDArray[np.uint64]:
     """(n,) XXH3 of each string, 0 for null: tells strings apart, in this process and in any other."""
     import polars_hash as ph
 
-    keys = strings.to_frame("s").select(ph.col("s").nchash.xxh3_64(seed=seed))  # type: ignore[attr-defined]
+    keys = strings.to_frame("s").select(ph.col("s").nchash.xxh3_64(seed=seed))
     return keys.to_series().fill_null(0).to_numpy()
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from vlcli.records.batch import Batch
 from vlcli.records.digest import json_pairs, key64, sha256_hex
 from vlcli.records.embedded import ParquetImages
-from vlcli.records.occurrences import Occurrences
+from vlcli.records.occurrences import Keys, Occurrences
 
 
 class Identity:
@@ -29,10 +31,16 @@ class Identity:
 
     def assign(self, batch: Batch) -> Batch:
         """The batch with `id` filled, and `image_id` wherever a row has an image."""
-        batch = self.assign_images(batch)
-        if batch.frame["id"].null_count():
-            batch = batch.with_columns(self._ids(batch))
-        return batch
+        unnamed = self.ask(batch)
+        return unnamed.settle(self.answer(unnamed.keys))
+
+    def ask(self, batch: Batch) -> Unnamed:
+        """The first half of `assign`, for which batches need not come in order: it remembers nothing."""
+        return Unnamed(self.assign_images(batch))
+
+    def answer(self, keys: Keys) -> NDArray[np.int64]:
+        """How many rows with each key came before. Batches must be asked for in input order."""
+        return self._seen.count(keys)
 
     def assign_images(self, batch: Batch) -> Batch:
         """The batch with `image_id` alone filled, for those who only tell images apart."""
@@ -67,21 +75,6 @@ class Identity:
             self._images = ParquetImages(path)
         return self._images
 
-    def _ids(self, batch: Batch) -> pl.Series:
-        ids = batch.frame["id"]
-        rows = ids.is_null().arg_true()
-        part = batch.frame[rows]
-        texts = part["text"].fill_null([])
-        contents = json_pairs(part["image_id"], texts, end=",0]")
-        found = sha256_hex(contents, 32)
-        # A collision of the 64-bit keys would only skip an ordinal: the identity is hashed from the content itself.
-        ordinals = pl.Series(self._seen.count(key64(contents)))
-        if len(again := (ordinals > 0).arg_true()):
-            contents = json_pairs(part["image_id"].gather(again), texts.gather(again), end=",")
-            contents = contents + ordinals.gather(again).cast(pl.String()) + "]"
-            found = found.scatter(again, sha256_hex(contents, 32))
-        return found.alias("id") if len(rows) == len(ids) else ids.clone().scatter(rows, found)
-
     def close_images(self) -> None:
         if self._images is not None:
             self._images.close()
@@ -97,3 +90,30 @@ class Identity:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+class Unnamed:
+    """A batch whose rows without `id` wait to be told how many equal rows came before each: `keys` asks for that."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._rows = batch.frame["id"].is_null().arg_true()
+        part = batch.frame[self._rows]
+        self._image_ids, self._texts = part["image_id"], part["text"].fill_null([])
+        contents = json_pairs(self._image_ids, self._texts, end=",0]")
+        # A collision of the 64-bit keys would only skip an ordinal: the identity is hashed from the content itself.
+        self.keys = key64(contents)
+        self._firsts = sha256_hex(contents, 32)
+
+    def settle(self, ordinals: NDArray[np.int64]) -> Batch:
+        """The batch with every `id`."""
+        if not len(self._rows):
+            return self._batch
+        found, counts = self._firsts, pl.Series(ordinals)
+        if len(again := (counts > 0).arg_true()):
+            contents = json_pairs(self._image_ids.gather(again), self._texts.gather(again), end=",")
+            contents = contents + counts.gather(again).cast(pl.String()) + "]"
+            found = found.clone().scatter(again, sha256_hex(contents, 32))
+        ids = self._batch.frame["id"]
+        named = found.alias("id") if len(found) == len(ids) else ids.clone().scatter(self._rows, found)
+        return self._batch.with_columns(named)

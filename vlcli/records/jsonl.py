@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import orjson
@@ -25,25 +26,22 @@ BOM = b"\xef\xbb\xbf"
 OnBad = Callable[[int, str, "bytes | dict[str, Any]"], None]
 
 
-def read_jsonl(
-    stream: BinaryIO, *, file: str, folder: str, folder_label: str, renames: Renames, on_bad: OnBad
-) -> Iterator[Batch]:
-    """Batches of at most MAX_ROWS rows. Blank lines are no rows.
+@dataclass(frozen=True)
+class Lines:
+    """Consecutive lines of a source as they stand there: what one process reads and another parses."""
 
-    An unterminated last line that does not parse raises InputError whatever `on_bad` does: its producer died.
+    data: bytes  # joined by line ends, without the last one
+    before: int  # lines before these in the source
+    terminated: bool = True  # whether the last of them has its end
+
+
+def blocks(stream: BinaryIO, *, file: str, before: int = 0) -> Iterator[Lines]:
+    """All lines, a few megabytes at a time. `before` is the number of lines that came before this stream.
+
+    Raises InputError for a line that is longer than any row can be.
     """
-    number = 0
-    for lines, terminated, long_numbers in _blocks(stream, file):
-        for start in range(0, len(lines), MAX_ROWS):
-            part = lines[start : start + MAX_ROWS]
-            yield _batch(part, number, terminated, long_numbers, file, folder, folder_label, renames, on_bad)
-            number += len(part)
-
-
-def _blocks(stream: BinaryIO, file: str) -> Iterator[tuple[list[bytes], bool, bool]]:
-    """Lines without their ends, a block at a time; whether they had ends; whether long numbers are among them."""
     pending: list[bytes] = []
-    size, first = 0, True
+    size, first = 0, not before
     while block := stream.read(BLOCK):
         if first:
             block, first = block.removeprefix(BOM), False
@@ -56,12 +54,30 @@ def _blocks(stream: BinaryIO, file: str) -> Iterator[tuple[list[bytes], bool, bo
             continue
         pending.append(block[:cut])
         whole = b"".join(pending)
-        yield whole.split(b"\n"), True, _LONG_NUMBER.search(whole) is not None
+        yield Lines(whole, before)
+        before += whole.count(b"\n") + 1
         pending = [block[cut + 1 :]]
         size = len(pending[0])
     tail = b"".join(pending)
     if tail:
-        yield [tail], False, True
+        yield Lines(tail, before, terminated=False)
+
+
+def parse(
+    piece: Lines, *, file: str, folder: str, folder_label: str, renames: Renames, on_bad: OnBad
+) -> Iterator[Batch]:
+    """Batches of at most MAX_ROWS rows. Blank lines are no rows.
+
+    An unterminated last line that does not parse raises InputError whatever `on_bad` does: its producer died.
+    """
+    lines, number = piece.data.split(b"\n"), piece.before
+    long_numbers = _LONG_NUMBER.search(piece.data) is not None
+    for start in range(0, len(lines), MAX_ROWS):
+        part = lines[start : start + MAX_ROWS]
+        yield _batch(
+            part, number, piece.terminated, long_numbers, file, folder, folder_label, renames, on_bad
+        )
+        number += len(part)
 
 
 def _parse(line: bytes, long_numbers: bool = True) -> dict[str, Any]:

@@ -47,6 +47,11 @@ class RejectsWriter:
                 raise
             self._entered.__exit__(*error)
 
+    @property
+    def relocate(self) -> Relocator | None:
+        """For `reject_lines`; None where nothing is written."""
+        return self._relocate if self._file is not None else None
+
     def write(
         self,
         batch: Batch,
@@ -55,18 +60,14 @@ class RejectsWriter:
         more: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
         """All rows of `batch`, each with the first rule that it failed and why; `more` are further keys of each."""
-        self.count += len(batch)
-        if self._file is None:
-            return
-        lines = batch.frame["line"].to_list()
-        rows = portable_rows(batch, self._relocate)
-        others = [{}] * len(batch) if more is None else more
-        for row, rule, reason, line, other in zip(rows, rules, reasons, lines, others, strict=True):
-            self._file.write(
-                json_line(
-                    {"rule": rule, "reason": reason, **other, "file": batch.file, "line": line, "row": row}
-                )
-            )
+        lines = reject_lines(batch, rules, reasons, self._relocate, more) if self._file is not None else b""
+        self.write_lines(lines, len(batch))
+
+    def write_lines(self, lines: bytes, count: int) -> None:
+        """What `reject_lines` has made of `count` rows."""
+        self.count += count
+        if self._file is not None:
+            self._file.write(lines)
 
     def write_bad(self, file: str, line: int, cause: str, raw: bytes | dict[str, Any]) -> None:
         """A row that could not be used."""
@@ -77,3 +78,20 @@ class RejectsWriter:
             {"row": raw} if isinstance(raw, dict) else {"raw_base64": base64.b64encode(raw).decode()}
         )
         self._file.write(json_line({"rule": "bad", "reason": cause, "file": file, "line": line, **content}))
+
+
+def reject_lines(
+    batch: Batch,
+    rules: Sequence[str],
+    reasons: Sequence[str],
+    relocate: Relocator,
+    more: Sequence[Mapping[str, Any]] | None = None,
+) -> bytes:
+    """Rows that were dropped, as the file of rejects has them."""
+    lines = batch.frame["line"].to_list()
+    rows = portable_rows(batch, relocate)
+    others = [{}] * len(batch) if more is None else more
+    return b"".join(
+        json_line({"rule": rule, "reason": reason, **other, "file": batch.file, "line": line, "row": row})
+        for row, rule, reason, line, other in zip(rows, rules, reasons, lines, others, strict=True)
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,29 +36,33 @@ def damage(file: str) -> Iterator[None]:
         raise InputError(" ".join(str(error).split()) or type(error).__name__, file=file) from error
 
 
+def settle(schema: pa.Schema, renames: Renames, file: str) -> list[str]:
+    """The names that the columns of a source have from here on. Raises InputError where two have one name."""
+    if len(set(schema.names)) < len(schema.names):
+        twice = next(n for n in schema.names if schema.names.count(n) > 1)
+        raise InputError(f"two columns are named {twice!r}", file=file)
+    return renames.names(schema.names, file)
+
+
 class Shaper:
-    """Settles names once, from the schema; then shapes record batch after record batch."""
+    """One source's names (`settle`) and metadata; shapes record batch after record batch."""
 
     def __init__(
         self,
-        schema: pa.Schema,
+        names: list[str],
+        metadata: Mapping[bytes, bytes] | None,
         *,
         file: str,
         folder: str,
         folder_label: str,
-        renames: Renames,
-        on_bad: OnBad,
         embedded: bool,  # True: images that are at hand become references into `file`
     ) -> None:
-        if len(set(schema.names)) < len(schema.names):
-            twice = next(n for n in schema.names if schema.names.count(n) > 1)
-            raise InputError(f"two columns are named {twice!r}", file=file)
-        self.names = renames.names(schema.names, file)
+        self.names = names
         self.file, self.folder, self.folder_label = file, folder, folder_label
-        self.on_bad, self.embedded = on_bad, embedded
-        self.lineage = lineage.from_metadata(schema.metadata)
+        self.embedded = embedded
+        self.lineage = lineage.from_metadata(metadata)
 
-    def shape(self, table: pa.RecordBatch, first: int, has_image: pa.Array | None) -> Batch:
+    def shape(self, table: pa.RecordBatch, first: int, has_image: pa.Array | None, on_bad: OnBad) -> Batch:
         """`table` has the columns of the schema, in order; its first row is row `first` of the file.
 
         `has_image` tells which rows have their image inside the file when the bytes were not read.
@@ -109,12 +113,12 @@ class Shaper:
                 self._mark(bad, nul.to_series(), f"a NUL character in {name}")
         rest = frame.drop([n for n in COLUMNS if n in frame.columns])
         batch = Batch(typed, rest, self.file, False, self.folder, self.folder_label, self.lineage)
-        return self._divert(batch, frame, bad) if bad else batch
+        return self._divert(batch, frame, bad, on_bad) if bad else batch
 
-    def _divert(self, batch: Batch, frame: pl.DataFrame, bad: dict[int, str]) -> Batch:
+    def _divert(self, batch: Batch, frame: pl.DataFrame, bad: dict[int, str], on_bad: OnBad) -> Batch:
         for index in sorted(bad):
             row = {n: v for n, v in frame.row(index, named=True).items() if v is not None}
-            self.on_bad(int(batch.frame["line"][index]), bad[index], row)
+            on_bad(int(batch.frame["line"][index]), bad[index], row)
         return batch.take(pl.Series([i not in bad for i in range(len(batch))], dtype=pl.Boolean()))
 
     def _split_image(

@@ -32,8 +32,11 @@ class _Lines:
         self._out, self._relocate = out, relocate
 
     def write(self, batch: Batch) -> None:
-        if len(batch):
-            self._out.write(b"".join(map(json_line, portable_rows(batch, self._relocate))))
+        self.write_lines(b"".join(map(json_line, portable_rows(batch, self._relocate))))
+
+    def write_lines(self, lines: bytes) -> None:
+        if lines:
+            self._out.write(lines)
 
     def finish(self) -> None:
         if isinstance(self._out, LineStream):
@@ -102,6 +105,17 @@ class Writer:
         assert self._encoder is not None, "write outside of the with block"
         self._encoder.write(batch)
         self.rows += len(batch)
+
+    @property
+    def relocate(self) -> Relocator | None:
+        """What moves the references of rows that another makes lines of; None where the output has no lines."""
+        return self._relocate if self._format == "jsonl" else None
+
+    def write_lines(self, lines: bytes, rows: int) -> None:
+        """Append `rows` rows as `json_line` writes them, their references moved by `relocate`."""
+        assert isinstance(self._encoder, _Lines)
+        self._encoder.write_lines(lines)
+        self.rows += rows
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         encoder, self._encoder = self._encoder, None

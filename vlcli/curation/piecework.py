@@ -1,0 +1,314 @@
+"""What `filter` does with one piece of its input, in this process or another: count, or judge."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from vlcli.curation.fields import Fields
+from vlcli.curation.image_probe import HeaderSizes
+from vlcli.curation.judge import BAD, KEPT, Docket, Judge, JudgeCounts
+from vlcli.curation.plan import Plan
+from vlcli.curation.query_cap import query_keys, ranks
+from vlcli.curation.rule import Rule
+from vlcli.curation.survey import Survey
+from vlcli.curation.tally import Checksum, Totals
+from vlcli.curation.where import Where
+from vlcli.records.batch import Batch
+from vlcli.records.encode import json_line, portable_rows
+from vlcli.records.identity import Identity
+from vlcli.records.occurrences import Keys
+from vlcli.records.pieces import Piece, Shaping, first_rows
+from vlcli.records.references import Relocator
+from vlcli.records.rejects import reject_lines
+
+IDS, QUERIES = "ids", "queries"  # what is numbered in input order
+
+
+class Bad(NamedTuple):
+    """A row that cannot be used, as `BadRows.add` takes it."""
+
+    file: str
+    line: int
+    cause: str
+    raw: Any
+    text_lines: bool
+
+
+class Dropped(NamedTuple):
+    """Rows that did not pass, as lines of the file of rejects ("" where none is written)."""
+
+    lines: bytes
+    rows: int
+
+
+@dataclass
+class Outcome:
+    """What came of one piece."""
+
+    kept: list[Batch] | bytes  # bytes: JSON lines
+    kept_rows: int = 0
+    rejects: list[Bad | Dropped] = field(default_factory=list)  # in input order
+    read: int = 0  # rows, bad ones included
+    rows: Totals = field(default_factory=Totals)
+    texts: Totals = field(default_factory=Totals)
+    checksum: int = 0
+    counts: JudgeCounts | None = None
+    seen: Seen | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Which columns that were named have been there: whether all have is known at the end."""
+
+    unmet: set[str]  # of --map
+    fields: set[str]
+    where: Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the worker of a run is told once."""
+
+    plan: Plan
+    renames: dict[str, str]
+    lines: Relocator | None = None  # kept rows become JSON lines for a reader there; None: they stay batches
+    rejects: Relocator | None = None  # the same for rejects; None: they are only counted
+    head: int | None = None  # input rows that count, where one worker reads all
+
+
+class PieceWorker:
+    """Holds what is made once in a process: rules, and what they look up. A context manager."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        where, self.steps = job.plan.steps()
+        self._where_sql = where.sql if where is not None else None
+        self._cap = [step for step in self.steps if step.name == "max-per-query"]
+        self._shaping = Shaping(job.renames)
+        self.left = job.head
+        self._fields = Fields(job.plan.fields)
+        self._identity = Identity()
+        self._stack = ExitStack()
+        self._stack.enter_context(self._identity)
+        self._sizes = self._stack.enter_context(HeaderSizes())
+        self.surveys: dict[str, Survey] = {}  # by the rule
+        for step in self.steps:
+            if isinstance(step, Rule) and step.survey is not None:
+                self.surveys[step.name] = self._stack.enter_context(step.survey())
+        self.known = {
+            step.columns[0]: self.surveys[step.name]
+            for step in self.steps
+            if isinstance(step, Rule) and step.name in self.surveys
+        }
+
+    @property
+    def counts_first(self) -> bool:
+        """Whether a rule wants to see the whole input before any row is judged."""
+        return any(survey.reads_input for survey in self.surveys.values())
+
+    def questions(self, kind: str) -> list[str]:
+        """What `count` or `judge` asks for each piece, in this order."""
+        named = [IDS] if kind == "judge" or self._names_rows else []
+        return named + ([QUERIES] if self._cap else [])
+
+    @property
+    def _names_rows(self) -> bool:
+        """Whether the first pass needs ids: only a condition can ask for them."""
+        return self._where_sql is not None and "id" in Where(self._where_sql).columns
+
+    def count(self, piece: Piece) -> Generator[Keys, NDArray[np.int64], Outcome]:
+        """The first pass: the rows that pass the condition and the per-query cap, and their texts, are surveyed."""
+        outcome = Outcome([])
+        where = self._where()
+        batches = []
+        for batch, bad in self._read(piece, outcome):
+            batches.append(batch)
+            outcome.rejects += bad
+        if self._names_rows:
+            batches = yield from self._named(batches)
+        elif any(survey.needs_images for survey in self.surveys.values()) or (
+            where is not None and "image_id" in where.columns
+        ):
+            batches = [self._identity.assign_images(batch) for batch in batches]
+        ranked = (yield from self._ranks(batches)) if self._cap else []
+        judge = Judge(where, self._cap, ranks=_in_turn(ranked))
+        for batch in batches:
+            standing = judge.front(batch).standing
+            texts = self._fields.lines(batch, standing).filter("is_text")
+            for survey in self.surveys.values():
+                survey.add(batch, texts, standing)
+        outcome.seen = self._seen(where)
+        return outcome
+
+    def judge(self, piece: Piece) -> Generator[Keys, NDArray[np.int64], Outcome]:
+        """All rules in their order, and what is kept."""
+        outcome = Outcome([])
+        where, checksum, lines = self._where(), Checksum(), list[bytes]()
+        found = list(self._read(piece, outcome))
+        batches = yield from self._named([batch for batch, _ in found])
+        ranked = (yield from self._ranks(batches)) if self._cap else []
+        judge = Judge(
+            where,
+            self.steps,
+            ranks=_in_turn(ranked),
+            sizes=self._sizes,
+            known=self.known,
+            fields=self._fields,
+        )
+        for batch, (_, bad) in zip(batches, found, strict=True):
+            outcome.rejects += bad
+            outcome.rows.given += len(bad)
+            outcome.rows.bad += len(bad)
+            docket = judge.judge(batch)
+            kept = docket.result().take(pl.Series(docket.standing))
+            outcome.rejects += _unreadable(docket)
+            self._tally(docket, kept, outcome)
+            self._reject(docket, judge, outcome)
+            checksum.add(kept.frame["image_id"], self._fields.contents(kept))
+            if self._job.lines is not None:
+                lines += map(json_line, portable_rows(kept, self._job.lines))
+            elif len(kept):
+                assert isinstance(outcome.kept, list)
+                outcome.kept.append(kept)
+            outcome.kept_rows += len(kept)
+        if self._job.lines is not None:
+            outcome.kept = b"".join(lines)
+        outcome.checksum, outcome.counts, outcome.seen = checksum.value, judge.counts(), self._seen(where)
+        return outcome
+
+    def save(self, folder: Path) -> Path:
+        """What `count` has surveyed, to a directory of this process in `folder`, which is returned."""
+        folder /= str(os.getpid())
+        folder.mkdir(parents=True)
+        for name, survey in self.surveys.items():
+            (folder / name).mkdir()
+            survey.save(folder / name)
+        return folder
+
+    def merge(self, folders: Sequence[Path]) -> None:
+        """What others have saved."""
+        for name, survey in self.surveys.items():
+            survey.merge([folder / name for folder in folders])
+
+    def finish(self) -> None:
+        """After the first pass."""
+        for survey in self.surveys.values():
+            survey.finish()
+
+    def freeze(self, folder: Path) -> None:
+        """What rules look up, for other processes."""
+        for name, survey in self.surveys.items():
+            (folder / name).mkdir()
+            survey.freeze(folder / name)
+
+    def thaw(self, folder: Path) -> None:
+        for name, survey in self.surveys.items():
+            survey.thaw(folder / name)
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def __enter__(self) -> PieceWorker:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def _where(self) -> Where | None:
+        return (
+            Where(self._where_sql) if self._where_sql is not None else None
+        )  # each remembers what it has seen
+
+    def _seen(self, where: Where | None) -> Seen:
+        met = where.met if where is not None else None
+        return Seen(set(self._shaping.renames.missing), set(self._fields.met), met)
+
+    def _read(self, piece: Piece, outcome: Outcome) -> Iterator[tuple[Batch, list[Bad]]]:
+        diverted: list[Bad] = []
+        name, is_text = piece.place.file, piece.is_text
+
+        def on_bad(line: int, cause: str, raw: Any) -> None:
+            diverted.append(Bad(name, line, cause, raw, is_text))
+
+        for batch in self._shaping.batches(piece, on_bad):
+            bad = list(diverted)
+            diverted.clear()
+            if self.left is not None:
+                batch = first_rows(batch, [row.line for row in bad], self.left)
+                bad = bad[: self.left - len(batch)]
+                self.left -= len(batch) + len(bad)
+            outcome.read += len(batch) + len(bad)
+            yield batch, bad
+
+    def _named(self, batches: list[Batch]) -> Generator[Keys, NDArray[np.int64], list[Batch]]:
+        unnamed = [self._identity.ask(batch) for batch in batches]
+        ordinals = yield _joined([one.keys for one in unnamed])
+        ends = np.cumsum([0, *(len(one.keys) for one in unnamed)])
+        return [one.settle(ordinals[ends[i] : ends[i + 1]]) for i, one in enumerate(unnamed)]
+
+    def _ranks(self, batches: list[Batch]) -> Generator[Keys, NDArray[np.int64], list[pl.Series]]:
+        where, queries = self._where(), []
+        for batch in batches:
+            column = batch.frame["query"]
+            queries.append(column if where is None else column.filter(where.judge(where.view(batch))))
+        keys = [query_keys(column) for column in queries]
+        before = yield _joined(keys)
+        ends = np.cumsum([0, *map(len, keys)])
+        return [ranks(column, before[ends[i] : ends[i + 1]]) for i, column in enumerate(queries)]
+
+    def _tally(self, docket: Docket, kept: Batch, outcome: Outcome) -> None:
+        charged, rows, texts = docket.charged, outcome.rows, outcome.texts
+        rows.given += len(charged)
+        rows.kept += len(kept)
+        rows.dropped += int((charged >= 0).sum())
+        rows.bad += int((charged == BAD).sum())
+        assert len(kept) == int((charged == KEPT).sum())
+        numbers = docket.fields.numbers(docket.batch)
+        given, left, bad = int(numbers.sum()), docket.texts_left(), int(numbers[charged == BAD].sum())
+        texts.add(Totals(given, left, given - left - bad, bad))
+
+    def _reject(self, docket: Docket, judge: Judge, outcome: Outcome) -> None:
+        """The dropped rows as they came in, each with the rule it is charged to."""
+        dropped = docket.charged >= 0
+        places: list[int] = docket.charged[dropped].astype(np.int64).tolist()
+        if not places:
+            return
+        lines = b""
+        if self._job.rejects is not None:
+            names, reasons = [step.name for step in judge.steps], judge.reasons
+            lines = reject_lines(
+                docket.batch.take(pl.Series(dropped)),
+                [names[p] for p in places],
+                [reasons[p] for p in places],
+                self._job.rejects,
+            )
+        outcome.rejects.append(Dropped(lines, len(places)))
+
+
+def _joined(keys: list[Keys]) -> Keys:
+    return np.concatenate([np.zeros(0, np.uint64), *keys])
+
+
+def _in_turn(found: list[pl.Series]) -> Any:
+    """`ranks` for a judge that is asked batch by batch."""
+    waiting = iter(found)
+    return lambda queries: next(waiting)
+
+
+def _unreadable(docket: Docket) -> list[Bad]:
+    """Rows whose image cannot be read."""
+    batch = docket.batch
+    found = []
+    for row, cause in docket.bad:
+        raw = next(iter(batch.slice(row, 1).rows()))
+        found.append(Bad(batch.file, int(batch.frame["line"][row]), cause, raw, batch.text_lines))
+    return found
