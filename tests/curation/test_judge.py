@@ -13,11 +13,17 @@ from hypothesis import strategies as st
 from vlcli.curation.judge import BAD, KEPT, Judge
 from vlcli.curation.plan import resolve
 from vlcli.curation.preset import load_preset
-from vlcli.curation.query_cap import QueryRanks, max_per_query
+from vlcli.curation.query_cap import max_per_query, query_keys, ranks
 from vlcli.curation.rule import Change
 from vlcli.curation.text_frequency import COUNT, PLAIN, FrequentTexts
 from vlcli.curation.where import Where
 from vlcli.records.batch import BOOKKEEPING, COLUMNS, Batch
+from vlcli.records.occurrences import Occurrences
+
+
+def ranks_of():
+    seen = Occurrences()
+    return lambda queries: ranks(queries, seen.count(query_keys(queries)))
 
 
 def batch_of(rows: list[dict[str, Any]]) -> Batch:
@@ -51,7 +57,7 @@ def judged(
 ):
     plan = resolve(load_preset(preset) if preset else None, options, where=where)
     condition, steps = plan.steps()
-    judge = Judge(condition, steps, ranks=QueryRanks().number, known={COUNT: frequent(counts or {})})
+    judge = Judge(condition, steps, ranks=ranks_of(), known={COUNT: frequent(counts or {})})
     docket = judge.judge(batch_of(rows))
     names = [step.name for step in judge.steps]
     charged = ["kept" if c == KEPT else names[c] for c in docket.charged.tolist()]
@@ -115,7 +121,7 @@ def test_the_cap_counts_what_the_condition_lets_pass_in_input_order():
 
 def test_the_1001st_row_of_a_query_goes_across_batches():
     rule = max_per_query(load_bound("max-per-query"))
-    judge = Judge(None, [rule], ranks=QueryRanks().number)
+    judge = Judge(None, [rule], ranks=ranks_of())
     kept = 0
     for _ in range(4):
         docket = judge.judge(batch_of([{"query": "狗"}] * 333))

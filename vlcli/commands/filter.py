@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Option
@@ -36,10 +37,13 @@ EXAMPLES = (
     "vlcli filter raw.jsonl --preset wukong -o kept.jsonl --report report.json",
     "vlcli filter raw.parquet --map text=caption --min-side 64 --max-words 31 | vlcli shard -o shards/",
     "vlcli filter raw.parquet --where \"split = 'val'\" -o val.jsonl",
+    "vlcli filter raw.parquet --preset wukong --count-only -o counts/ --part 0/1",
+    "vlcli filter raw.parquet --preset wukong --counts counts/ -o kept/ --part 0/1",
 )
 
 MANUAL = {"ENVIRONMENT": (("TMPDIR", "Where a pipe that is read twice is spooled, and counts are kept."),)}
 
+_PARTS = "A corpus in parts"
 _RULES = "Rules (each overrides the preset; 'off' switches one off)"
 
 
@@ -164,6 +168,32 @@ def command(
     rejects: Rejects = None,
     report: Report = None,
     force: Force = False,
+    part: Annotated[
+        str | None,
+        Option(
+            "--part",
+            metavar="i/n",
+            help="Only part i (0 to n-1) of n, into the directory -o; for job arrays.",
+            rich_help_panel=_PARTS,
+        ),
+    ] = None,
+    count_only: Annotated[
+        bool,
+        Option(
+            "--count-only",
+            help="Only count what rules of two passes want to know, into the directory -o.",
+            rich_help_panel=_PARTS,
+        ),
+    ] = False,
+    counts: Annotated[
+        Path | None,
+        Option(
+            "--counts",
+            metavar="DIR",
+            help="What --count-only has counted, of every part.",
+            rich_help_panel=_PARTS,
+        ),
+    ] = None,
     dry_run: DryRun = False,
     jobs: Jobs = None,
     quiet: Quiet = False,
@@ -176,6 +206,12 @@ def command(
     `text` that is a list is judged text by text; the row goes when none is left. Rules that count over the
     whole input (two passes) read it twice and spool a pipe to the temporary directory ($TMPDIR); everything else
     streams.
+
+    -o DIR/ writes a file for each row group, or each 64 MiB of lines, of the input, and goes on where an earlier run
+    with the same input and rules has stopped. --part i/n does so for one part of them, so that a job array can share
+    the work: the files are the same for any n. Rules of two passes, and rows without an id, then need the counts of
+    all parts: first --count-only -o COUNTS/ --part i/n for each (twice where rules count texts after
+    --max-per-query: ranks go on from part to part), then --counts COUNTS/ --part i/n.
     """
     import sys
     import time
@@ -184,9 +220,11 @@ def command(
 
     from vlcli.commands._console import Console, show_table
     from vlcli.curation.filter import Source, Target, filter_pairs
+    from vlcli.curation.parts import Part, count_part, filter_part, is_directory, parse_part
     from vlcli.curation.plan import resolve
     from vlcli.curation.preset import load_preset
     from vlcli.curation.report import details, summary
+    from vlcli.errors import UsageError
 
     console = Console("filter", quiet=quiet, verbose=verbose)
     options = {
@@ -222,6 +260,18 @@ def command(
     )
     source = Source(gather(inputs, files_from), from_, parse_map(map), head, image_root)
     target = Target(output, to, rejects, report, force=force, embed_images=embed_images)
+    parted = part is not None or is_directory(output)
+    this_part = parse_part(part) if part is not None else Part()
+    if (parted or count_only) and (output is None or output == "-"):
+        raise UsageError("parts go to a directory", remedy="name one with -o")
+    if force and part is not None:
+        raise UsageError(
+            "--force would remove what the other parts have written", remedy="remove the directory"
+        )
+    if counts is not None and (part is None or count_only):
+        raise UsageError(
+            "--counts is for a part of the corpus", remedy="give --part i/n as --count-only had it"
+        )
     if dry_run:
         plan.steps()  # a condition or a word list that cannot be is an error here too
         lines = [*plan.table(), *source.table(), *target.table()]
@@ -250,14 +300,26 @@ def command(
             if not console.is_terminal and time.monotonic() - began >= console.log_every:
                 console.log(f"{doing}: {done[doing]:,} rows")
 
-        result = filter_pairs(
-            plan, source, target, max_bad=max_bad, jobs=jobs or default_jobs(), on_progress=on_progress
-        )
+        effort: Any = {"max_bad": max_bad, "jobs": jobs or default_jobs(), "on_progress": on_progress}
+        if count_only:
+            assert output is not None
+            what = count_part(plan, source, Path(output), this_part, **effort)
+            console.note(f"{output}: part {this_part} {what}")
+            return
+        if parted:
+            result = filter_part(plan, source, target, this_part, counts, **effort)
+        else:
+            result = filter_pairs(plan, source, target, **effort)
     if not tasks:
         remarks()
     for line in result["unchecked"]:
         console.note(
             f"no row has a column {line['column']!r}: the preset's rule {line['rule']} judged nothing"
+        )
+    if parted:
+        units = result["part"]
+        console.note(
+            f"{output}: part {this_part}: {units['units']:,} units, {units['stood']:,} of them stood already"
         )
     console.note(summary(result))
     for line in details(result):

@@ -79,8 +79,8 @@ class TopRates(Survey):
     def save(self, folder: Path) -> None:
         if self._held:
             self._flush()
-        for path in self._files:
-            shutil.move(path, folder)
+        for place, path in enumerate(self._files):
+            shutil.move(path, folder / f"{path.name.partition('-')[0]}-{place}.arrow")
 
     def merge(self, folders: Sequence[Path]) -> None:
         self._files += [path for folder in folders for path in sorted(folder.glob("*.arrow"))]

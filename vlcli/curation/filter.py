@@ -10,18 +10,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from vlcli import __version__
 from vlcli.curation.fields import Fields
 from vlcli.curation.image_probe import HeaderSizes
-from vlcli.curation.judge import Judge
-from vlcli.curation.piecework import Bad, Job, Outcome, PieceWorker
+from vlcli.curation.judge import Judge, JudgeCounts, Tops
+from vlcli.curation.numbering import Numbering
+from vlcli.curation.piecework import Bad, Job, Outcome, PieceWorker, Seen
 from vlcli.curation.plan import Plan
 from vlcli.curation.report import build_report
-from vlcli.curation.tally import Checksum, Totals
+from vlcli.curation.tally import Checksum, Count, StepTally, Totals
 from vlcli.curation.team import Team
 from vlcli.curation.where import Where
 from vlcli.errors import UsageError
@@ -150,13 +153,16 @@ def filter_pairs(
         inputs: Sequence[str] = source.inputs
         if team.counts_first:
             inputs = repeatable(inputs)
-            _survey(plan, source, inputs, team, max_bad, on_progress)
+            with Numbering() as numbering:
+                survey(plan, source, source.pieces(inputs), team, numbering, max_bad, on_progress)
+            team.gather()
         team.finish()
-        found = _Found(plan, team.worker)
+        found = Found(plan, team.worker)
         bad = BadRows(max_bad, rejects)
-        for outcome in team.run("judge", source.pieces(inputs, image_bytes=target.embed_images)):
+        numbering = stack.enter_context(Numbering())
+        for outcome in team.run("judge", source.pieces(inputs, image_bytes=target.embed_images), numbering):
             found.add(outcome)
-            _divert(outcome, bad, rejects)
+            divert(outcome, bad, rejects)
             if isinstance(outcome.kept, bytes):
                 writer.write_lines(outcome.kept, outcome.kept_rows)
             else:
@@ -164,27 +170,42 @@ def filter_pairs(
                     writer.write(batch)
             on_progress("filtering", outcome.read)
         bad.judge()
-        found.check(source, bad)
+        found.check(source)
+        assert found.rows.given == bad.seen, f"{found.rows.given} rows accounted for, {bad.seen} read"
         report = found.report(list(source.inputs) or ["-"], source.head)
     if target.report is not None:
         write_json(target.report, report, force=target.force)
     return report
 
 
-def _survey(
-    plan: Plan, source: Source, inputs: Sequence[str], team: Team, max_bad: str, on_progress: Progress
+def survey(
+    plan: Plan,
+    source: Source,
+    pieces: Iterator[Piece],
+    team: Team,
+    numbering: Numbering,
+    max_bad: str,
+    on_progress: Progress,
+    *,
+    part_of_many: bool = False,
 ) -> None:
     """The first pass."""
-    bad, found = BadRows(max_bad, None), _Found(plan, team.worker)
-    for outcome in team.run("count", source.pieces(inputs)):
+    bad, found = BadRows(max_bad, None), Found(plan, team.worker)
+    by_id = plan.where is not None and "id" in Where(plan.where).columns
+    for outcome in team.run("count", pieces, numbering):
+        if by_id and part_of_many and outcome.unnamed:
+            raise UsageError(
+                "--where reads ids, rows have none, and a part alone cannot give them",
+                remedy="let filter write the rows with their ids first, without --where",
+            )
         found.meet(outcome)
-        _divert(outcome, bad, None)
+        divert(outcome, bad, None)
         on_progress("counting", outcome.read)
     bad.judge()
     found.check_columns(source)
 
 
-def _divert(outcome: Outcome, bad: BadRows, rejects: RejectsWriter | None) -> None:
+def divert(outcome: Outcome, bad: BadRows, rejects: RejectsWriter | None) -> None:
     """Rows that are bad and rows that were dropped, in input order."""
     bad.seen += outcome.read
     for item in outcome.rejects:
@@ -194,7 +215,7 @@ def _divert(outcome: Outcome, bad: BadRows, rejects: RejectsWriter | None) -> No
             rejects.write_lines(item.lines, item.rows)
 
 
-class _Found:
+class Found:
     """What the outcomes of all pieces come to."""
 
     def __init__(self, plan: Plan, worker: PieceWorker) -> None:
@@ -232,14 +253,14 @@ class _Found:
         if self._where is not None:
             self._where.finish()
 
-    def check(self, source: Source, bad: BadRows) -> None:
+    def check(self, source: Source) -> None:
+        """After the last row, and the same of columns that rules read."""
         self.check_columns(source)
         for rule, column in self._unchecked():
             if self._plan.is_asked(rule):
                 raise UsageError(f"--{rule}: no row has a column {column!r}")
         if self.rows.given and (missing := self._fields.missing()):
             raise UsageError(f"--fields: no row has a text in {missing[0]!r}")
-        assert self.rows.given == bad.seen, f"{self.rows.given} rows accounted for, {bad.seen} read"
 
     def _unchecked(self) -> list[tuple[str, str]]:
         return self._judge.unchecked() if self.rows.given > self.rows.bad else []
@@ -258,3 +279,67 @@ class _Found:
         )
         report["unchecked"] = [{"rule": rule, "column": column} for rule, column in self._unchecked()]
         return report
+
+    def saved(self) -> dict[str, Any]:
+        """As JSON, for `load`; of the most frequent strings only the first."""
+        counts = self._judge.counts()
+        where = self._where.met if self._where is not None else None
+        return {
+            "rows": asdict(self.rows),
+            "texts": asdict(self.texts),
+            "checksum": self._checksum.hex(),
+            "tallies": [asdict(tally) for tally in counts.tallies],
+            "dropped_texts": _first(counts.dropped_texts),
+            "replaced": _first(counts.replaced),
+            "found": sorted(counts.found),
+            "unmet": sorted(self._unmet) if self._unmet is not None else None,
+            "fields": sorted(self._fields.met),
+            "where": None if where is None else [where[0], sorted(where[1])],
+        }
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Add what another has saved."""
+        where = saved["where"]
+        self.add(
+            Outcome(
+                [],
+                read=saved["rows"]["given"],
+                rows=Totals(**saved["rows"]),
+                texts=Totals(**saved["texts"]),
+                checksum=int(saved["checksum"], 16),
+                counts=JudgeCounts(
+                    [
+                        StepTally(**{**t, "rows": Count(**t["rows"]), "texts": Count(**t["texts"])})
+                        for t in saved["tallies"]
+                    ],
+                    _tops(saved["dropped_texts"]),
+                    _tops(saved["replaced"]),
+                    set(saved["found"]),
+                ),
+                seen=Seen(
+                    set(saved["unmet"] or ()),
+                    set(saved["fields"]),
+                    None if where is None else (where[0], dict.fromkeys(where[1], pl.Null())),
+                ),
+            )
+        )
+
+
+_SAVED = 1000  # strings of each kind
+
+
+def _first(tops: Tops) -> dict[str, Any]:
+    saved = {}
+    for place, (counts, error) in tops.items():
+        top = counts.sort(["count", "text"], descending=[True, False])
+        beyond = int(top["count"][_SAVED]) if top.height > _SAVED else 0
+        saved[str(place)] = {"error": error + beyond, "strings": top.head(_SAVED).rows()}
+    return saved
+
+
+def _tops(saved: dict[str, Any]) -> Tops:
+    schema = {"text": pl.String(), "count": pl.Int64()}
+    return {
+        int(place): (pl.DataFrame(top["strings"], schema, orient="row"), top["error"])
+        for place, top in saved.items()
+    }

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vlcli.curation.fields import Fields
 from vlcli.curation.image_probe import HeaderSizes
 from vlcli.curation.judge import BAD, KEPT, Docket, Judge, JudgeCounts
+from vlcli.curation.numbering import IDS, QUERIES
 from vlcli.curation.plan import Plan
 from vlcli.curation.query_cap import query_keys, ranks
 from vlcli.curation.rule import Rule
@@ -29,8 +30,6 @@ from vlcli.records.occurrences import Keys
 from vlcli.records.pieces import Piece, Shaping, first_rows
 from vlcli.records.references import Relocator
 from vlcli.records.rejects import reject_lines
-
-IDS, QUERIES = "ids", "queries"  # what is numbered in input order
 
 
 class Bad(NamedTuple):
@@ -58,6 +57,7 @@ class Outcome:
     kept_rows: int = 0
     rejects: list[Bad | Dropped] = field(default_factory=list)  # in input order
     read: int = 0  # rows, bad ones included
+    unnamed: int = 0  # rows whose id was made here
     rows: Totals = field(default_factory=Totals)
     texts: Totals = field(default_factory=Totals)
     checksum: int = 0
@@ -83,6 +83,9 @@ class Job:
     lines: Relocator | None = None  # kept rows become JSON lines for a reader there; None: they stay batches
     rejects: Relocator | None = None  # the same for rejects; None: they are only counted
     head: int | None = None  # input rows that count, where one worker reads all
+    counts_ids: bool = (
+        False  # the first pass numbers rows without an id, for the parts that come after this one
+    )
 
 
 class PieceWorker:
@@ -122,8 +125,10 @@ class PieceWorker:
 
     @property
     def _names_rows(self) -> bool:
-        """Whether the first pass needs ids: only a condition can ask for them."""
-        return self._where_sql is not None and "id" in Where(self._where_sql).columns
+        """Whether the first pass needs ids."""
+        return self._job.counts_ids or (
+            self._where_sql is not None and "id" in Where(self._where_sql).columns
+        )
 
     def count(self, piece: Piece) -> Generator[Keys, NDArray[np.int64], Outcome]:
         """The first pass: the rows that pass the condition and the per-query cap, and their texts, are surveyed."""
@@ -133,6 +138,7 @@ class PieceWorker:
         for batch, bad in self._read(piece, outcome):
             batches.append(batch)
             outcome.rejects += bad
+        outcome.unnamed = sum(batch.frame["id"].null_count() for batch in batches)
         if self._names_rows:
             batches = yield from self._named(batches)
         elif any(survey.needs_images for survey in self.surveys.values()) or (
@@ -150,10 +156,16 @@ class PieceWorker:
         return outcome
 
     def judge(self, piece: Piece) -> Generator[Keys, NDArray[np.int64], Outcome]:
-        """All rules in their order, and what is kept."""
+        """All rules in their order, and what is kept; of a piece that is not wanted rows are only numbered."""
         outcome = Outcome([])
+        if not piece.is_wanted:
+            named = yield from self._named([batch for batch, _ in self._read(piece, outcome)])
+            if self._cap:
+                yield from self._ranks(named)
+            return outcome
         where, checksum, lines = self._where(), Checksum(), list[bytes]()
         found = list(self._read(piece, outcome))
+        outcome.unnamed = sum(batch.frame["id"].null_count() for batch, _ in found)
         batches = yield from self._named([batch for batch, _ in found])
         ranked = (yield from self._ranks(batches)) if self._cap else []
         judge = Judge(
@@ -189,10 +201,14 @@ class PieceWorker:
         """What `count` has surveyed, to a directory of this process in `folder`, which is returned."""
         folder /= str(os.getpid())
         folder.mkdir(parents=True)
+        self.save_to(folder)
+        return folder
+
+    def save_to(self, folder: Path) -> None:
+        """The same, to this directory."""
         for name, survey in self.surveys.items():
             (folder / name).mkdir()
             survey.save(folder / name)
-        return folder
 
     def merge(self, folders: Sequence[Path]) -> None:
         """What others have saved."""

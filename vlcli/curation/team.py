@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlcli.curation.piecework import IDS, QUERIES, Job, Outcome, PieceWorker
-from vlcli.curation.query_cap import QueryRanks
+from vlcli.curation.numbering import Numbering
+from vlcli.curation.piecework import Job, Outcome, PieceWorker
 from vlcli.parallel import Crew, run_here
-from vlcli.records.identity import Identity
 from vlcli.records.occurrences import Keys
 from vlcli.records.pieces import Piece
 
@@ -24,8 +23,8 @@ LARGE = 24 << 20  # bytes of input after which it pays to start processes, which
 class Team:
     """A context manager; `run` both passes through it."""
 
-    def __init__(self, job: Job, jobs: int, *, large: int = LARGE) -> None:
-        self._job, self._jobs, self._large = job, jobs, large
+    def __init__(self, job: Job, jobs: int) -> None:
+        self._job, self._jobs = job, jobs
         self._stack = ExitStack()
         self.worker = PieceWorker(job)
         self._stack.enter_context(self.worker)
@@ -37,25 +36,23 @@ class Team:
     def counts_first(self) -> bool:
         return self.worker.counts_first
 
-    def run(self, kind: str, pieces: Iterable[Piece]) -> Iterator[Outcome]:
-        """`count` or `judge` of every piece, in order."""
+    def run(self, kind: str, pieces: Iterable[Piece], numbering: Numbering) -> Iterator[Outcome]:
+        """`count` or `judge` of every piece, in order; `numbering` is new, or goes on from the parts before."""
         names = self.worker.questions(kind)
         self.worker.left = self._job.head
-        with Identity() as identity, QueryRanks() as ranks:
-            tables: dict[str, Identity | QueryRanks] = {IDS: identity, QUERIES: ranks}
 
-            def answer(which: int, keys: Keys) -> NDArray[np.int64]:
-                return tables[names[which]].answer(keys)
+        def answer(which: int, keys: Keys) -> NDArray[np.int64]:
+            return numbering.answer(names[which], keys)
 
-            rest = iter(pieces)
-            yield from run_here(getattr(self.worker, kind), self._first(rest), answer)
-            if self.worker.left != 0 and (next_one := next(rest, None)) is not None:
-                yield from self._others().run(kind, _and(next_one, rest), answer)
+        rest = iter(pieces)
+        yield from run_here(getattr(self.worker, kind), self._first(rest), answer)
+        if self.worker.left != 0 and (next_one := next(rest, None)) is not None:
+            yield from self._others().run(kind, _and(next_one, rest), answer)
 
     def _first(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         """What this process does alone: all, or the first pieces of a large input."""
         done = 0
-        while self.worker.left != 0 and (self._jobs == 1 or (done <= self._large and self._crew is None)):
+        while self.worker.left != 0 and (self._jobs == 1 or (done <= LARGE and self._crew is None)):
             piece = next(pieces, None)
             if piece is None:
                 return
@@ -69,11 +66,18 @@ class Team:
                 self._tell()
         return self._crew
 
-    def finish(self) -> None:
-        """Between the passes: what all have counted comes together, and all learn of it."""
+    def gather(self) -> None:
+        """After the first pass: what all have counted comes together."""
         if self._crew is not None:
             self.worker.merge(self._crew.call("save", self._folder / "counted"))
+
+    def finish(self) -> None:
+        """Before the second pass: what has been counted is settled, and all learn of it."""
         self.worker.finish()
+        self.know()
+
+    def know(self) -> None:
+        """All learn what this process's rules look up."""
         self._is_finished = True
         if self._crew is not None:
             self._tell()

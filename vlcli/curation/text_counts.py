@@ -85,8 +85,9 @@ class TextCounts:
         self._flush()
         assert self._spill is not None
         self._spill.close()
-        for number in self._spill.numbers():
-            shutil.move(self._spill.path(number), folder)
+        for number in range(self._buckets):
+            for place, path in enumerate(self._spill.paths(number, self._saved)):
+                shutil.move(path, folder / f"{number}.{place}.arrows")
 
     def merge(self, folders: Sequence[Path]) -> None:
         """Count in what others, with as many buckets, have saved."""
@@ -136,11 +137,12 @@ class _Spill:
         self._files: dict[int, Any] = {}
 
     def path(self, bucket: int) -> Path:
-        return self._folder / f"{bucket}.arrows"
+        return self._folder / f"{bucket}.0.arrows"
 
-    def numbers(self) -> list[int]:
-        """Of the buckets that have something in them."""
-        return sorted(self._files)
+    def paths(self, bucket: int, others: Sequence[Path]) -> list[Path]:
+        """The files of a bucket, here and in the folders of others."""
+        own = [self.path(bucket)] if bucket in self._files else []
+        return own + [path for folder in others for path in sorted(folder.glob(f"{bucket}.*.arrows"))]
 
     def write(self, frame: pl.DataFrame) -> None:
         import pyarrow as pa
@@ -159,17 +161,15 @@ class _Spill:
         """Bucket by bucket, the texts and their counts; `others` are folders with further files of the buckets."""
         self.close()
         for number in range(self._buckets):
-            name = self.path(number).name
-            own = [self.path(number)] if number in self._files else []
-            paths = own + [folder / name for folder in others if (folder / name).exists()]
+            paths = self.paths(number, others)
             if not paths:
                 continue
             if sum(path.stat().st_size for path in paths) > bucket_bytes and self._depth < _DEEPEST:
                 yield from self._split(number, paths, bucket_bytes)
             else:
                 yield _merge([frame for path in paths for frame in _read(path)])
-            for path in own:
-                path.unlink()
+            if number in self._files:
+                self.path(number).unlink()
 
     def _split(self, number: int, paths: list[Path], bucket_bytes: int) -> Iterator[pl.DataFrame]:
         folder = self._folder / str(number)

@@ -81,11 +81,15 @@ class FrequentTexts:
 
     def __init__(self, found: pl.DataFrame) -> None:
         """`found` has PLAIN and COUNT (`TextCounts.over`)."""
-        self.found = found
         hashes = key64(found[PLAIN])
         order = np.argsort(hashes, kind="stable")
         self._hashes = hashes[order]
         self._by_hash = found[order]
+
+    @property
+    def found(self) -> pl.DataFrame:
+        """PLAIN and COUNT, the most frequent first."""
+        return self._by_hash.sort([COUNT, PLAIN], descending=[True, False])
 
     def freeze(self, folder: Path) -> None:
         """Write it to `folder`, for `thaw` to map."""
@@ -94,7 +98,7 @@ class FrequentTexts:
 
     @classmethod
     def thaw(cls, folder: Path) -> FrequentTexts:
-        """What another has frozen, without a copy in this process's memory; it has no `found`."""
+        """What another has frozen, without a copy of the hashes in this process's memory."""
         self = cls.__new__(cls)
         self._hashes = np.load(folder / "hashes.npy", mmap_mode="r")
         self._by_hash = pl.read_ipc(folder / "texts.arrow")

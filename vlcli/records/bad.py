@@ -14,7 +14,7 @@ class BadRows:
     """Counts bad rows against `--max-bad`: N rows, checked at each, or `P%` of all, judged at the end."""
 
     def __init__(self, max_bad: str, rejects: RejectsWriter | None = None) -> None:
-        self.max_bad, self._rejects = max_bad, rejects
+        self.max_bad, self.rejects = max_bad, rejects
         self.count = 0  # bad rows
         self.seen = 0  # all rows, bad ones included; the reader keeps it
         self.first = ""  # where the first one was, and why
@@ -25,8 +25,8 @@ class BadRows:
     ) -> None:
         """Divert one row. Raises InputError when it is one too many."""
         self.count += 1
-        if self._rejects is not None:
-            self._rejects.write_bad(file, line, cause, raw)
+        if self.rejects is not None:
+            self.rejects.write_bad(file, line, cause, raw)
         place: dict[str, Any] = {"line": line} if text_lines else {"row": line}
         if not self.first:
             self.first = str(InputError(cause, file=file, **place))

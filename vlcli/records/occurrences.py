@@ -46,6 +46,17 @@ class Occurrences:
         ordinals[order] = np.repeat(before.astype(np.int64), repeats) + within
         return ordinals
 
+    def add(self, keys: Keys, amounts: Counts) -> None:
+        """Keys that are all different have come this often in addition."""
+        for start in range(0, len(keys), _CHUNK):
+            self._add(np.array(keys[start : start + _CHUNK]), np.array(amounts[start : start + _CHUNK]))
+
+    def items(self) -> tuple[Keys, Counts]:
+        """All keys in order, and their counts."""
+        used = np.flatnonzero(self._counts)
+        order = used[np.argsort(self._keys[used])]
+        return self._keys[order], self._counts[order]
+
     def _add(self, keys: Keys, amounts: Counts) -> Counts:
         """Add to the counts of distinct `keys`; returns what they were."""
         while self.size + len(keys) > _MAX_LOAD * len(self._keys):

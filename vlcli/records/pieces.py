@@ -37,6 +37,7 @@ class Place:
 class Piece:
     place: Place
     content: Lines | Rows
+    is_wanted: bool = True  # false: its rows are only read to count them
 
     @property
     def is_text(self) -> bool:

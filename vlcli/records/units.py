@@ -59,7 +59,7 @@ class _Bounded(io.RawIOBase):
 
 
 def plan_units(
-    found: Sequence[Source], format: str | None = None, *, unit_bytes: int = UNIT_BYTES
+    found: Sequence[Source], format: str | None = None, *, unit_bytes: int | None = None
 ) -> list[Unit]:
     """All units in input order. Raises UsageError for a pipe, which cannot be read by several processes."""
     units: list[Unit] = []
@@ -74,7 +74,7 @@ def plan_units(
         if kind == "parquet" and is_plain:
             spans = _row_groups(source.path)
         elif kind == "jsonl" and is_plain:
-            spans = _lines(source.path, unit_bytes)
+            spans = _lines(source.path, unit_bytes or UNIT_BYTES)
         else:
             spans = [(0, 0, 0)]
         units += [Unit(len(units) + i, number, source.path, *span) for i, span in enumerate(spans)]
