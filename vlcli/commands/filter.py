@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from typer import Option
 
@@ -194,6 +194,14 @@ def command(
             rich_help_panel=_PARTS,
         ),
     ] = None,
+    engine: Annotated[
+        Literal["local", "ray"],
+        Option(
+            "--engine",
+            help="Who shares the work: -j processes, or the cluster of RAY_ADDRESS, into the directory -o.",
+            rich_help_panel=_PARTS,
+        ),
+    ] = "local",
     dry_run: DryRun = False,
     jobs: Jobs = None,
     quiet: Quiet = False,
@@ -272,6 +280,8 @@ def command(
         raise UsageError(
             "--counts is for a part of the corpus", remedy="give --part i/n as --count-only had it"
         )
+    if engine == "ray" and (part is not None or count_only or counts is not None or not parted):
+        raise UsageError("--engine ray makes its own parts", remedy="give it all the input and -o DIR/")
     if dry_run:
         plan.steps()  # a condition or a word list that cannot be is an error here too
         lines = [*plan.table(), *source.table(), *target.table()]
@@ -306,7 +316,11 @@ def command(
             what = count_part(plan, source, Path(output), this_part, **effort)
             console.note(f"{output}: part {this_part} {what}")
             return
-        if parted:
+        if engine == "ray":
+            from vlcli.curation.on_ray import filter_on_ray
+
+            result = filter_on_ray(plan, source, target, max_bad=max_bad, on_progress=on_progress)
+        elif parted:
             result = filter_part(plan, source, target, this_part, counts, **effort)
         else:
             result = filter_pairs(plan, source, target, **effort)
@@ -316,7 +330,7 @@ def command(
         console.note(
             f"no row has a column {line['column']!r}: the preset's rule {line['rule']} judged nothing"
         )
-    if parted:
+    if parted and engine == "local":
         units = result["part"]
         console.note(
             f"{output}: part {this_part}: {units['units']:,} units, {units['stood']:,} of them stood already"

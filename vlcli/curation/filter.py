@@ -146,8 +146,7 @@ def filter_pairs(
         # Outputs first: a name that is taken is told before the input is read.
         rejects = stack.enter_context(RejectsWriter(target.rejects, force=target.force))
         sizes = stack.enter_context(HeaderSizes())
-        made_by = lineage.step("filter", __version__, plan.fingerprint())
-        writer = stack.enter_context(target.open(source.image_root, sizes.read, made_by))
+        writer = stack.enter_context(target.open(source.image_root, sizes.read, made_by(plan)))
         job = Job(plan, dict(source.renames), writer.relocate, rejects.relocate, source.head)
         team = stack.enter_context(Team(job, 1 if source.head is not None else jobs))
         inputs: Sequence[str] = source.inputs
@@ -176,6 +175,11 @@ def filter_pairs(
     if target.report is not None:
         write_json(target.report, report, force=target.force)
     return report
+
+
+def made_by(plan: Plan) -> dict[str, Any]:
+    """The step that the lineage of what is written ends with."""
+    return lineage.step("filter", __version__, plan.fingerprint())
 
 
 def survey(
@@ -224,6 +228,7 @@ class Found:
         self._judge = Judge(self._where, worker.steps, known=worker.known)
         self._fields = Fields(plan.fields)
         self._unmet: set[str] | None = None  # of --map
+        self._lineage: lineage.Chain = ()
         self.rows, self.texts, self._checksum = Totals(), Totals(), Checksum()
 
     def meet(self, outcome: Outcome) -> None:
@@ -241,6 +246,7 @@ class Found:
         self.rows.add(outcome.rows)
         self.texts.add(outcome.texts)
         self._checksum.add_sum(outcome.checksum)
+        self._lineage = self._lineage or outcome.lineage
         assert outcome.counts is not None
         self._judge.add(outcome.counts)
 
@@ -277,6 +283,7 @@ class Found:
             over={name: over for name, survey in surveys if (over := survey.found()) is not None},
             checksum=self._checksum,
         )
+        report["lineage"] = list(lineage.extend(self._lineage, made_by(self._plan)))
         report["unchecked"] = [{"rule": rule, "column": column} for rule, column in self._unchecked()]
         return report
 
@@ -288,6 +295,7 @@ class Found:
             "rows": asdict(self.rows),
             "texts": asdict(self.texts),
             "checksum": self._checksum.hex(),
+            "lineage": list(self._lineage),
             "tallies": [asdict(tally) for tally in counts.tallies],
             "dropped_texts": _first(counts.dropped_texts),
             "replaced": _first(counts.replaced),
@@ -307,6 +315,7 @@ class Found:
                 rows=Totals(**saved["rows"]),
                 texts=Totals(**saved["texts"]),
                 checksum=int(saved["checksum"], 16),
+                lineage=tuple(saved["lineage"]),
                 counts=JudgeCounts(
                     [
                         StepTally(**{**t, "rows": Count(**t["rows"]), "texts": Count(**t["texts"])})

@@ -24,14 +24,13 @@ from typing import Any
 import orjson
 
 from vlcli import __version__
-from vlcli.curation.filter import Found, Progress, Source, Target, divert, survey
+from vlcli.curation.filter import Found, Progress, Source, Target, divert, made_by, survey
 from vlcli.curation.image_probe import HeaderSizes
 from vlcli.curation.numbering import Numbering
 from vlcli.curation.piecework import Job, Outcome
 from vlcli.curation.plan import Plan
 from vlcli.curation.team import Team
 from vlcli.errors import Incomplete, UsageError
-from vlcli.records import lineage
 from vlcli.records.atomic import sync_folder, write_json
 from vlcli.records.bad import BadRows
 from vlcli.records.pieces import Piece, Reading, pieces
@@ -127,6 +126,11 @@ def count_part(
     return "is counted"
 
 
+def is_counted(folder: Path, count: int) -> bool:
+    """Whether all parts have counted all there is to count."""
+    return all((folder / _part_name(number)).is_dir() for number in range(count))
+
+
 def filter_part(
     plan: Plan,
     source: Source,
@@ -174,8 +178,7 @@ def filter_part(
             team.finish()
         # Rows of units that stand are numbered anew, but for those behind the last unit that is missing.
         read = [unit for unit in mine if wanted and unit.number <= wanted[-1].number]
-        made_by = lineage.step("filter", __version__, plan.fingerprint())
-        writer = _UnitWriter(folder, kind, target, source, sizes, made_by)
+        writer = _UnitWriter(folder, kind, target, source, sizes, made_by(plan))
         queue: deque[Unit] = deque()
         bad, orphans = BadRows(max_bad), part.count > 1 and counts is None
         tagged = _of_units(source, read, image_bytes=target.embed_images, standing=standing, queue=queue)
@@ -225,10 +228,10 @@ class _UnitWriter:
         target: Target,
         source: Source,
         sizes: HeaderSizes,
-        made_by: dict[str, Any],
+        step: dict[str, Any],
     ) -> None:
         self._folder, self._kind, self._target, self._source = folder, kind, target, source
-        self._sizes, self._made_by = sizes, made_by
+        self._sizes, self._step = sizes, step
         self._unit: Unit | None = None
         self._found: Found | None = None
         self._open = ExitStack()
@@ -262,7 +265,7 @@ class _UnitWriter:
         )
         self._rejects = self._open.enter_context(RejectsWriter(rejects, force=True))
         self._writer = self._open.enter_context(
-            target.open(self._source.image_root, self._sizes.read, self._made_by)
+            target.open(self._source.image_root, self._sizes.read, self._step)
         )
         self._unit, self._found = unit, found
 

@@ -26,6 +26,7 @@ from vlcli.curation.where import Where
 from vlcli.records.batch import Batch
 from vlcli.records.encode import json_line, portable_rows
 from vlcli.records.identity import Identity
+from vlcli.records.lineage import Chain
 from vlcli.records.occurrences import Keys
 from vlcli.records.pieces import Piece, Shaping, first_rows
 from vlcli.records.references import Relocator
@@ -63,6 +64,7 @@ class Outcome:
     checksum: int = 0
     counts: JudgeCounts | None = None
     seen: Seen | None = None
+    lineage: Chain = ()  # of the source
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,7 @@ class PieceWorker:
             fields=self._fields,
         )
         for batch, (_, bad) in zip(batches, found, strict=True):
+            outcome.lineage = outcome.lineage or batch.lineage
             outcome.rejects += bad
             outcome.rows.given += len(bad)
             outcome.rows.bad += len(bad)
