@@ -105,6 +105,9 @@ class TopRates(Survey):
         self._asked += len(batch)
         return pl.Series((self._beyond[rows >> 3] >> (rows & 7)) & 1 == 0)
 
+    def rewind(self) -> None:
+        self._asked = 0
+
     def close(self) -> None:
         self._beyond = np.zeros(0, np.uint8)
         self._folder.cleanup()

@@ -1,8 +1,8 @@
-"""Rows in, rows that pass out: the two passes of `filter`.
+"""Rows in, rows that pass out: the passes of `filter`.
 
-One pass over the input, unless a rule counts over all of it: then the first pass applies only what comes before the
-count (the condition and the per-query cap) and counts, and the second does everything. Input from a pipe is
-spooled for that.
+One pass over the input, unless a rule counts over all of it: then a first pass applies only what comes before the
+count (the condition and the per-query cap) and counts. Selections that have to know which rows pass add one that
+judges everything before the last, which does so again and writes. Input from a pipe is spooled for that.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from vlcli.curation.plan import Plan
 from vlcli.curation.query_cap import QueryRanks
 from vlcli.curation.report import build_report
 from vlcli.curation.rule import Rule, Step
+from vlcli.curation.selecting import Selecting
+from vlcli.curation.selections import Selections
 from vlcli.curation.survey import Survey
 from vlcli.curation.tally import Checksum, Totals
 from vlcli.curation.where import Where
@@ -39,6 +41,7 @@ from vlcli.records.rejects import RejectsWriter
 from vlcli.records.sources import sources
 from vlcli.records.writer import open_writer
 
+NO_SELECTIONS = Selections()
 Progress = Callable[[str, int], None]  # (what is being done, rows of this batch)
 
 
@@ -86,16 +89,26 @@ class Target:
     report: Path | None = None
     force: bool = False
     embed_images: bool = False
+    held_out: str | None = None  # where rows that are held out go; its name says the format
 
     def refuse_clashes(self) -> None:
         """Raises UsageError where two outputs would take one name."""
         taken: dict[str, str] = {}
-        for option, path in (("-o", self.output), ("--rejects", self.rejects), ("--report", self.report)):
+        for option, path in (
+            ("-o", self.output),
+            ("--rejects", self.rejects),
+            ("--report", self.report),
+            ("--hold-out-to", self.held_out),
+        ):
             if path is None or str(path) == "-" or is_special(str(path)):
                 continue
             other = taken.setdefault(os.path.realpath(path), option)
             if other != option:
                 raise UsageError(f"{other} and {option} name one file, {path}")
+
+    def of_held_out(self) -> Target:
+        """Where the rows held out go, as where the others do."""
+        return replace(self, output=self.held_out, format=None)
 
     def open(self, image_root: Path | None, read_image: Callable[[str], bytes], step: dict[str, Any]) -> Any:
         """The writer of the rows, a context manager; `read_image` is asked where images are embedded."""
@@ -112,7 +125,12 @@ class Target:
     def table(self) -> list[dict[str, str]]:
         """For the plan: what will be written, and what stands there already."""
         lines = []
-        for name, path in (("output", self.output), ("rejects", self.rejects), ("report", self.report)):
+        for name, path in (
+            ("output", self.output),
+            ("held out", self.held_out),
+            ("rejects", self.rejects),
+            ("report", self.report),
+        ):
             if path is not None and path != "-":
                 fate = "replaced" if self.force else "exists: needs --force"
                 lines.append(
@@ -126,6 +144,7 @@ def filter_pairs(
     source: Source,
     target: Target,
     *,
+    selections: Selections = NO_SELECTIONS,
     max_bad: str = "0",
     on_progress: Progress = lambda _, __: None,
 ) -> dict[str, Any]:
@@ -143,8 +162,12 @@ def filter_pairs(
         # Outputs first: a name that is taken is told before the input is read.
         rejects = stack.enter_context(RejectsWriter(target.rejects, force=target.force))
         sizes = stack.enter_context(HeaderSizes())
-        made_by = lineage.step("filter", __version__, plan.fingerprint())
+        made_by = lineage.step("filter", __version__, plan.fingerprint() | selections.fingerprint())
         writer = stack.enter_context(target.open(source.image_root, sizes.read, made_by))
+        held_out = None
+        if target.held_out is not None:
+            held_out = stack.enter_context(target.of_held_out().open(source.image_root, sizes.read, made_by))
+        selecting = stack.enter_context(Selecting(selections, fields))
         inputs: Sequence[str] = source.inputs
         surveys: dict[str, Survey] = {}
         of_rule: dict[str, Survey] = {}
@@ -157,6 +180,11 @@ def filter_pairs(
             _count(plan.where, cap, fields, source, inputs, list(surveys.values()), max_bad, on_progress)
         for survey in surveys.values():
             survey.finish()
+        if selecting.looks_ahead:
+            inputs = repeatable(inputs)
+            _look_ahead(
+                plan.where, steps, fields, source, inputs, surveys, sizes, selecting, max_bad, on_progress
+            )
         ranks = stack.enter_context(QueryRanks())
         judge = Judge(where, steps, ranks=ranks.number, sizes=sizes, known=surveys, fields=fields)
         identity = stack.enter_context(Identity())
@@ -169,10 +197,12 @@ def filter_pairs(
             _divert(docket, bad)
             kept = docket.result().take(pl.Series(docket.standing))
             _tally(docket, kept, rows, texts)
-            checksum.add(kept.frame["image_id"].to_list(), fields.contents(kept))
             _reject(docket, judge, rejects)
+            kept = selecting.pass_on(docket, kept, rows, texts, rejects, held_out)
+            checksum.add(kept.frame["image_id"].to_list(), fields.contents(kept))
             writer.write(kept)
             on_progress("filtering", len(batch))
+        selecting.finish()
         if where is not None:
             where.finish()
         unchecked = judge.unchecked() if rows.given else []
@@ -194,6 +224,7 @@ def filter_pairs(
             texts=texts,
             over={name: found for name, s in of_rule.items() if (found := s.found()) is not None},
             checksum=checksum,
+            selecting=selecting,
         )
         report["unchecked"] = [{"rule": rule, "column": column} for rule, column in unchecked]
     if target.report is not None:
@@ -231,6 +262,35 @@ def _count(
             on_progress("counting", len(batch))
     if where is not None:
         where.finish()
+
+
+def _look_ahead(
+    sql: str | None,
+    steps: Sequence[Step],
+    fields: Fields,
+    source: Source,
+    inputs: Sequence[str],
+    surveys: Mapping[str, Survey],
+    sizes: HeaderSizes,
+    selecting: Selecting,
+    max_bad: str,
+    on_progress: Progress,
+) -> None:
+    """A pass that judges everything, for selections that have to know which rows pass."""
+    where = Where(sql) if sql is not None else None
+    bad = BadRows(max_bad, None)
+    with QueryRanks() as ranks, Identity() as identity:
+        judge = Judge(where, steps, ranks=ranks.number, sizes=sizes, known=surveys, fields=fields)
+        for batch in source.batches(inputs, bad):
+            docket = judge.judge(identity.assign(batch))
+            _divert(docket, bad)
+            selecting.observe(docket.result().take(pl.Series(docket.standing)))
+            on_progress("judging", len(batch))
+    if where is not None:
+        where.finish()
+    for survey in surveys.values():
+        survey.rewind()
+    selecting.decide()
 
 
 def _divert(docket: Docket, bad: BadRows) -> None:

@@ -35,6 +35,9 @@ class Survey(LookUp):
     def finish(self) -> None:
         """After the last batch of the first pass."""
 
+    def rewind(self) -> None:
+        """Before `look_up` is asked for all batches once more."""
+
     def found(self) -> pl.DataFrame | None:
         """PLAIN and COUNT of what is over the bound, for the report; None where there is no such thing."""
         return None
