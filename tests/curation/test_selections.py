@@ -335,7 +335,7 @@ def test_a_mixture_that_cannot_be_says_what_is_missing():
     assert "--sample " in str(found.value)
     with pytest.raises(UsageError, match="no row has 'yfcc'"):
         verdicts(Mixture(parse_mixture("source:opus=1,yfcc=2")), rows)
-    with pytest.raises(UsageError, match="no row of lang fr has '(cc3m|laion)'"):
+    with pytest.raises(UsageError, match=r"no row of lang fr has '(cc3m|laion)'"):
         verdicts(
             Mixture(parse_mixture("source"), None, "lang"),
             [*rows, {**rows[0], "lang": "fr", "source": "opus"}],
@@ -500,12 +500,11 @@ def select(
 
     def take(selecting: Selecting, some: list[Batch]) -> None:
         for batch in some:
-            chosen_batch, chosen = selecting.select(batch)
-            sides = chosen_batch.column("split").to_list()
+            chosen = selecting.select(batch)
             for i, name in enumerate(batch.frame["id"].to_list()):
                 if not chosen.dropped[i]:
                     assert name not in found
-                    found[name] = (bool(chosen.held_out[i]), sides[i] if chosen.kept[i] else None)
+                    found[name] = (bool(chosen.held_out[i]), int(chosen.sides[i]) if chosen.kept[i] else None)
         selecting.finish()
 
     if parts is None:
@@ -558,8 +557,7 @@ def test_another_seed_is_another_choice():
 def select_ids(batch: Batch, seed: int) -> list[str]:
     with Selecting(parse_selections(sample="50%", seed=seed), Fields()) as selecting:
         assert not selecting.looks_ahead
-        selected, chosen = selecting.select(batch)
-        return selected.frame["id"].filter(chosen.kept).to_list()
+        return batch.frame["id"].filter(selecting.select(batch).kept).to_list()
 
 
 def test_parts_of_something_else_are_refused(tmp_path):

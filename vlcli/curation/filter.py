@@ -93,6 +93,10 @@ class Target:
 
     def refuse_clashes(self) -> None:
         """Raises UsageError where two outputs would take one name."""
+        if self.held_out == "-" and self.output in (None, "-"):
+            raise UsageError(
+                "--hold-out-to -: stdout has the rows that are kept", remedy="give these -o FILE"
+            )
         taken: dict[str, str] = {}
         for option, path in (
             ("-o", self.output),

@@ -188,13 +188,19 @@ class Mixture(Selection):
         self._told = {"total": total * len(outers)}
         if self._within is not None:
             self._told |= {"of_each": total, "values": len(outers)}
-        if len(wanted) <= SHOWN:
-            self._told["by_value"] = [
-                ({} if self._within is None else {self._within: names.name(self._within, outer)})
-                | {"value": name, "of": sizes.get((outer, value), 0), "taken": wanted[outer, value]}
-                for outer in outers
-                for value, name in zip(values, shown, strict=True)
-            ]
+        if len(wanted) > SHOWN:
+            return
+        lines: list[dict[str, Any]] = [
+            ({} if self._within is None else {"key": names.name(self._within, outer)})
+            | {"value": name, "of": sizes.get((outer, value), 0), "taken": wanted[outer, value]}
+            for outer in outers
+            for value, name in zip(values, shown, strict=True)
+        ]
+        if self._within is not None:
+            lines.sort(key=lambda line: str(line["key"]))
+        elif not self._recipe.weights:
+            lines.sort(key=lambda line: (-line["of"], line["value"]))
+        self._told["by_value"] = lines
 
     def select(self, rows: pl.DataFrame) -> Verdicts:
         return self._decided.next(rows.height)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vlcli.curation.features import Features
 from vlcli.curation.fields import Fields
+from vlcli.curation.first_rows import First, FirstImages
 from vlcli.curation.judge import Docket
 from vlcli.curation.ratio_split import COLUMN, RatioSplit
 from vlcli.curation.row_table import RowTable
@@ -108,11 +109,8 @@ class Selecting:
         self._at = sum(numbers[:part])
         self._end = self._at + numbers[part]
 
-    def select(self, batch: Batch) -> tuple[Batch, Chosen]:
-        """The batch, with its column `split` where there is one, and which of its rows are kept.
-
-        Raises InputError when the second pass has other rows than the first.
-        """
+    def select(self, batch: Batch) -> Chosen:
+        """What comes of the next rows that pass. Raises InputError when there are more than in the first pass."""
         if self._decided is None:
             features = self._features.of(batch)
             chosen = Chosen(np.full(len(batch), _KEPT, np.int8), np.zeros(len(batch), np.int8))
@@ -126,9 +124,7 @@ class Selecting:
                 raise InputError("the file has changed since it was read first", file=batch.file)
             chosen = Chosen(self._decided.charged[rows], self._decided.sides[rows])
         self._count(chosen)
-        if self.asked.split is not None:
-            batch = self._with_sides(batch, chosen.sides, self.asked.split.names)
-        return batch, chosen
+        return chosen
 
     def pass_on(
         self,
@@ -143,9 +139,9 @@ class Selecting:
         are left out go to `rejects` as they came in, those held out to `held_out`."""
         if not self.chain:
             return passed
-        batch, chosen = self.select(passed)
+        chosen = self.select(passed)
         numbers = docket.fields.numbers(passed)
-        for totals, of_row in ((rows, np.ones(len(batch), np.int64)), (texts, numbers)):
+        for totals, of_row in ((rows, np.ones(len(passed), np.int64)), (texts, numbers)):
             dropped, held = int(of_row[chosen.dropped].sum()), int(of_row[chosen.held_out].sum())
             totals.kept -= dropped + held
             totals.dropped += dropped
@@ -155,10 +151,13 @@ class Selecting:
             as_it_came = docket.batch.take(pl.Series(docket.standing)).take(pl.Series(chosen.dropped))
             rejects.write(as_it_came, [s.name for s in left_out], [s.reason for s in left_out])
         if held_out is not None:
-            test = batch.take(pl.Series(chosen.held_out))
+            test = passed.take(pl.Series(chosen.held_out))
             self.checksum.add(test.frame["image_id"].to_list(), docket.fields.contents(test))
             held_out.write(test)
-        return batch.take(pl.Series(chosen.kept))
+        kept = passed.take(pl.Series(chosen.kept))
+        if self.asked.split is None:
+            return kept
+        return self._with_sides(kept, chosen.sides[chosen.kept], self.asked.split.names)
 
     def _count(self, chosen: Chosen) -> None:
         here = np.bincount(chosen.charged[chosen.charged >= 0], minlength=len(self.chain))
@@ -206,6 +205,8 @@ class Selecting:
                 found[selection.name]["checksum"] = self.checksum.hex()
             if selection.name == "split":
                 found[selection.name]["replaced"] = self.replaced
+            if not isinstance(selection, First | FirstImages):
+                found[selection.name]["seed"] = self.asked.seed
         return found
 
 

@@ -128,6 +128,8 @@ def lines(told: dict[str, dict[str, Any]], limit: int = 12) -> Sequence[str]:
             rows += "; " + ", ".join(f"{side} {number:,}" for side, number in counts["sides"].items())
         elif len(counts.get("by_value", ())) in range(1, limit + 1):
             rows += "; " + ", ".join(map(_value, counts["by_value"]))
+        if "seed" in counts:
+            rows += f"; seed {counts['seed']}"
         if counts.get("short"):
             who = f"{counts['short']:,} values have" if "values" in counts else "there are"
             rows += f"; {who} fewer than the {int(counts['asked']):,} asked for"
