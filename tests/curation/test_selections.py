@@ -445,7 +445,8 @@ def test_with_one_row_an_image_every_stratum_is_exact(labels, ratio):
             assert abs(own[side] - Fraction(labels.count(label) * weight, sum(weights))) < 1
     for side, weight in enumerate(weights):  # and so is the whole, though every stratum is rounded
         assert abs(found.count(side) - Fraction(len(rows) * weight, sum(weights))) < len(weights)
-    told = {line["value"]: line for line in split.told()["by_value"]}
+    told = {line["value"]: line["sides"] for line in split.told()["by_value"]}
+    assert told.keys() == set(labels)
     for label, line in told.items():
         own = Counter(side for side, row in zip(found, rows, strict=True) if row["label"] == label)
         assert [line[name] for name in split.sides.names] == [own[i] for i in range(len(weights))]

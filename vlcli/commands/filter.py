@@ -36,7 +36,6 @@ EXAMPLES = (
     "vlcli filter raw.parquet --map text=caption --min-side 64 --max-words 31 | vlcli shard -o shards/",
     "vlcli filter raw.parquet --where \"split = 'val'\" -o val.jsonl",
     "vlcli filter raw.jsonl --hold-out 4 --hold-out-to test.jsonl -o train.jsonl",
-    "vlcli filter raw.jsonl --split 8:1:1 --stratify label -o pairs.split.jsonl",
 )
 
 MANUAL = {
@@ -60,9 +59,10 @@ MANUAL = {
         ),
         (
             "Splits",
-            "An image's rows all go to one side. Images of several rows are dealt first, in proportion; those of one "
-            "row then make the numbers exact, in every stratum. Where too few are left for that, a side has at most "
-            "the rows of one image, less one, too many.",
+            "`--split 8:1:1 --stratify label` is ZERO's. All rows of an image go to one side. Images of several rows "
+            "are dealt first, in proportion; those of one row then make the numbers exact in every stratum. Where too "
+            "few of these are left, no side has more than the rows of one image, less one, too many; where an image "
+            "has rows of several strata, numbers are as near as that allows.",
         ),
         (
             "Mixtures",

@@ -2,9 +2,12 @@
 
 All rows of one image go to one side. An image with one row can go anywhere, so these make the numbers come out: the
 images with several rows are dealt first, the largest before the others, to the sides in proportion; then the rest
-fill what is left, by their draws. Inside a stratum the sides are exact to the row (largest remainders, which are
-carried on from stratum to stratum so that the whole comes out as well) as long as images with one row are left to
-fill them; otherwise a side has at most the rows of one image, less one, too many.
+fill what is left, by their draws. Inside a stratum the sides are then exact to the row: largest remainders, which
+are carried on from stratum to stratum, so that the whole comes out as well. Where too few images with one row are
+left for that, no side has more than the rows of one image, less one, too many; where an image has rows of several
+strata, it goes where the sum of squares says.
+
+Memory: about 30 bytes for each row of an image with several, and two for each row.
 """
 
 from __future__ import annotations
@@ -110,8 +113,10 @@ class RatioSplit(Selection):
             return told
         told |= {"stratify": self._column, "strata": len(taken)}
         lines = [
-            {"value": names.name(self._column, stratum) if stratum else None}
-            | dict(zip(self.sides.names, parts, strict=True))
+            {
+                "value": names.name(self._column, stratum) if stratum else None,
+                "sides": dict(zip(self.sides.names, parts, strict=True)),
+            }
             for stratum, parts in taken.items()
         ]
         known = all(line["value"] is not None for line, stratum in zip(lines, taken, strict=True) if stratum)
