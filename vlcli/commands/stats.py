@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Option
 
@@ -38,7 +38,9 @@ MANUAL = {
     ),
 }
 
-_QUERIES = "A list of queries"
+
+def _of_queries(flag: str, metavar: str, help: str, **others: Any) -> Any:
+    return Option(flag, metavar=metavar, help=help, rich_help_panel="A list of queries", **others)
 
 
 def command(
@@ -73,46 +75,22 @@ def command(
     ] = None,
     queries: Annotated[
         Path | None,
-        Option(
+        _of_queries(
             "--queries",
-            metavar="FILE",
-            help="Write the most frequent Chinese words and phrases, one a line, to search images with.",
-            rich_help_panel=_QUERIES,
+            "FILE",
+            "Write the most frequent Chinese words and phrases, one a line, to search images with.",
         ),
     ] = None,
-    num_queries: Annotated[
-        int,
-        Option("--num-queries", min=1, metavar="N", help="Queries, at most.", rich_help_panel=_QUERIES),
-    ] = 200_000,
+    num_queries: Annotated[int, _of_queries("--num-queries", "N", "Queries, at most.", min=1)] = 200_000,
     min_query_freq: Annotated[
         int,
-        Option(
-            "--min-query-freq",
-            min=1,
-            metavar="N",
-            help="Times that a query stands in the captions, at least.",
-            rich_help_panel=_QUERIES,
-        ),
+        _of_queries("--min-query-freq", "N", "Times that a query stands in the captions, at least.", min=1),
     ] = 1,
     query_words: Annotated[
-        int,
-        Option(
-            "--query-words",
-            min=1,
-            max=8,
-            metavar="N",
-            help="Adjacent words that make a phrase, at most.",
-            rich_help_panel=_QUERIES,
-        ),
+        int, _of_queries("--query-words", "N", "Adjacent words that make a phrase, at most.", min=1, max=8)
     ] = 1,
     query_vocabulary: Annotated[
-        Path | None,
-        Option(
-            "--query-vocabulary",
-            metavar="FILE",
-            help="Only queries of this list, one a line.",
-            rich_help_panel=_QUERIES,
-        ),
+        Path | None, _of_queries("--query-vocabulary", "FILE", "Only queries of this list, one a line.")
     ] = None,
     probe: Annotated[
         bool, Option("--probe", help="Read width and height from the image's header where a row lacks them.")
