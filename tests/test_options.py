@@ -21,6 +21,7 @@ OWN_MEANING = {
     "--output": "a stream, a directory of shards, a run, a figure: each command says what it makes",
     "--against": "filter compares texts and files exactly, dedup images by what they show",
     "--lang": "filter keeps texts of a language; elsewhere it labels the result",
+    "--split": "filter makes the column that the evaluations read one value of",
     "--batch-size": "pretrain's is the batch of the loss, elsewhere it is only memory",
 }
 REPORTS = {"check", "stats", "zeroshot", "retrieve", "visualize", "recipes"}  # what they find is their output

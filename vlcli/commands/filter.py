@@ -24,6 +24,7 @@ from vlcli.commands._options import (
     Quiet,
     Rejects,
     Report,
+    Seed,
     Segmenter,
     To,
     Verbose,
@@ -39,12 +40,52 @@ EXAMPLES = (
     "vlcli filter raw.parquet --where \"split = 'val'\" -o val.jsonl",
     "vlcli filter raw.parquet --preset wukong --count-only -o counts/ --part 0/1",
     "vlcli filter raw.parquet --preset wukong --counts counts/ -o kept/ --part 0/1",
+    "vlcli filter raw.jsonl --hold-out 4 --hold-out-to test.jsonl -o train.jsonl",
 )
 
-MANUAL = {"ENVIRONMENT": (("TMPDIR", "Where a pipe that is read twice is spooled, and counts are kept."),)}
+MANUAL = {
+    "ENVIRONMENT": (("TMPDIR", "Where a pipe that is read twice is spooled, and counts are kept."),),
+    "NOTES": (
+        (
+            "Selections",
+            "They choose among the rows that all rules have let pass, in this order: --hold-out, --first-images, "
+            "--first, --mix or --sample, --split. What one leaves out is charged to it, in --rejects and --report.",
+        ),
+        (
+            "Chance",
+            "A row's draw is the BLAKE2b of 8 bytes of 'sample:SEED:ID' (`hold-out:`; `split:SEED:IMAGE_ID`), as "
+            "`printf %s ... | b2sum -l 64` prints it, and the lowest draws are taken. So a choice depends on the seed "
+            "and the rows alone, not on their order, and the smaller of two samples is a part of the larger.",
+        ),
+        (
+            "Passes",
+            "--first-images, --first N and --sample P% choose as the rows come. The others have to know which rows "
+            "pass: the input is judged twice, and 8 to 50 bytes of each row that passes wait in $TMPDIR.",
+        ),
+        (
+            "Splits",
+            "`--split 8:1:1 --stratify label` is ZERO's. All rows of an image go to one side. Images of several rows "
+            "are dealt first, in proportion; those of one row then make the numbers exact in every stratum. Where too "
+            "few of these are left, no side has more than the rows of one image, less one, too many; where an image "
+            "has rows of several strata, numbers are as near as that allows.",
+        ),
+        (
+            "Mixtures",
+            "`--mix source:opus=5,laion=10,cc3m=3 --per-key lang --sample 18000000` takes 5, 10 and 3 million of every "
+            "language; `--mix lang` the same number of each, as many as the rarest has.",
+        ),
+    ),
+}
 
 _PARTS = "A corpus in parts"
 _RULES = "Rules (each overrides the preset; 'off' switches one off)"
+
+
+_SELECTIONS = "Selections (of the rows that all rules let pass, in this order)"
+
+
+def _selection(flag: str, metavar: str, help: str, **others: Any) -> Any:
+    return Option(flag, metavar=metavar, help=help, rich_help_panel=_SELECTIONS, show_default=False, **others)
 
 
 def _rule(flag: str, metavar: str, help: str) -> Any:
@@ -154,6 +195,62 @@ def command(
     against_texts: Annotated[
         str | None, _rule("--against-texts", "FILE,...", "Drop texts that these files have.")
     ] = None,
+    hold_out: Annotated[
+        int | None,
+        _selection(
+            "--hold-out",
+            "N",
+            "Hold N random rows out, and drop what shares an image or a text with them (two passes).",
+            min=1,
+        ),
+    ] = None,
+    hold_out_to: Annotated[
+        str | None,
+        _selection("--hold-out-to", "FILE", "Where the rows held out go; its name says the format."),
+    ] = None,
+    first_images: Annotated[
+        int | None,
+        _selection(
+            "--first-images", "N", "The first N images in input order, with all their captions.", min=1
+        ),
+    ] = None,
+    first: Annotated[
+        str | None,
+        _selection("--first", "N|P%", "The first rows in input order; P% of all that pass (two passes)."),
+    ] = None,
+    mix: Annotated[
+        str | None,
+        _selection(
+            "--mix",
+            "COLUMN[:VALUE=WEIGHT,...]",
+            "Random rows in these proportions, as many as can be, or --sample N; without weights: equal (two passes).",
+        ),
+    ] = None,
+    sample: Annotated[
+        str | None,
+        _selection("--sample", "N|P%", "Random rows: exactly N (two passes), or each with a chance of P%."),
+    ] = None,
+    per_key: Annotated[
+        str | None,
+        _selection(
+            "--per-key",
+            "COLUMN",
+            "--sample and --mix take so much of each value of this column (two passes).",
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        _selection(
+            "--split",
+            "8:1:1|NAME=WEIGHT,...",
+            "Write train, val or test into the column split, in this ratio; an image has one (two passes).",
+        ),
+    ] = None,
+    stratify: Annotated[
+        str | None,
+        _selection("--stratify", "COLUMN", "--split keeps the ratio for each value of this column."),
+    ] = None,
+    seed: Seed = 0,
     word_unit: Annotated[str | None, WORD_UNIT] = None,
     segmenter: Segmenter = "rjieba",
     map: Map = None,
@@ -211,9 +308,9 @@ def command(
 
     Rules apply in the preset's order, and every row that goes is charged to the first one that fails. A bound
     carries its operator ('>200', '<=3'); a bare N means at least N for minima and at most N for maxima. A
-    `text` that is a list is judged text by text; the row goes when none is left. Rules that count over the
-    whole input (two passes) read it twice and spool a pipe to the temporary directory ($TMPDIR); everything else
-    streams.
+    `text` that is a list is judged text by text; the row goes when none is left. Of what passes, selections take a
+    sample, a mixture, the first rows, a test set or the sides of a split. What has to know the whole input (two
+    passes) reads it twice and spools a pipe to the temporary directory ($TMPDIR); everything else streams.
 
     -o DIR/ writes a file for each row group, or each 64 MiB of lines, of the input, and goes on where an earlier run
     with the same input and rules has stopped. --part i/n does so for one part of them, so that a job array can share
@@ -227,11 +324,14 @@ def command(
     from rich.markup import escape
 
     from vlcli.commands._console import Console, show_table
+    from vlcli.curation.behind import Behind
     from vlcli.curation.filter import Source, Target, filter_pairs
     from vlcli.curation.parts import Part, count_part, filter_part, is_directory, parse_part
     from vlcli.curation.plan import resolve
     from vlcli.curation.preset import load_preset
     from vlcli.curation.report import details, summary
+    from vlcli.curation.selections import lines as selection_lines
+    from vlcli.curation.selections import parse_selections
     from vlcli.errors import UsageError
 
     console = Console("filter", quiet=quiet, verbose=verbose)
@@ -267,7 +367,20 @@ def command(
         fields=fields,
     )
     source = Source(gather(inputs, files_from), from_, parse_map(map), head, image_root)
-    target = Target(output, to, rejects, report, force=force, embed_images=embed_images)
+    selections = parse_selections(
+        hold_out=hold_out,
+        first_images=first_images,
+        first=first,
+        mix=mix,
+        sample=sample,
+        per_key=per_key,
+        split=split,
+        stratify=stratify,
+        seed=seed,
+    )
+    if (hold_out is None) != (hold_out_to is None):
+        raise UsageError("--hold-out N and --hold-out-to FILE go together")
+    target = Target(output, to, rejects, report, force=force, embed_images=embed_images, held_out=hold_out_to)
     parted = part is not None or is_directory(output)
     this_part = parse_part(part) if part is not None else Part()
     if (parted or count_only) and (output is None or output == "-"):
@@ -282,15 +395,16 @@ def command(
         )
     if engine == "ray" and (part is not None or count_only or counts is not None or not parted):
         raise UsageError("--engine ray makes its own parts", remedy="give it all the input and -o DIR/")
+    behind = Behind(selections)
     if dry_run:
         plan.steps()  # a condition or a word list that cannot be is an error here too
-        lines = [*plan.table(), *source.table(), *target.table()]
+        lines = [*plan.table(), *behind.table(), *source.table(), *target.table()]
         cells = [[escape(cell) for cell in line.values()] for line in lines]
         show_table("filter", ["rule", "value", "from"], cells, stream=sys.stdout)
         return
 
     def remarks() -> None:
-        if plan.is_empty:
+        if plan.is_empty and behind.is_empty:
             console.note("no rules: every row passes (try --preset wukong)")
         for rule in plan.unfilled():
             console.note(f"the preset's rule {rule} needs a list of yours: --{rule} FILE")
@@ -319,11 +433,13 @@ def command(
         if engine == "ray":
             from vlcli.curation.on_ray import filter_on_ray
 
-            result = filter_on_ray(plan, source, target, max_bad=max_bad, on_progress=on_progress)
+            result = filter_on_ray(
+                plan, source, target, behind=behind, max_bad=max_bad, on_progress=on_progress
+            )
         elif parted:
-            result = filter_part(plan, source, target, this_part, counts, **effort)
+            result = filter_part(plan, source, target, this_part, counts, behind=behind, **effort)
         else:
-            result = filter_pairs(plan, source, target, **effort)
+            result = filter_pairs(plan, source, target, behind=behind, **effort)
     if not tasks:
         remarks()
     for line in result["unchecked"]:
@@ -336,5 +452,7 @@ def command(
             f"{output}: part {this_part}: {units['units']:,} units, {units['stood']:,} of them stood already"
         )
     console.note(summary(result))
+    for line in selection_lines(result["selections"]):
+        console.note(line)
     for line in details(result):
         console.note(line, level=1)

@@ -10,20 +10,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from vlcli import __version__
+from vlcli.curation.behind import NOTHING, Behind
 from vlcli.curation.fields import Fields
 from vlcli.curation.image_probe import HeaderSizes
 from vlcli.curation.judge import Judge, JudgeCounts, Tops
 from vlcli.curation.numbering import Numbering
-from vlcli.curation.piecework import Bad, Job, Outcome, PieceWorker, Seen
+from vlcli.curation.piecework import Bad, Outcome, PieceWorker, Seen
 from vlcli.curation.plan import Plan
 from vlcli.curation.report import build_report
+from vlcli.curation.selecting import Selecting
 from vlcli.curation.tally import Checksum, Count, StepTally, Totals
 from vlcli.curation.team import Team
 from vlcli.curation.where import Where
@@ -37,7 +39,7 @@ from vlcli.records.pieces import Piece, Reading, pieces
 from vlcli.records.reader import read, repeatable
 from vlcli.records.rejects import RejectsWriter
 from vlcli.records.sources import sources
-from vlcli.records.writer import open_writer
+from vlcli.records.writer import Writer, open_writer
 
 Progress = Callable[[str, int], None]  # (what is being done, rows of this batch)
 
@@ -90,16 +92,30 @@ class Target:
     report: Path | None = None
     force: bool = False
     embed_images: bool = False
+    held_out: str | None = None  # where rows that are held out go; its name says the format
 
     def refuse_clashes(self) -> None:
         """Raises UsageError where two outputs would take one name."""
+        if self.held_out == "-" and self.output in (None, "-"):
+            raise UsageError(
+                "--hold-out-to -: stdout has the rows that are kept", remedy="give these -o FILE"
+            )
         taken: dict[str, str] = {}
-        for option, path in (("-o", self.output), ("--rejects", self.rejects), ("--report", self.report)):
+        for option, path in (
+            ("-o", self.output),
+            ("--rejects", self.rejects),
+            ("--report", self.report),
+            ("--hold-out-to", self.held_out),
+        ):
             if path is None or str(path) == "-" or is_special(str(path)):
                 continue
             other = taken.setdefault(os.path.realpath(path), option)
             if other != option:
                 raise UsageError(f"{other} and {option} name one file, {path}")
+
+    def of_held_out(self) -> Target:
+        """Where the rows held out go, as where the others do."""
+        return replace(self, output=self.held_out, format=None)
 
     def open(self, image_root: Path | None, read_image: Callable[[str], bytes], step: dict[str, Any]) -> Any:
         """The writer of the rows, a context manager; `read_image` is asked where images are embedded."""
@@ -116,7 +132,12 @@ class Target:
     def table(self) -> list[dict[str, str]]:
         """For the plan: what will be written, and what stands there already."""
         lines = []
-        for name, path in (("output", self.output), ("rejects", self.rejects), ("report", self.report)):
+        for name, path in (
+            ("output", self.output),
+            ("held out", self.held_out),
+            ("rejects", self.rejects),
+            ("report", self.report),
+        ):
             if path is not None and path != "-":
                 fate = "replaced" if self.force else "exists: needs --force"
                 lines.append(
@@ -130,6 +151,7 @@ def filter_pairs(
     source: Source,
     target: Target,
     *,
+    behind: Behind = NOTHING,
     max_bad: str = "0",
     jobs: int = 1,
     on_progress: Progress = lambda _, __: None,
@@ -146,29 +168,34 @@ def filter_pairs(
         # Outputs first: a name that is taken is told before the input is read.
         rejects = stack.enter_context(RejectsWriter(target.rejects, force=target.force))
         sizes = stack.enter_context(HeaderSizes())
-        writer = stack.enter_context(target.open(source.image_root, sizes.read, made_by(plan)))
-        job = Job(plan, dict(source.renames), writer.relocate, rejects.relocate, source.head)
+        step = made_by(plan, behind)
+        writer = stack.enter_context(target.open(source.image_root, sizes.read, step))
+        held_out = None
+        if target.held_out is not None:
+            held_out = stack.enter_context(target.of_held_out().open(source.image_root, sizes.read, step))
+        job = behind.job(plan, source.renames, writer.relocate, rejects.relocate)
+        job = replace(job, head=source.head)
         team = stack.enter_context(Team(job, 1 if source.head is not None else jobs))
+        found = stack.enter_context(Found(plan, team.worker, behind))
         inputs: Sequence[str] = source.inputs
-        if team.counts_first:
+        if team.counts_first or found.selecting.looks_ahead:
             inputs = repeatable(inputs)
+        if team.counts_first:
             with Numbering() as numbering:
                 survey(plan, source, source.pieces(inputs), team, numbering, max_bad, on_progress)
             team.gather()
         team.finish()
-        found = Found(plan, team.worker)
+        if found.selecting.looks_ahead:
+            _look_ahead(plan, source, inputs, team, found, max_bad, on_progress)
         bad = BadRows(max_bad, rejects)
         numbering = stack.enter_context(Numbering())
-        for outcome in team.run("judge", source.pieces(inputs, image_bytes=target.embed_images), numbering):
-            found.add(outcome)
+        pieces = source.pieces(inputs, image_bytes=target.embed_images)
+        for outcome in team.run("judge", pieces, numbering):
             divert(outcome, bad, rejects)
-            if isinstance(outcome.kept, bytes):
-                writer.write_lines(outcome.kept, outcome.kept_rows)
-            else:
-                for batch in outcome.kept:
-                    writer.write(batch)
+            found.write(outcome, writer, rejects, held_out, on_progress)
             on_progress("filtering", outcome.read)
         bad.judge()
+        found.finish()
         found.check(source)
         assert found.rows.given == bad.seen, f"{found.rows.given} rows accounted for, {bad.seen} read"
         report = found.report(list(source.inputs) or ["-"], source.head)
@@ -177,9 +204,33 @@ def filter_pairs(
     return report
 
 
-def made_by(plan: Plan) -> dict[str, Any]:
+def _look_ahead(
+    plan: Plan,
+    source: Source,
+    inputs: Sequence[str],
+    team: Team,
+    found: Found,
+    max_bad: str,
+    on_progress: Progress,
+) -> None:
+    """A pass that judges everything, for selections that have to know which rows pass."""
+    bad = BadRows(max_bad, None)
+    with Numbering() as numbering, Found(plan, team.worker) as seen:
+        for outcome in team.run("judge", source.pieces(inputs), numbering):
+            seen.meet(outcome)
+            divert(outcome, bad, None)
+            assert not isinstance(outcome.kept, bytes)
+            for batch in outcome.kept:
+                found.selecting.observe(batch)
+            on_progress("judging", outcome.read)
+        bad.judge()
+        seen.check_columns(source)
+    found.selecting.decide()
+
+
+def made_by(plan: Plan, behind: Behind) -> dict[str, Any]:
     """The step that the lineage of what is written ends with."""
-    return lineage.step("filter", __version__, plan.fingerprint())
+    return lineage.step("filter", __version__, plan.fingerprint() | behind.fingerprint())
 
 
 def survey(
@@ -220,10 +271,11 @@ def divert(outcome: Outcome, bad: BadRows, rejects: RejectsWriter | None) -> Non
 
 
 class Found:
-    """What the outcomes of all pieces come to."""
+    """What the outcomes of all pieces come to, and what is done with the rows that are kept. A context manager."""
 
-    def __init__(self, plan: Plan, worker: PieceWorker) -> None:
-        self._plan, self._worker = plan, worker
+    def __init__(self, plan: Plan, worker: PieceWorker, behind: Behind = NOTHING) -> None:
+        self._plan, self._worker, self._behind = plan, worker, behind
+        self.selecting = Selecting(behind.selections, Fields(plan.fields))
         self._where = Where(plan.where) if plan.where is not None else None
         self._judge = Judge(self._where, worker.steps, known=worker.known)
         self._fields = Fields(plan.fields)
@@ -245,10 +297,41 @@ class Found:
         self.meet(outcome)
         self.rows.add(outcome.rows)
         self.texts.add(outcome.texts)
-        self._checksum.add_sum(outcome.checksum)
+        if not self.selecting.chain:
+            self._checksum.add_sum(outcome.checksum)
         self._lineage = self._lineage or outcome.lineage
         assert outcome.counts is not None
         self._judge.add(outcome.counts)
+
+    def write(
+        self,
+        outcome: Outcome,
+        writer: Writer,
+        rejects: RejectsWriter | None,
+        held_out: Writer | None,
+        on_progress: Progress,
+    ) -> None:
+        """Adds the outcome, and writes what goes on of the rows that passed."""
+        self.add(outcome)
+        if isinstance(outcome.kept, bytes):
+            writer.write_lines(outcome.kept, outcome.kept_rows)
+            return
+        came = outcome.came or outcome.kept
+        for passed, as_it_came in zip(outcome.kept, came, strict=True):
+            batch = self.selecting.pass_on(passed, as_it_came, self.rows, self.texts, rejects, held_out)
+            if self.selecting.chain:
+                self._checksum.add(batch.frame["image_id"], self._fields.contents(batch))
+            writer.write(batch)
+
+    def finish(self) -> None:
+        """After the last row."""
+        self.selecting.finish()
+
+    def __enter__(self) -> Found:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.selecting.__exit__(*error)
 
     def check_columns(self, source: Source) -> None:
         """After the last row: a column that was named and that no row had is a slip."""
@@ -282,8 +365,9 @@ class Found:
             texts=self.texts,
             over={name: over for name, survey in surveys if (over := survey.found()) is not None},
             checksum=self._checksum,
+            selecting=self.selecting,
         )
-        report["lineage"] = list(lineage.extend(self._lineage, made_by(self._plan)))
+        report["lineage"] = list(lineage.extend(self._lineage, made_by(self._plan, self._behind)))
         report["unchecked"] = [{"rule": rule, "column": column} for rule, column in self._unchecked()]
         return report
 
@@ -296,6 +380,7 @@ class Found:
             "texts": asdict(self.texts),
             "checksum": self._checksum.hex(),
             "lineage": list(self._lineage),
+            "selected": self.selecting.counts(),
             "tallies": [asdict(tally) for tally in counts.tallies],
             "dropped_texts": _first(counts.dropped_texts),
             "replaced": _first(counts.replaced),
@@ -308,6 +393,8 @@ class Found:
     def load(self, saved: dict[str, Any]) -> None:
         """Add what another has saved."""
         where = saved["where"]
+        self.selecting.add(saved["selected"])
+        self._checksum.add_sum(int(saved["checksum"], 16) if self.selecting.chain else 0)
         self.add(
             Outcome(
                 [],

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from vlcli.curation.behind import NOTHING, Behind
 from vlcli.curation.filter import Progress, Source, Target
 from vlcli.curation.parts import PRIVATE, Part, count_part, filter_part, is_counted
 from vlcli.curation.plan import Plan
@@ -28,6 +29,7 @@ def filter_on_ray(
     source: Source,
     target: Target,
     *,
+    behind: Behind = NOTHING,
     max_bad: str = "0",
     on_progress: Progress = lambda _, __: None,
 ) -> dict[str, Any]:
@@ -65,7 +67,14 @@ def filter_on_ray(
     def filter_one(part: Part) -> int:
         done = [0]
         filter_part(
-            plan, source, target, part, counts, max_bad=max_bad, on_progress=lambda _, n: _add(done, n)
+            plan,
+            source,
+            target,
+            part,
+            counts,
+            behind=behind,
+            max_bad=max_bad,
+            on_progress=lambda _, n: _add(done, n),
         )
         return done[0]
 

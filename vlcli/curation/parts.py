@@ -24,11 +24,14 @@ from typing import Any
 import orjson
 
 from vlcli import __version__
+from vlcli.curation.behind import NOTHING, Behind
+from vlcli.curation.fields import Fields
 from vlcli.curation.filter import Found, Progress, Source, Target, divert, made_by, survey
 from vlcli.curation.image_probe import HeaderSizes
 from vlcli.curation.numbering import Numbering
 from vlcli.curation.piecework import Job, Outcome
 from vlcli.curation.plan import Plan
+from vlcli.curation.selecting import Selecting
 from vlcli.curation.team import Team
 from vlcli.errors import Incomplete, UsageError
 from vlcli.records.atomic import sync_folder, write_json
@@ -138,6 +141,7 @@ def filter_part(
     part: Part,
     counts: Path | None = None,
     *,
+    behind: Behind = NOTHING,
     max_bad: str = "0",
     jobs: int = 1,
     on_progress: Progress = lambda _, __: None,
@@ -150,9 +154,18 @@ def filter_part(
     """
     _refuse_head(source)
     assert target.output is not None
+    if target.held_out is not None or not Selecting(behind.selections, Fields()).is_by_row:
+        raise UsageError(
+            "what is chosen among all rows is no matter of a part",
+            remedy=f"choose from the files of all parts: vlcli filter {target.output}",
+        )
     folder, units = Path(target.output), plan_units(sources(source.inputs), source.format)
     kind = target.format or "jsonl"
-    _claim(folder, _description(plan, source, units, format=kind), force=target.force)
+    _claim(
+        folder,
+        _description(plan, source, units, format=kind, behind=behind.fingerprint()),
+        force=target.force,
+    )
     mine = part.of(units)
     with ExitStack() as stack:
         stack.enter_context(
@@ -161,7 +174,7 @@ def filter_part(
         sizes = stack.enter_context(HeaderSizes())
         rejects = Relocator(target.rejects) if target.rejects is not None else None
         start = Relocator(source.image_root or folder) if kind == "jsonl" else None
-        job = Job(plan, dict(source.renames), start, rejects, counts_ids=part.count > 1)
+        job = replace(behind.job(plan, source.renames, start, rejects), counts_ids=part.count > 1)
         team = stack.enter_context(Team(job, jobs))
         numbering = stack.enter_context(Numbering())
         standing = {unit.number for unit in mine if _mark(folder, unit.number).exists()}
@@ -178,7 +191,7 @@ def filter_part(
             team.finish()
         # Rows of units that stand are numbered anew, but for those behind the last unit that is missing.
         read = [unit for unit in mine if wanted and unit.number <= wanted[-1].number]
-        writer = _UnitWriter(folder, kind, target, source, sizes, made_by(plan))
+        writer = _UnitWriter(folder, kind, target, source, sizes, made_by(plan, behind))
         queue: deque[Unit] = deque()
         bad, orphans = BadRows(max_bad), part.count > 1 and counts is None
         tagged = _of_units(source, read, image_bytes=target.embed_images, standing=standing, queue=queue)
@@ -193,11 +206,11 @@ def filter_part(
                 on_progress("filtering", outcome.read)
                 if unit.number in standing:
                     continue
-                writer.add(unit, Found(plan, team.worker), outcome, bad)
+                writer.add(unit, lambda: Found(plan, team.worker, behind), outcome, bad, on_progress)
             for unit in wanted:  # those without a single row
-                writer.move_to(unit, Found(plan, team.worker))
+                writer.move_to(unit, lambda: Found(plan, team.worker, behind))
         bad.judge()
-        found = Found(plan, team.worker)
+        found = Found(plan, team.worker, behind)
         for unit in mine:
             found.load(orjson.loads(_mark(folder, unit.number).read_bytes()))
         report = found.report(list(source.inputs), None)
@@ -208,7 +221,7 @@ def filter_part(
             "stood": len(standing),
         }
         if all(_mark(folder, unit.number).exists() for unit in units):
-            whole = Found(plan, team.worker)
+            whole = Found(plan, team.worker, behind)
             for unit in units:
                 whole.load(orjson.loads(_mark(folder, unit.number).read_bytes()))
             whole.check(source)
@@ -238,19 +251,16 @@ class _UnitWriter:
         self._writer: Any = None
         self._rejects: Any = None
 
-    def add(self, unit: Unit, found: Found, outcome: Outcome, bad: BadRows) -> None:
-        self.move_to(unit, found)
+    def add(
+        self, unit: Unit, make: Callable[[], Found], outcome: Outcome, bad: BadRows, on_progress: Progress
+    ) -> None:
+        self.move_to(unit, make)
         assert self._found is not None
-        self._found.add(outcome)
         bad.rejects = self._rejects
         divert(outcome, bad, self._rejects)
-        if isinstance(outcome.kept, bytes):
-            self._writer.write_lines(outcome.kept, outcome.kept_rows)
-        else:
-            for batch in outcome.kept:
-                self._writer.write(batch)
+        self._found.write(outcome, self._writer, self._rejects, None, on_progress)
 
-    def move_to(self, unit: Unit, found: Found) -> None:
+    def move_to(self, unit: Unit, make: Callable[[], Found]) -> None:
         """Commit the unit at hand if it is another, and begin this one unless it stands."""
         if self._unit == unit:
             return
@@ -267,13 +277,15 @@ class _UnitWriter:
         self._writer = self._open.enter_context(
             target.open(self._source.image_root, self._sizes.read, self._step)
         )
-        self._unit, self._found = unit, found
+        self._unit, self._found = unit, self._open.enter_context(make())
 
     def commit(self) -> None:
         if self._unit is not None:
             assert self._found is not None
+            self._found.finish()
+            saved = self._found.saved()
             self._open.close()
-            write_json(_mark(self._folder, self._unit.number), self._found.saved(), force=True)
+            write_json(_mark(self._folder, self._unit.number), saved, force=True)
             self._unit = self._found = None
 
     def __enter__(self) -> _UnitWriter:

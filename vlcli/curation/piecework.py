@@ -56,6 +56,7 @@ class Outcome:
 
     kept: list[Batch] | bytes  # bytes: JSON lines
     kept_rows: int = 0
+    came: list[Batch] = field(default_factory=list)  # the kept rows as they came in, where that is asked for
     rejects: list[Bad | Dropped] = field(default_factory=list)  # in input order
     read: int = 0  # rows, bad ones included
     unnamed: int = 0  # rows whose id was made here
@@ -84,6 +85,7 @@ class Job:
     renames: dict[str, str]
     lines: Relocator | None = None  # kept rows become JSON lines for a reader there; None: they stay batches
     rejects: Relocator | None = None  # the same for rejects; None: they are only counted
+    came: bool = False  # whether the rows that are kept are wanted as they came in, too
     head: int | None = None  # input rows that count, where one worker reads all
     counts_ids: bool = (
         False  # the first pass numbers rows without an id, for the parts that come after this one
@@ -194,6 +196,8 @@ class PieceWorker:
             elif len(kept):
                 assert isinstance(outcome.kept, list)
                 outcome.kept.append(kept)
+                if self._job.came:
+                    outcome.came.append(docket.batch.take(pl.Series(docket.standing)))
             outcome.kept_rows += len(kept)
         if self._job.lines is not None:
             outcome.kept = b"".join(lines)

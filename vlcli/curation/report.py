@@ -11,6 +11,7 @@ import polars as pl
 from vlcli import __version__
 from vlcli.curation.judge import Judge
 from vlcli.curation.plan import Plan
+from vlcli.curation.selecting import Selecting
 from vlcli.curation.tally import Checksum, Totals
 from vlcli.curation.text_frequency import COUNT, PLAIN
 
@@ -27,17 +28,19 @@ def build_report(
     texts: Totals,
     over: dict[str, pl.DataFrame],
     checksum: Checksum,
+    selecting: Selecting,
 ) -> dict[str, Any]:
     """Keys are stable. `rules` stand in the order in which they applied: each saw what the last one kept."""
     report: dict[str, Any] = {
         "command": "filter",
         "preset": plan.preset,
-        "plan": plan.table(),
+        "plan": [*plan.table(), *selecting.asked.table()],
         "inputs": inputs,
         "head": head,
         "rows": rows.shown(),
         "texts": texts.shown(),
-        "rules": [tally.shown() for tally in judge.tallies],
+        "rules": [*(tally.shown() for tally in judge.tallies), *selecting.tallies()],
+        "selections": selecting.told(),
         "dropped_texts": {judge.steps[i].name: top.shown(TOP) for i, top in judge.dropped_texts.items()},
         "masked": {judge.steps[i].name: top.shown(TOP) for i, top in judge.replaced.items()},
     }
@@ -67,7 +70,7 @@ def versions() -> dict[str, str]:
 
 def summary(report: dict[str, Any], number: int = 3) -> str:
     """`in 10, kept 7, dropped 3, bad 0; most by min-side 2, max-words 1`."""
-    line = ", ".join(f"{name} {count:,}" for name, count in report["rows"].items())
+    line = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in report["rows"].items())
     droppers = [
         (rule["dropped"], -i, rule["rule"]) for i, rule in enumerate(report["rules"]) if rule["dropped"]
     ]
@@ -85,6 +88,8 @@ def details(report: dict[str, Any]) -> list[str]:
     """One line a rule: seen, kept, dropped; and what its texts came to."""
     lines = []
     for rule in report["rules"]:
+        if rule["scope"] == "selection":  # they have their own lines
+            continue
         line = f"{rule['rule']}: seen {rule['seen']:,}, kept {rule['kept']:,}, dropped {rule['dropped']:,}"
         if "texts" in rule:
             counts = ", ".join(f"{name} {count:,}" for name, count in rule["texts"].items())

@@ -20,11 +20,12 @@ from vlcli.curation.catalogue import one_of
 from vlcli.curation.filter import Source
 from vlcli.curation.image_probe import HeaderSizes
 from vlcli.curation.measures import SEGMENTERS, WORD_UNITS, Words
+from vlcli.curation.query_list import Queries, QueryCounts
 from vlcli.curation.spread import Bins, Spread
 from vlcli.curation.text_counts import TextCounts
 from vlcli.curation.text_fields import FIELDS, INSTEAD, field_texts
 from vlcli.curation.text_frequency import COUNT, PLAIN
-from vlcli.curation.token_counts import Tokenizer, Tokens, count_strings, tokenizer, words_of
+from vlcli.curation.token_counts import Tokenizer, Tokens, all_words, count_strings, matching, tokenizer
 from vlcli.curation.where import Where
 from vlcli.records.bad import BadRows
 from vlcli.records.batch import Batch
@@ -44,7 +45,8 @@ class Wanted:
     where: str | None = None
     probe: bool = False  # look up sizes that the rows lack
     top: int = 20  # words told; 0: texts are not cut into words
-    skip: Sequence[str] = ()  # words not told
+    skip: Sequence[str] = ()  # words not told, nor written as queries
+    queries: Queries | None = None  # the list of queries to write
 
     @classmethod
     def of(cls, unit: str, segmenter: str, **others: Any) -> Wanted:
@@ -65,6 +67,8 @@ def collect(
     Raises UsageError for a condition that cannot be, InputError for damage and for more bad rows than
     `max_bad`.
     """
+    if wanted.queries is not None:
+        wanted.queries.check()
     with ExitStack() as stack:
         statistics = _Statistics(wanted, stack)
         where = Where(wanted.where) if wanted.where is not None else None
@@ -108,6 +112,7 @@ class _Statistics:
         self._wanted = wanted
         self.pairs = self._without_text = self._captions = 0
         self._images, self._words = (stack.enter_context(TextCounts()) for _ in range(2))
+        self._queries = stack.enter_context(QueryCounts(wanted.queries)) if wanted.queries else None
         self._tokenizer: Tokenizer = tokenizer(wanted.words, stack.enter_context(TextCounts()))
         self._tokens = Spread()
         self._fields = {name: _Field() for name in FIELDS}
@@ -143,11 +148,14 @@ class _Statistics:
         self._captions += len(texts)
         self._tokens.add(tokens.lengths)
         self._tokenizer.add(tokens)
-        if self._wanted.top:
+        if self._wanted.top or self._queries is not None:
             # what stands for a name is no word of the caption
             texts = texts.str.replace_all(NAME_TOKEN, " ", literal=True)
-            words = words_of(texts, self._wanted.words.segmenter, WORD)
-            self._words.add_counts(count_strings(words.explode().drop_nulls()))
+            words = all_words(texts, self._wanted.words.segmenter)
+            if self._wanted.top:
+                self._words.add_counts(count_strings(matching(words, WORD).explode().drop_nulls()))
+            if self._queries is not None:
+                self._queries.add(words)
 
     def shown(self) -> dict[str, Any]:
         tokens = self._tokens
@@ -164,6 +172,7 @@ class _Statistics:
             "fields": {name: field.shown() for name, field in self._fields.items() if field.texts},
             "sizes": self._sizes.shown(),
             "words": self._top_words() if self._wanted.top else None,
+            "queries": self._queries.write(tuple(self._wanted.skip)) if self._queries is not None else None,
         }
 
     def _top_words(self) -> dict[str, Any]:

@@ -135,12 +135,13 @@ class Checksum:
 
 @dataclass
 class Totals:
-    """In = kept + dropped + bad, in rows and in texts."""
+    """In = kept + held out + dropped + bad, in rows and in texts."""
 
     given: int = 0
     kept: int = 0
     dropped: int = 0
     bad: int = 0
+    held_out: int = 0
 
     def add(self, other: Totals) -> None:
         self.given += other.given
@@ -149,5 +150,8 @@ class Totals:
         self.bad += other.bad
 
     def shown(self) -> dict[str, int]:
-        assert self.given == self.kept + self.dropped + self.bad, f"rows do not add up: {self}"
-        return {"in": self.given, "kept": self.kept, "dropped": self.dropped, "bad": self.bad}
+        """`held_out` only where something is."""
+        found = {"in": self.given, "kept": self.kept, "held_out": self.held_out}
+        found |= {"dropped": self.dropped, "bad": self.bad}
+        assert self.given == sum(found.values()) - self.given, f"rows do not add up: {self}"
+        return {name: count for name, count in found.items() if count or name != "held_out"}

@@ -71,7 +71,7 @@ class _Strings:
         if self._words.unit in PATTERNS:
             lists = texts.str.extract_all(PATTERNS[self._words.unit])
         else:
-            lists = words_of(texts, self._words.segmenter, IDEOGRAPH)
+            lists = matching(all_words(texts, self._words.segmenter), IDEOGRAPH)
         lengths = lists.list.len().fill_null(0).cast(pl.Int64()).to_numpy()
         return Tokens(lengths, lists.explode().drop_nulls())
 
@@ -87,12 +87,16 @@ def tokenizer(words: Words, counts: TextCounts) -> Tokenizer:
     return _Pieces() if words.unit == "wordpiece" else _Strings(words, counts)
 
 
-def words_of(texts: pl.Series, segmenter: str, pattern: str) -> pl.Series:
-    """The words of each text in which `pattern` is found, as lists."""
+def all_words(texts: pl.Series, segmenter: str) -> pl.Series:
+    """The words of each text as lists, spaces and punctuation among them."""
     from vlcli.curation.words import segment
 
-    cut = pl.Series("text", segment(texts.to_list(), segmenter), pl.List(pl.String()))
-    return cut.list.eval(pl.element().filter(pl.element().str.contains(pattern)))
+    return pl.Series("text", segment(texts.to_list(), segmenter), pl.List(pl.String()))
+
+
+def matching(words: pl.Series, pattern: str) -> pl.Series:
+    """The words of each list in which `pattern` is found."""
+    return words.list.eval(pl.element().filter(pl.element().str.contains(pattern)))
 
 
 def count_strings(strings: pl.Series) -> pl.DataFrame:
