@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vlcli.curation.bounds import Bound, parse_bound
 from vlcli.curation.text_counts import TextCounts
-from vlcli.curation.text_frequency import COUNT, PLAIN, FrequentTexts, max_text_freq
+from vlcli.curation.text_frequency import COUNT, PLAIN, FrequentTexts, max_text_freq, plain
 
 BOUND = Bound("<=", 2)
 
@@ -83,3 +83,13 @@ def test_another_text_with_the_same_hash_is_not_taken_for_it(monkeypatch):
     found = pl.DataFrame({PLAIN: ["甲", "乙", "丙"], COUNT: [30, 20, 10]})
     asked = FrequentTexts(found).counts(pl.Series("text", ["丙", "丁", "甲", "乙"]))
     assert asked.to_list() == [10, None, 30, 20]
+
+
+_ODD = st.sampled_from("가각ᄀ゙́̈がか〈⟨神\u2329\uf900Åe\u0301 \u3000々〇")
+
+
+@given(st.lists(st.text(st.one_of(st.characters(exclude_categories=["Cs"]), _ODD), max_size=6), max_size=8))
+def test_texts_are_compared_in_nfc_whatever_they_are_made_of(texts):
+    found = pl.DataFrame({"text": pl.Series(texts, dtype=pl.String())}).select(plain()).to_series()
+    wanted = pl.Series([unicodedata.normalize("NFC", t) for t in texts], dtype=pl.String()).str.strip_chars()
+    assert found.to_list() == wanted.to_list()

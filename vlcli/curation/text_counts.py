@@ -67,11 +67,10 @@ class TextCounts:
         frame = texts.select("row", plain())
         if frame["row"].n_unique() < frame.height:
             frame = frame.unique()
-        frame = frame.group_by(PLAIN).len(COUNT)
-        self.add_counts(frame.cast({COUNT: pl.Int64()}))
+        self.add_counts(frame.select(PLAIN, pl.lit(1, pl.Int64()).alias(COUNT)))
 
     def add_counts(self, frame: pl.DataFrame) -> None:
-        """`frame` has PLAIN and COUNT (Int64): strings as they are to be told apart, and how often each came."""
+        """`frame` has PLAIN and COUNT (Int64): strings as they are to be told apart, and how often each came here."""
         self._held.append(frame)
         self._held_bytes += int(frame.estimated_size())
         if self._held_bytes >= self._flush_bytes:
@@ -118,8 +117,6 @@ class TextCounts:
 
 
 def _merge(frames: list[pl.DataFrame]) -> pl.DataFrame:
-    if len(frames) == 1:  # each comes grouped
-        return frames[0]
     return pl.concat(frames).group_by(PLAIN).agg(pl.col(COUNT).sum())
 
 

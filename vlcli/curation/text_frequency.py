@@ -19,8 +19,18 @@ PLAIN = "plain"  # the text as it is compared: NFC and stripped (spec D4)
 COUNT = "text_count"  # rows of the corpus with this text, where that is over the bound; else null
 
 
+# Scripts and signs that NFC leaves as they are, whatever stands beside them: what most captions are made of alone.
+_UNCHANGED = r"^[\x00-\x7f\u3000-\u3029\u3041-\u3096\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff\uff01-\uff5e]*$"
+
+
 def plain(column: str = "text") -> pl.Expr:
-    return pl.col(column).str.normalize("NFC").str.strip_chars().alias(PLAIN)
+    """NFC and stripped; normalisation, which is slow, is left to those texts that it may change."""
+    return pl.col(column).map_batches(_normalised, return_dtype=pl.String()).str.strip_chars().alias(PLAIN)
+
+
+def _normalised(texts: pl.Series) -> pl.Series:
+    rows = (~texts.str.contains(_UNCHANGED)).arg_true()
+    return texts.clone().scatter(rows, texts.gather(rows).str.normalize("NFC")) if len(rows) else texts
 
 
 def max_text_freq(bound: Bound) -> Rule:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import orjson
 import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
-_SPECIAL = r'[\x00-\x1f"\\]'  # what JSON escapes
 Digests = NDArray[np.uint8]
 
 
@@ -25,33 +25,40 @@ def json_pairs(image_ids: pl.Series, texts: pl.Series, end: str = "]") -> pl.Ser
     """
     frame = pl.DataFrame({"i": image_ids, "t": texts})
     one = frame.select(pl.col("t").list.len().eq(1).all()).item()
+    image = pl.when(pl.col("i").is_null()).then(pl.lit("null")).otherwise('"' + pl.col("i") + '"')
     if one:  # a list with one text each: its text alone is as good, and cheaper
         frame = frame.with_columns(pl.col("t").list.first())
-        special, joined = pl.col("t").str.contains(_SPECIAL).fill_null(True), pl.col("t")
+        special, listed = _is_special(frame["t"]) | frame["t"].is_null(), '["' + pl.col("t") + '"]'
     else:
-        wrong = pl.element().str.contains(_SPECIAL).fill_null(True)
-        special = pl.col("t").list.eval(wrong).list.any().fill_null(False)
-        joined = pl.col("t").list.join('","')
-    image = pl.when(pl.col("i").is_null()).then(pl.lit("null")).otherwise('"' + pl.col("i") + '"')
-    listed = '["' + joined + '"]'
-    if not one:
+        flat = frame.with_row_index("row").select("row", pl.col("t")).explode("t", empty_as_null=False)
+        odd = flat["row"].filter(_is_special(flat["t"]) | flat["t"].is_null()).unique()
+        special = pl.repeat(False, frame.height, eager=True).scatter(odd, True)
         count = pl.col("t").list.len()
-        listed = (
-            pl.when(count.is_null())
-            .then(pl.lit("null"))
-            .when(count == 0)
-            .then(pl.lit("[]"))
-            .otherwise(listed)
-        )
+        listed = pl.when(count == 0).then(pl.lit("[]")).otherwise('["' + pl.col("t").list.join('","') + '"]')
+        listed = pl.when(count.is_null()).then(pl.lit("null")).otherwise(listed)
     found = frame.select(
         json=pl.concat_str(pl.lit("["), image, pl.lit(","), listed, pl.lit(end)),
-        special=special | pl.col("i").str.contains(_SPECIAL).fill_null(False),
+        special=special | _is_special(frame["i"]),
     )
     odd = found["special"].arg_true()
     if not len(odd):
         return found["json"]
     rows = zip(image_ids.gather(odd), texts.gather(odd).to_list(), strict=True)
     return found["json"].scatter(odd, [_json([i, t], end) for i, t in rows])
+
+
+def _is_special(strings: pl.Series) -> pl.Series:
+    """Which of them hold a character that JSON escapes: a control character, a quotation mark, a backslash."""
+    array = strings.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.large_string())
+    _, places, letters = array.buffers()
+    found = np.zeros(len(array), np.bool_)
+    if letters is None or not len(array):
+        return pl.Series(found)
+    ends = np.frombuffer(places, np.int64, len(array) + 1, offset=8 * array.offset)
+    data = np.frombuffer(letters, np.uint8)[ends[0] : ends[-1]]
+    at = np.flatnonzero((data < 0x20) | (data == 0x22) | (data == 0x5C))
+    found[np.searchsorted(ends, at + ends[0], side="right") - 1] = True
+    return pl.Series(found)
 
 
 def _json(content: list[Any], end: str) -> str:
