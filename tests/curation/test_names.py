@@ -37,8 +37,8 @@ def masker() -> NameMasker:
 def test_the_labelled_list_is_large_enough() -> None:
     captions = bench.load("tune") + bench.load("report")
     named = [caption for caption in captions if caption.kind == "named"]
-    assert len(named) >= 100
-    assert len([caption for caption in captions if caption.kind == "natural"]) >= 100
+    assert len(named) >= 300
+    assert len([caption for caption in captions if caption.kind == "natural"]) >= 500
     assert len({caption.text for caption in captions}) == len(captions)
     assert all(caption.names for caption in named)
 
