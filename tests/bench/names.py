@@ -18,8 +18,9 @@ from pathlib import Path
 
 import rjieba
 
+from vlcli.curation.name_spans import Span
 from vlcli.curation.name_tables import load_tables
-from vlcli.curation.names import NameMasker, Span
+from vlcli.curation.names import NameMasker
 
 ROOT = Path(__file__).parents[2]
 LIST = ROOT / "tests" / "data" / "person_names.jsonl"
@@ -69,7 +70,7 @@ def bare_tag(text: str) -> list[Span]:
     return spans
 
 
-def masker(*, lists: bool = True) -> Finder:
+def rules(*, lists: bool = True) -> Finder:
     tables = load_tables()
     if not lists:
         none: frozenset[str] = frozenset()
@@ -94,7 +95,7 @@ def score(captions: list[Caption], find: Finder) -> Scores:
 
 
 def main() -> None:
-    finders = {"bare nr tag": bare_tag, "vlcli, without lists": masker(lists=False), "vlcli": masker()}
+    finders = {"bare nr tag": bare_tag, "vlcli, without lists": rules(lists=False), "vlcli": rules()}
     print("| half | finder | recall | precision | natural captions touched | hard captions touched |")
     print("|---|---|---|---|---|---|")
     for half in ("tune", "report"):

@@ -1,0 +1,111 @@
+"""From spans that one look finds to a text in which no look finds another: what all maskers share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from vlcli.text.wordpiece import NAME_TOKEN
+
+Span = tuple[int, int]  # start, end
+LONGEST = 2048  # characters that are looked at as one text; longer ones are cut
+_BATCH = 1 << 18  # characters that are looked at together
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BREAK = re.compile(r"[^一-鿿㐀-䶿\w·•・‧.]")
+
+
+class Masker:
+    """Finds and masks names; a subclass says how one look at a batch of texts finds them."""
+
+    token = NAME_TOKEN
+
+    def look(self, texts: Sequence[str]) -> list[list[Span]]:
+        """Disjoint spans of each text, left to right; no text is longer than LONGEST."""
+        raise NotImplementedError
+
+    def mask(self, texts: Sequence[str]) -> list[str]:
+        """The texts with every name replaced by the token. Masking a masked text changes nothing."""
+        return [replace(text, spans) for text, spans in zip(texts, self.find(texts), strict=True)]
+
+    def find(self, texts: Sequence[str]) -> list[list[Span]]:
+        """(start, end) of each name in each text, in order: what `mask` replaces.
+
+        A name that goes changes what is a word beside it, so texts with one are looked at until none is found.
+        """
+        found: list[list[Span]] = [[] for _ in texts]
+        waiting: Sequence[int] = range(len(texts))
+        here: Sequence[str] = texts  # as they stand now
+        while waiting:
+            left, changed = [], []
+            for place, text, spans in zip(waiting, here, self._look_anywhere(here), strict=True):
+                if spans:
+                    found[place] = merge(found[place], spans)
+                    left.append(place)
+                    changed.append(replace(text, spans))
+            waiting, here = left, changed
+        return found
+
+    def _look_anywhere(self, texts: Sequence[str]) -> list[list[Span]]:
+        """`look`, for texts of any length, a bounded number of characters at a time."""
+        found: list[list[Span]] = [[] for _ in texts]
+        parts: list[tuple[int, int]] = []  # text, start
+        batch: list[str] = []
+        size = 0
+        for place, text in enumerate(texts):
+            for start, end in _cut(text):
+                parts.append((place, start))
+                batch.append(text[start:end] if len(text) > LONGEST else text)
+                size += end - start
+                if size >= _BATCH:
+                    self._look(batch, parts, found)
+                    parts, batch, size = [], [], 0
+        self._look(batch, parts, found)
+        return found
+
+    def _look(self, batch: list[str], parts: list[tuple[int, int]], found: list[list[Span]]) -> None:
+        try:
+            looked = self.look(batch)
+        except UnicodeEncodeError:  # half a surrogate pair: no letter, and segmenters do not take it
+            looked = self.look([_SURROGATE.sub("\ufffd", text) for text in batch])
+        for (place, at), spans in zip(parts, looked, strict=True):
+            if spans:
+                found[place] += [(start + at, end + at) for start, end in spans]
+
+
+def _cut(text: str) -> list[Span]:
+    """The text in parts of at most LONGEST characters, cut at punctuation where there is some."""
+    if len(text) <= LONGEST:
+        return [(0, len(text))]
+    cuts, done = [], 0
+    while len(text) - done > LONGEST:
+        breaks = [m.end() for m in _BREAK.finditer(text, done + LONGEST // 2, done + LONGEST)]
+        end = breaks[-1] if breaks else done + LONGEST
+        cuts.append((done, end))
+        done = end
+    return [*cuts, (done, len(text))]
+
+
+def replace(text: str, spans: Sequence[Span]) -> str:
+    """The text with the token in the place of each span."""
+    if not spans:
+        return text
+    parts: list[str] = []
+    done = 0
+    for start, end in spans:
+        parts += [text[done:start], NAME_TOKEN]
+        done = end
+    return "".join([*parts, text[done:]])
+
+
+def merge(masked: Sequence[Span], spans: Sequence[Span]) -> list[Span]:
+    """`spans` of the text in which `masked` is replaced, told as places of the original, among `masked`."""
+    merged: list[Span] = []
+    shift = 0  # from here to the original
+    waiting = list(reversed(masked))
+    for start, end in spans:
+        while waiting and waiting[-1][0] - shift < end:
+            first, last = waiting.pop()
+            merged.append((first, last))
+            shift += last - first - len(NAME_TOKEN)
+        merged.append((start + shift, end + shift))
+    return [*merged, *reversed(waiting)]
