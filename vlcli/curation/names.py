@@ -38,6 +38,7 @@ _TITLE_AFTER = 4.0
 _VERB_AFTER = 2.5
 _WEAK_AFTER = 0.5
 _THING_AFTER = -6.0
+_FOREIGN = 9.0  # a name with a middle dot, or a listed one
 _FOREIGN_RUN = -4.0  # part of a longer word that is written by sound
 _COUNT_TAGS = ("m", "q")
 _COUNTED_BEFORE = -2.0  # a number, a measure word or 的 before it: one says 一只, not of people by name
@@ -49,6 +50,7 @@ _BEST_PIECES = _PIECES + 2 * _PIECE_IS_GIVEN
 _BEST_SHAPE = {
     size: max(_NEW_WORD[size], _KNOWN_PERSON[size], _KNOWN_FAMOUS, _GLUED, _BEST_PIECES) for size in (2, 3, 4)
 }
+Weighed = tuple[int, int, float]  # start, end, log-odds
 Candidate = tuple[int, int, float]  # start, size, log-odds of the spelling
 _REMEMBERED = 200_000  # spellings whose odds are kept
 
@@ -62,7 +64,7 @@ class NameMasker(Masker):
         jieba = rjieba.Jieba()  # own instance: words added elsewhere in the process do not leak in
         self._cut = jieba.cut
         self._tag = jieba.tag
-        self._has_word = jieba.has_word
+        self.has_word = jieba.has_word
         self._tables = tables or load_tables()
         after = dict.fromkeys(self._tables.weak_after, _WEAK_AFTER)
         after |= dict.fromkeys(self._tables.verb_after, _VERB_AFTER)
@@ -79,17 +81,23 @@ class NameMasker(Masker):
         self._dotted = re.compile(f"{part}{middle}{{0,3}}[{DOTS}.]{part}")
 
     def look(self, texts: Sequence[str]) -> list[list[Span]]:
+        return [[(start, end) for start, end, _ in spans] if spans else [] for spans in self.weigh(texts)]
+
+    def weigh(self, texts: Sequence[str]) -> list[Sequence[Weighed]]:
+        """What `look` finds, with the log-odds of each."""
         scan = self._scan.scan(texts)
-        found: list[list[Span]] = [[] for _ in texts]
+        found: list[Sequence[Weighed]] = [()] * len(texts)
         likely: dict[int, list[Candidate]] = {place: [] for place in scan.foreign}
         known, verb_end = self._spellings, self._tables.verb_end
         for place, start, size, around in zip(scan.text, scan.start, scan.size, scan.around, strict=True):
             text = texts[place]
             name = text[start : start + size]
             odds, best = known.get(name) or self._spelling(name)
-            if best + around <= 0 and text[start + size : start + size + 1] in verb_end:
-                best = odds + _GLUED
-            if best + around > 0 and not self._is_bridged(text, start, size):
+            if best + around <= 0 and (
+                odds + _GLUED + around <= 0 or text[start + size : start + size + 1] not in verb_end
+            ):
+                continue
+            if not self._is_bridged(text, start, size):
                 if place in likely:
                     likely[place].append((start, size, odds))
                 else:
@@ -112,8 +120,8 @@ class NameMasker(Masker):
 
     def _best_whole(self, name: str) -> float:
         """The most it can count for that the segmenter makes it one word."""
-        if self._has_word(name):
-            return self._known(name, self._tag_of(name, name))
+        if self.has_word(name):
+            return self._known(name, self.tag_of(name, name))
         return _NEVER if self._is_word_behind(name) else _NEW_WORD[len(name)]
 
     def _best_pieces(self, name: str) -> float:
@@ -127,7 +135,7 @@ class NameMasker(Masker):
         given = name[1:]
         if len(given) != 2 or given in self._pieces or name[:2] in self._tables.compound:
             return False
-        return self._has_word(given) and not self._has_word(name)
+        return self.has_word(given) and not self.has_word(name)
 
     def _is_bridged(self, text: str, at: int, size: int) -> bool:
         """Whether a word of the dictionary reaches over an end of the candidate, so that it is cut elsewhere.
@@ -135,20 +143,22 @@ class NameMasker(Masker):
         Beyond its end: 马到成|功. Before its start: 亚|丁三, unless another word ends there or starts there
         (村民|田桂英 in spite of 民田).
         """
-        has = self._has_word
+        has = self.has_word
         end = at + size
         if end < len(text) and (has(text[at : end + 1]) or (size == 2 and has(text[at : at + 4]))):
             return True
         if not at or not has(text[at - 1 : at + 1]) or has(text[at : at + 2]) or has(text[at : at + 3]):
             return False
-        return not any(has(text[at - length : at]) for length in (2, 3, 4) if length <= at)
+        if (at > 1 and has(text[at - 2 : at])) or (at > 2 and has(text[at - 3 : at])):
+            return False
+        return at < 4 or not has(text[at - 4 : at])
 
-    def _spans(self, text: str, candidates: list[Candidate], has_foreign: bool) -> list[Span]:
+    def _spans(self, text: str, candidates: list[Candidate], has_foreign: bool) -> list[Weighed]:
         """One look at one text, of which the scan left `candidates`: disjoint spans, left to right."""
-        words = self._words(text)
+        words = self.cut(text)
         ends = list(accumulate(map(len, words)))
         foreign = self._foreign(text, ends, words) if has_foreign else []
-        spans = list(foreign)
+        spans = [(start, end, _FOREIGN) for start, end in foreign]
         free = 0  # everything before is part of a name already
         best, best_end = 0.0, 0  # of the candidates that start where this one does
         for i, (at, size, odds) in enumerate(candidates):
@@ -158,24 +168,24 @@ class NameMasker(Masker):
                 if score > best:
                     best, best_end = score, at + size
             if best_end and (i + 1 == len(candidates) or candidates[i + 1][0] != at):
-                if not any(start < best_end and at < stop for start, stop in foreign):
-                    spans.append((at, best_end))
+                if not foreign or not any(start < best_end and at < stop for start, stop in foreign):
+                    spans.append((at, best_end, best))
                     free = best_end
                 best, best_end = 0.0, 0
         spans.sort()
         return spans
 
-    def _words(self, text: str) -> list[str]:
+    def cut(self, text: str) -> list[str]:
         """The segmenter's words; what it glued to a date is cut off: 2020/年余凤英 → 2020/年/余凤英."""
         words: list[str] = self._cut(text)
         if "年" in text or "月" in text or "日" in text or "号" in text:
             for index in range(len(words) - 1, 0, -1):
                 word = words[index]
-                if word[0] in _DATES and len(word) > 2 and not self._has_word(word):
+                if word[0] in _DATES and len(word) > 2 and not self.has_word(word):
                     words[index : index + 1] = [word[0], word[1:]]
         return words
 
-    def _tag_of(self, word: str, text: str) -> str:
+    def tag_of(self, word: str, text: str) -> str:
         """The word's part of speech, which is the dictionary's whatever the text around: asked once a word."""
         tag = self._tags.get(word)
         if tag is None:
@@ -216,13 +226,13 @@ class NameMasker(Masker):
             return _NEVER
         if index == last:
             if over:
-                if self._has_word(word):
+                if self.has_word(word):
                     return _NEVER
                 # A new word that may be the name and something stuck to it: 张秀云站, 黎林来.
                 return _GLUED if over == 1 and word[-1] in self._tables.verb_end else cut
-            return self._known(word, self._tag_of(word, text)) if self._has_word(word) else _NEW_WORD[size]
+            return self._known(word, self.tag_of(word, text)) if self.has_word(word) else _NEW_WORD[size]
         score = _PIECES + cut
-        if self._tag_of(word, text) in _FUNCTION_TAGS:
+        if self.tag_of(word, text) in _FUNCTION_TAGS:
             score += _FUNCTION_FIRST
         return score + sum(self._piece(other, text) for other in words[index : last + 1])
 
@@ -230,9 +240,9 @@ class NameMasker(Masker):
         """How a word of `text` counts that is a part of a candidate."""
         if word in self._pieces:
             return _PIECE_IS_GIVEN
-        if len(word) < 2 or not self._has_word(word):
+        if len(word) < 2 or not self.has_word(word):
             return 0.0
-        return _PIECE_IS_WORD / 2 if self._tag_of(word, text) in ("nr", "nrfg") else _PIECE_IS_WORD
+        return _PIECE_IS_WORD / 2 if self.tag_of(word, text) in ("nr", "nrfg") else _PIECE_IS_WORD
 
     @staticmethod
     def _known(name: str, tag: str) -> float:
@@ -250,7 +260,7 @@ class NameMasker(Masker):
                 before = words[index - 2]
             if before in tables.title_before:
                 score += _TITLE_BEFORE
-            elif before == "的" or (before[-1] not in _DATES and self._tag_of(before, text) in _COUNT_TAGS):
+            elif before == "的" or (before[-1] not in _DATES and self.tag_of(before, text) in _COUNT_TAGS):
                 score += _COUNTED_BEFORE
         if after in tables.title_after:
             score += _TITLE_AFTER
