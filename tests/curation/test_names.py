@@ -74,8 +74,8 @@ def test_the_rules_reach_their_bar_on_the_reporting_half() -> None:
     assert rules.precision >= 85 > 60 > bare.precision
     assert rules.hard_touched <= 15 < 50 < bare.hard_touched
     bound = bench.score(report, bench.rules(lists=False))
-    assert bound.recall >= 70
-    assert bound.natural_touched <= 7
+    assert bound.recall >= 75
+    assert bound.natural_touched <= 5
 
 
 def test_the_model_reaches_its_bar_on_the_reporting_half(model: ModelMasker) -> None:
@@ -85,6 +85,9 @@ def test_the_model_reaches_its_bar_on_the_reporting_half(model: ModelMasker) -> 
     assert reached.natural_touched <= 3
     assert reached.precision >= 90
     assert reached.hard_touched <= 20
+    bound = bench.score(bench.load("report"), bench.model(lists=False))
+    assert bound.recall >= 90
+    assert bound.natural_touched <= 3
 
 
 def test_masks_no_name_of_the_emoji_corpus(masker: NameMasker) -> None:
