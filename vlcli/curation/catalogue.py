@@ -27,6 +27,8 @@ from vlcli.curation.text_frequency import max_text_freq
 from vlcli.curation.text_length import max_words, min_words
 from vlcli.errors import UsageError
 
+FINDERS = ("rules", "model")  # of names
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -67,6 +69,22 @@ def _flag(value: Any, name: str) -> Any:
     return True
 
 
+def _finder(value: Any, name: str) -> Any:
+    """Who finds names: true is the default, the rules."""
+    if value is not True and value not in FINDERS:
+        raise UsageError(f"{name} {value!r} is not true, rules, model or off")
+    return "rules" if value is True else value
+
+
+def named_finder(mask: bool | None, finder: str | None) -> Any:
+    """The value of `mask-names` from its switch and `--names-by`, which switches it on."""
+    if finder is None:
+        return mask
+    if mask is False:
+        raise UsageError("--names-by and --no-mask-names contradict each other")
+    return one_of(finder, FINDERS, "--names-by")
+
+
 def one_of(value: Any, names: tuple[str, ...], option: str) -> str:
     if value not in names:
         raise UsageError(f"{option} {value!r} is not one of {', '.join(names)}")
@@ -80,10 +98,10 @@ def _word_list(value: Any, name: str) -> Any:
     return path
 
 
-def _mask_names(_: Any, __: Words) -> Step:
+def _mask_names(finder: Any, _: Words) -> Step:
     from vlcli.curation.masking import mask_names
 
-    return mask_names()
+    return mask_names(finder)
 
 
 def _sensitive_words(path: Path, _: Words) -> Step:
@@ -109,7 +127,7 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry("max-text-freq", _maximum, lambda bound, _: max_text_freq(bound)),
     Entry("max-images-per-text", _maximum, lambda bound, _: max_images_per_text(bound)),
     Entry("ngram-vocab-size", _size, lambda size, _: ngram_vocab_size(size)),
-    Entry("mask-names", _flag, _mask_names, "--no-mask-names"),
+    Entry("mask-names", _finder, _mask_names, "--no-mask-names"),
     Entry("sensitive-words", _word_list, _sensitive_words),
     Entry("against", parse_downstream, lambda files, _: against("against", files)),
     Entry("against-images", parse_downstream, lambda files, _: against("against-images", files)),

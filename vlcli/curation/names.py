@@ -10,14 +10,14 @@ Foreign names are found by the middle dot and by the characters that translitera
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
+from vlcli.curation.name_scan import DOTS, Bounds, NameScan
+from vlcli.curation.name_spans import Masker, Span
 from vlcli.curation.name_tables import NameTables, load_tables
-from vlcli.text.wordpiece import NAME_TOKEN
 
-Span = tuple[int, int]
-
-_DOTS = "·•・‧"
 _DATES = "年月日号"
 _NOT_HAN = re.compile(r"[^一-鿿㐀-䶿]")
 # Log-odds that the evidence adds; a candidate with a sum above 0 is a name. Set on the tuning half of the test list.
@@ -38,165 +38,229 @@ _TITLE_AFTER = 4.0
 _VERB_AFTER = 2.5
 _WEAK_AFTER = 0.5
 _THING_AFTER = -6.0
+_FOREIGN = 9.0  # a name with a middle dot, or a listed one
 _FOREIGN_RUN = -4.0  # part of a longer word that is written by sound
+_COUNT_TAGS = ("m", "q")
 _COUNTED_BEFORE = -2.0  # a number, a measure word or 的 before it: one says 一只, not of people by name
 
 
-class NameMasker:
-    """Finds and masks names; one instance serves a process (0.2 s to make, some 50,000 short captions a second)."""
+# The most that all this can come to, for the quick look that leaves out what cannot be a name.
+_LEAST = -4.0  # spelling that no evidence makes up for
+_BEST_PIECES = _PIECES + 2 * _PIECE_IS_GIVEN
+_BEST_SHAPE = {
+    size: max(_NEW_WORD[size], _KNOWN_PERSON[size], _KNOWN_FAMOUS, _GLUED, _BEST_PIECES) for size in (2, 3, 4)
+}
+Weighed = tuple[int, int, float]  # start, end, log-odds
+Candidate = tuple[int, int, float]  # start, size, log-odds of the spelling
+_REMEMBERED = 200_000  # spellings whose odds are kept
 
-    token = NAME_TOKEN
+
+class NameMasker(Masker):
+    """Finds and masks names by rules; one instance serves a process (0.2 s to make)."""
 
     def __init__(self, tables: NameTables | None = None) -> None:
         import rjieba
 
         jieba = rjieba.Jieba()  # own instance: words added elsewhere in the process do not leak in
+        self._cut = jieba.cut
         self._tag = jieba.tag
-        self._has_word = jieba.has_word
+        self.has_word = jieba.has_word
         self._tables = tables or load_tables()
-        families = {letter for letter, odds in self._tables.characters.items() if odds[0] > -9.0}
-        self._starts = frozenset(families | {name[0] for name in self._tables.compound})
+        after = dict.fromkeys(self._tables.weak_after, _WEAK_AFTER)
+        after |= dict.fromkeys(self._tables.verb_after, _VERB_AFTER)
+        after |= dict.fromkeys(self._tables.title_after, _TITLE_AFTER)
+        self._pieces = self._tables.given | self._tables.compound
+        self._spellings: dict[str, tuple[float, float]] = {}
+        self._tags: dict[str, str] = {}
+        self._scan = NameScan(self._tables, Bounds(_LEAST, _BEST_SHAPE, _TITLE_BEFORE, after))
         longest_first = sorted(self._tables.famous, key=len, reverse=True)
         self._famous = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         sound = "[" + "".join(sorted(self._tables.transliteration)) + "]"
         part = f"(?:{sound}{{1,8}}|[A-Z])"
-        middle = f"(?:[{_DOTS}.][一-鿿]{{1,6}}(?=[{_DOTS}.]))"  # between two dots any character will do
-        self._dotted = re.compile(f"{part}{middle}{{0,3}}[{_DOTS}.]{part}")
+        middle = f"(?:[{DOTS}.][一-鿿]{{1,6}}(?=[{DOTS}.]))"  # between two dots any character will do
+        self._dotted = re.compile(f"{part}{middle}{{0,3}}[{DOTS}.]{part}")
 
-    def mask(self, texts: Sequence[str]) -> list[str]:
-        """The texts with every name replaced by the token. Masking a masked text changes nothing."""
-        masked = []
-        for text in texts:
-            while spans := self._spans(text):
-                text = self._replace(text, spans)
-            masked.append(text)
-        return masked
+    def look(self, texts: Sequence[str]) -> list[list[Span]]:
+        return [[(start, end) for start, end, _ in spans] if spans else [] for spans in self.weigh(texts)]
 
-    def find(self, texts: Sequence[str]) -> list[list[Span]]:
-        """(start, end) of each name in each text, in order: what `mask` replaces."""
-        found = []
-        for text in texts:
-            all_spans: list[Span] = []
-            here = text
-            while spans := self._spans(here):
-                all_spans = sorted(all_spans + [self._origin(span, all_spans) for span in spans])
-                here = self._replace(text, all_spans)
-            found.append(all_spans)
+    def weigh(self, texts: Sequence[str]) -> list[Sequence[Weighed]]:
+        """What `look` finds, with the log-odds of each."""
+        scan = self._scan.scan(texts)
+        found: list[Sequence[Weighed]] = [()] * len(texts)
+        likely: dict[int, list[Candidate]] = {place: [] for place in scan.foreign}
+        known, verb_end = self._spellings, self._tables.verb_end
+        for place, start, size, around in zip(scan.text, scan.start, scan.size, scan.around, strict=True):
+            text = texts[place]
+            name = text[start : start + size]
+            odds, best = known.get(name) or self._spelling(name)
+            if best + around <= 0 and (
+                odds + _GLUED + around <= 0 or text[start + size : start + size + 1] not in verb_end
+            ):
+                continue
+            if not self._is_bridged(text, start, size):
+                if place in likely:
+                    likely[place].append((start, size, odds))
+                else:
+                    likely[place] = [(start, size, odds)]
+        for place, candidates in likely.items():
+            found[place] = self._spans(texts[place], candidates, place in scan.foreign)
         return found
 
-    @staticmethod
-    def _replace(text: str, spans: list[Span]) -> str:
-        parts: list[str] = []
-        done = 0
-        for start, end in spans:
-            parts += [text[done:start], NAME_TOKEN]
-            done = end
-        return "".join([*parts, text[done:]])
+    def _spelling(self, name: str) -> tuple[float, float]:
+        """Log-odds of the spelling, and the most that they can come to by how words lie on the name."""
+        odds = best = _NEVER
+        if not (_NOT_HAN.search(name) or name in self._tables.not_names or name in self._tables.compound):
+            odds = self._tables.odds(name)
+        if odds >= _LEAST:
+            best = odds + max(self._best_pieces(name), self._best_whole(name))
+        if len(self._spellings) >= _REMEMBERED:
+            self._spellings.clear()
+        self._spellings[name] = odds, best
+        return odds, best
 
-    @staticmethod
-    def _origin(span: Span, masked: list[Span]) -> Span:
-        """Where `span` of the text with `masked` replaced stands in the original."""
-        shift = 0
-        for start, end in masked:
-            if start + shift >= span[1]:
-                break
-            shift += len(NAME_TOKEN) - (end - start)
-        return span[0] - shift, span[1] - shift
+    def _best_whole(self, name: str) -> float:
+        """The most it can count for that the segmenter makes it one word."""
+        if self.has_word(name):
+            return self._known(name, self.tag_of(name, name))
+        return _NEVER if self._is_word_behind(name) else _NEW_WORD[len(name)]
 
-    def _spans(self, text: str) -> list[Span]:
-        """One pass over one text: disjoint spans, left to right."""
-        tags = self._words(text)
-        foreign = self._foreign(text, tags)
-        spans = list(foreign)
-        starts = self._starts
-        at = 0
+    def _best_pieces(self, name: str) -> float:
+        """The most it can count for that the segmenter makes it several."""
+        if self._is_word_behind(name):
+            return _PIECES + self._piece(name[1:], name)
+        return _PIECES + _PIECE_IS_GIVEN * sum(name[i : i + 2] in self._pieces for i in range(len(name) - 1))
+
+    def _is_word_behind(self, name: str) -> bool:
+        """Whether an everyday word stands behind a family name of one character: 林/清晨."""
+        given = name[1:]
+        if len(given) != 2 or given in self._pieces or name[:2] in self._tables.compound:
+            return False
+        return self.has_word(given) and not self.has_word(name)
+
+    def _is_bridged(self, text: str, at: int, size: int) -> bool:
+        """Whether a word of the dictionary reaches over an end of the candidate, so that it is cut elsewhere.
+
+        Beyond its end: 马到成|功. Before its start: 亚|丁三, unless another word ends there or starts there
+        (村民|田桂英 in spite of 民田).
+        """
+        has = self.has_word
+        end = at + size
+        if end < len(text) and (has(text[at : end + 1]) or (size == 2 and has(text[at : at + 4]))):
+            return True
+        if not at or not has(text[at - 1 : at + 1]) or has(text[at : at + 2]) or has(text[at : at + 3]):
+            return False
+        if (at > 1 and has(text[at - 2 : at])) or (at > 2 and has(text[at - 3 : at])):
+            return False
+        return at < 4 or not has(text[at - 4 : at])
+
+    def _spans(self, text: str, candidates: list[Candidate], has_foreign: bool) -> list[Weighed]:
+        """One look at one text, of which the scan left `candidates`: disjoint spans, left to right."""
+        words = self.cut(text)
+        ends = list(accumulate(map(len, words)))
+        foreign = self._foreign(text, ends, words) if has_foreign else []
+        spans = [(start, end, _FOREIGN) for start, end in foreign]
         free = 0  # everything before is part of a name already
-        for index, (word, _) in enumerate(tags):
-            if at >= free and word[0] in starts:
-                end = self._judge(text, tags, index, at)
-                if end and not any(start < end and at < stop for start, stop in foreign):
-                    spans.append((at, end))
-                    free = end
-            at += len(word)
+        best, best_end = 0.0, 0  # of the candidates that start where this one does
+        for i, (at, size, odds) in enumerate(candidates):
+            index = bisect_right(ends, at)  # of the word that holds the first character
+            if at >= free and ends[index] - len(words[index]) == at:
+                score = odds + self._judge(text, words, ends, index, at, size)
+                if score > best:
+                    best, best_end = score, at + size
+            if best_end and (i + 1 == len(candidates) or candidates[i + 1][0] != at):
+                if not foreign or not any(start < best_end and at < stop for start, stop in foreign):
+                    spans.append((at, best_end, best))
+                    free = best_end
+                best, best_end = 0.0, 0
         spans.sort()
         return spans
 
-    def _words(self, text: str) -> list[tuple[str, str]]:
-        """The segmenter's words and tags; what it glued to a date is cut off: 2020/年余凤英 → 2020/年/余凤英."""
-        tags = self._tag(text)
-        for index in range(len(tags) - 1, 0, -1):
-            word, tag = tags[index]
-            if word[0] in _DATES and len(word) > 2 and not self._has_word(word):
-                tags[index : index + 1] = [(word[0], "m"), (word[1:], tag)]
-        return tags
+    def cut(self, text: str) -> list[str]:
+        """The segmenter's words; what it glued to a date is cut off: 2020/年余凤英 → 2020/年/余凤英."""
+        words: list[str] = self._cut(text)
+        if "年" in text or "月" in text or "日" in text or "号" in text:
+            for index in range(len(words) - 1, 0, -1):
+                word = words[index]
+                if word[0] in _DATES and len(word) > 2 and not self.has_word(word):
+                    words[index : index + 1] = [word[0], word[1:]]
+        return words
 
-    def _judge(self, text: str, tags: list[tuple[str, str]], index: int, at: int) -> int:
-        """The end of the likeliest name that starts at `at`, where word `index` starts; 0 when there is none."""
+    def tag_of(self, word: str, text: str) -> str:
+        """The word's part of speech, which is the dictionary's whatever the text around: asked once a word."""
+        tag = self._tags.get(word)
+        if tag is None:
+            if len(self._tags) >= _REMEMBERED:
+                self._tags.clear()
+            tags = self._tag(word)
+            if len(tags) > 1:  # alone it would be two words
+                tags = [(other, kind) for other, kind in self._tag(text) if other == word]
+            tag = self._tags[word] = tags[0][1] if tags else ""
+        return tag
+
+    def _judge(self, text: str, words: list[str], ends: list[int], index: int, at: int, size: int) -> float:
+        """What words and neighbours say of the candidate of `size` that starts at `at`, where word `index` does."""
         tables = self._tables
-        best, best_end = 0.0, 0
-        sizes = (3, 4) if text[at : at + 2] in tables.compound else (2, 3)
-        for size in sizes:
-            end = at + size
-            name = text[at:end]
-            if len(name) < size or _NOT_HAN.search(name) or name in tables.not_names:
-                continue
-            score = tables.odds(name)
-            if score < -4.0:  # no evidence below can make up for it
-                continue
-            # The words the candidate covers, and the one that follows it.
-            last, stop = index, at + len(tags[index][0])
-            while stop < end:
-                last += 1
-                stop += len(tags[last][0])
-            score += self._shape(tags, index, last, stop - end, size)
-            after = tags[last][0][len(tags[last][0]) - (stop - end) :] if stop > end else ""
-            if not after and last + 1 < len(tags):
-                after = tags[last + 1][0]
-            score += self._around(tags, index, after)
-            beside = text[max(at - 1, 0) : at] + text[end : end + 1]
-            if tables.transliteration.issuperset(name) and not tables.sound.isdisjoint(beside):
-                score += _FOREIGN_RUN
-            if score > best:
-                best, best_end = score, end
-        return best_end
+        end = at + size
+        last = index  # word that the candidate ends in
+        while ends[last] < end:
+            last += 1
+        over = ends[last] - end
+        if over:
+            after = words[last][-over:]
+        else:
+            after = words[last + 1] if last + 1 < len(words) else ""
+        score = self._shape(text, words, index, last, over, size)
+        if self._is_word_behind(text[at:end]):  # also where the segmenter does not see it
+            score = min(score, self._best_pieces(text[at:end]))
+        score += self._around(text, words, index, after)
+        beside = text[max(at - 1, 0) : at] + text[end : end + 1]
+        if not tables.sound.isdisjoint(beside) and tables.transliteration.issuperset(text[at:end]):
+            score += _FOREIGN_RUN
+        return score
 
-    def _shape(self, tags: list[tuple[str, str]], index: int, last: int, over: int, size: int) -> float:
+    def _shape(self, text: str, words: list[str], index: int, last: int, over: int, size: int) -> float:
         """How the segmenter's words lie on the candidate; `over` characters of the last word are beyond its end."""
-        word, tag = tags[index]
+        word = words[index]
         cut = _CUT if over else 0.0
         if word in self._tables.not_names:
             return _NEVER
         if index == last:
             if over:
-                if self._has_word(word):
+                if self.has_word(word):
                     return _NEVER
                 # A new word that may be the name and something stuck to it: 张秀云站, 黎林来.
                 return _GLUED if over == 1 and word[-1] in self._tables.verb_end else cut
-            if not self._has_word(word):
-                return _NEW_WORD[size]
-            if tag == "nrfg":
-                return _KNOWN_FAMOUS
-            return _KNOWN_PERSON[size] if tag == "nr" else _KNOWN_OTHER
+            return self._known(word, self.tag_of(word, text)) if self.has_word(word) else _NEW_WORD[size]
         score = _PIECES + cut
-        if tag in _FUNCTION_TAGS:
+        if self.tag_of(word, text) in _FUNCTION_TAGS:
             score += _FUNCTION_FIRST
-        for other, kind in tags[index : last + 1]:
-            if other in self._tables.given or other in self._tables.compound:
-                score += _PIECE_IS_GIVEN
-            elif len(other) > 1 and self._has_word(other):
-                score += _PIECE_IS_WORD if kind not in ("nr", "nrfg") else _PIECE_IS_WORD / 2
-        return score
+        return score + sum(self._piece(other, text) for other in words[index : last + 1])
 
-    def _around(self, tags: list[tuple[str, str]], index: int, after: str) -> float:
+    def _piece(self, word: str, text: str) -> float:
+        """How a word of `text` counts that is a part of a candidate."""
+        if word in self._pieces:
+            return _PIECE_IS_GIVEN
+        if len(word) < 2 or not self.has_word(word):
+            return 0.0
+        return _PIECE_IS_WORD / 2 if self.tag_of(word, text) in ("nr", "nrfg") else _PIECE_IS_WORD
+
+    @staticmethod
+    def _known(name: str, tag: str) -> float:
+        """How a name counts that the dictionary has with this tag."""
+        if tag == "nrfg":
+            return _KNOWN_FAMOUS
+        return _KNOWN_PERSON[len(name)] if tag == "nr" else _KNOWN_OTHER
+
+    def _around(self, text: str, words: list[str], index: int, after: str) -> float:
         tables = self._tables
         score = 0.0
         if index:
-            before, kind = tags[index - 1]
+            before = words[index - 1]
             if before in "：:" and index > 1:
-                before, kind = tags[index - 2]
+                before = words[index - 2]
             if before in tables.title_before:
                 score += _TITLE_BEFORE
-            elif (before == "的" or kind in ("m", "q")) and before[-1] not in _DATES:
+            elif before == "的" or (before[-1] not in _DATES and self.tag_of(before, text) in _COUNT_TAGS):
                 score += _COUNTED_BEFORE
         if after in tables.title_after:
             score += _TITLE_AFTER
@@ -208,24 +272,22 @@ class NameMasker:
             score += _THING_AFTER
         return score
 
-    def _foreign(self, text: str, tags: list[tuple[str, str]]) -> list[Span]:
+    def _foreign(self, text: str, ends: list[int], words: list[str]) -> list[Span]:
         """Names with a middle dot, and the well-known ones that stand alone."""
         spans: list[Span] = []
-        words: dict[int, int] | None = None  # where words end -> index of the next
-        if any(dot in text for dot in _DOTS):
+        index_at = dict(zip([0, *ends], range(len(words) + 1), strict=True))  # where words start -> which
+        if any(dot in text for dot in DOTS):
             for match in self._dotted.finditer(text):
-                if not any(dot in match.group() for dot in _DOTS):
+                if not any(dot in match.group() for dot in DOTS):
                     continue
-                words = words or _boundaries(tags)
-                start, end = self._trim(text, match.span(), words)
-                parts = re.split(f"[{_DOTS}.]", text[start:end])
+                start, end = self._trim(text, match.span(), index_at)
+                parts = re.split(f"[{DOTS}.]", text[start:end])
                 if max(map(len, parts)) >= 2 and len("".join(parts)) >= 3:
                     spans.append((start, end))
         for match in self._famous.finditer(text):
-            words = words or _boundaries(tags)
             start, end = match.span()
-            following = words.get(end, len(tags))
-            thing = following < len(tags) and tags[following][0] in self._tables.thing_after
+            following = index_at.get(end, len(words))
+            thing = following < len(words) and words[following] in self._tables.thing_after
             if not thing and not any(start < stop and first < end for first, stop in spans):
                 spans.append((start, end))
         return sorted(spans)
@@ -233,19 +295,11 @@ class NameMasker:
     def _trim(self, text: str, span: Span, words: dict[int, int]) -> Span:
         """Give back, at both ends, what belongs to a word that reaches beyond the name."""
         start, end = span
-        first_dot = min(text.find(dot, start, end) % (len(text) + 1) for dot in _DOTS)
-        last_dot = max(text.rfind(dot, start, end) for dot in _DOTS)
+        first_dot = min(text.find(dot, start, end) % (len(text) + 1) for dot in DOTS)
+        last_dot = max(text.rfind(dot, start, end) for dot in DOTS)
         while start not in words and start < first_dot - 1:
             start += 1
         whole = end
         while whole not in words and whole > last_dot + 2:
             whole -= 1
         return start, whole if whole in words else end
-
-
-def _boundaries(tags: list[tuple[str, str]]) -> dict[int, int]:
-    ends, at = {0: 0}, 0
-    for index, (word, _) in enumerate(tags):
-        at += len(word)
-        ends[at] = index + 1
-    return ends

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlcli.curation.catalogue import BY_NAME, NAMES, is_off, one_of
+from vlcli.curation.catalogue import BY_NAME, FINDERS, NAMES, is_off, one_of
 from vlcli.curation.fields import parse_fields
 from vlcli.curation.leakage import Downstream
 from vlcli.curation.measures import SEGMENTERS, WORD_UNITS, Words
@@ -151,6 +151,8 @@ def _place(name: str, order: list[str]) -> int:
 
 
 def _option(name: str, value: Any) -> str:
+    if name == "mask-names" and value in FINDERS:
+        return "--names-by"
     return BY_NAME[name].off_flag if value is False else f"--{name}"
 
 

