@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Option
@@ -9,6 +10,8 @@ from typer import Option
 from vlcli.commands import _complete as complete
 from vlcli.commands._options import (
     WORD_UNIT,
+    BatchSize,
+    Device,
     DryRun,
     FilesFrom,
     Force,
@@ -19,6 +22,7 @@ from vlcli.commands._options import (
     Map,
     MaxBad,
     Output,
+    Precision,
     Quiet,
     Rejects,
     Report,
@@ -34,11 +38,63 @@ EXAMPLES = (
     "vlcli filter raw.jsonl --preset wukong -o kept.jsonl --report report.json",
     "vlcli filter raw.parquet --map text=caption --min-side 64 --max-words 31 | vlcli shard -o shards/",
     "vlcli filter raw.parquet --where \"split = 'val'\" -o val.jsonl",
+    "vlcli filter raw.jsonl --source-lang en --augment-text de,ru --translator 'opus-{source}-{target}' -o out.jsonl",
 )
 
-MANUAL = {"ENVIRONMENT": (("TMPDIR", "Where a pipe that is read twice is spooled, and counts are kept."),)}
+MANUAL = {
+    "TRANSLATION": (
+        (
+            "command:COMMAND",
+            "A shell command that reads a text a line and writes its translation, one line for each; line breaks inside"
+            " a text are spaces to it. It finds the two languages in place of {source} and {target} and in"
+            " VLCLI_SOURCE and VLCLI_TARGET. It is started once for a pair of languages and should write out each line"
+            " at once; one that does so only when its input ends is noticed after two seconds and started anew for"
+            " every 2,048 rows (for Python, PYTHONUNBUFFERED is set). More lines or fewer than it was given, bytes"
+            " that are not UTF-8, an exit status other than 0: exit 1, and no output.",
+        ),
+        (
+            "DIR, SOURCE-TARGET=DIR,...",
+            "A MarianMT checkpoint for each pair, or an mBART or mBART-50 one for all (extra translate). A directory"
+            " without a pair is for all others, {source} and {target} in it are filled in. Weights are read from"
+            " safetensors alone, and nothing is fetched. Texts of a batch that are padded are masked: --batch-size"
+            " changes at most the last bits of a sum, which in rare cases decide between two words.",
+        ),
+        (
+            "What is translated",
+            "What the rules keep, as they leave it: text, or title, content and image_query where it is absent;"
+            " --translate reads text alone. Masked names (〈人名〉) are not shown to the translator: what stands"
+            " between them is translated piece by piece, so that each stays what and where it is. Rules and counts"
+            " leave candidates alone, as they do keywords.",
+        ),
+        (
+            "Candidates",
+            "Stand behind those that a row has. A back-translation that equals one of the row's texts or candidates"
+            " (after NFC, without space around it), or is empty, is left out and counted in the report. A pivot that"
+            " is the text's own language is passed over.",
+        ),
+        (
+            "Columns",
+            "A string where text is one, else a list. Where the language is the text's own it is the text. A row that"
+            " has the column keeps what it has: correct some by hand, and only the others are translated.",
+        ),
+        (
+            "--translation-cache",
+            "An SQLite file that may be shared by runs at the same time. Its keys are the files of a model, with"
+            " --beams and --precision, or the text of the command: after a change of what a command does, name another"
+            " file.",
+        ),
+    ),
+    "ENVIRONMENT": (("TMPDIR", "Where a pipe that is read twice is spooled, and counts are kept."),),
+}
 
 _RULES = "Rules (each overrides the preset; 'off' switches one off)"
+
+
+_TRANSLATION = "Translation of what is kept (the manual page says how)"
+
+
+def _translation(flag: str, metavar: str, help: str, **more: Any) -> Any:
+    return Option(flag, metavar=metavar, help=help, rich_help_panel=_TRANSLATION, show_default=False, **more)
 
 
 def _rule(flag: str, metavar: str, help: str) -> Any:
@@ -148,6 +204,48 @@ def command(
     against_texts: Annotated[
         str | None, _rule("--against-texts", "FILE,...", "Drop texts that these files have.")
     ] = None,
+    augment_text: Annotated[
+        str | None,
+        _translation(
+            "--augment-text",
+            "LANG,...",
+            "Add each text's translation to these languages and back to text_candidates: FILIP's are de,ru.",
+        ),
+    ] = None,
+    translate: Annotated[
+        str | None,
+        _translation("--translate", "LANG,...", "Write each text in these languages into a column."),
+    ] = None,
+    translate_to: Annotated[
+        str, _translation("--translate-to", "COLUMN", "Its name; default: text_{target}, as text_zh.")
+    ] = "text_{target}",
+    source_lang: Annotated[
+        str | None,
+        _translation(
+            "--source-lang",
+            "LANG",
+            "What the texts are in; default: what --lang or the preset keeps, else each row's column lang.",
+        ),
+    ] = None,
+    translator: Annotated[
+        list[str] | None,
+        _translation(
+            "--translator",
+            "command:COMMAND|DIR|LANG-LANG=DIR,...",
+            "A command from lines to lines, or MarianMT and mBART directories; repeatable.",
+        ),
+    ] = None,
+    translation_cache: Annotated[
+        Path | None,
+        _translation("--translation-cache", "FILE", "Keep translations there, and use those that it has."),
+    ] = None,
+    beams: Annotated[
+        int | None,
+        _translation("--beams", "N", "Of a model's search, 1 is greedy; default: as the model says.", min=1),
+    ] = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    batch_size: BatchSize = 32,
     word_unit: Annotated[str | None, WORD_UNIT] = None,
     segmenter: Segmenter = "rjieba",
     map: Map = None,
@@ -184,6 +282,7 @@ def command(
     from vlcli.curation.plan import resolve
     from vlcli.curation.preset import load_preset
     from vlcli.curation.report import details, summary
+    from vlcli.errors import UsageError
 
     console = Console("filter", quiet=quiet, verbose=verbose)
     options = {
@@ -219,15 +318,31 @@ def command(
     )
     source = Source(gather(inputs, files_from), from_, parse_map(map), head, image_root)
     target = Target(output, to, rejects, report, force=force, embed_images=embed_images)
+    translation = None
+    if augment_text is not None or translate is not None:
+        translation = _resolve_translation(
+            augment_text,
+            translate,
+            translate_to,
+            source_lang if source_lang is not None else plan.language(),
+            translator or [],
+            translation_cache,
+            (device, precision, beams, batch_size),
+        )
+    elif translator or translation_cache is not None or source_lang is not None or beams is not None:
+        raise UsageError(
+            "--translator, --translation-cache, --source-lang and --beams are about --augment-text and --translate"
+        )
     if dry_run:
         plan.steps()  # a condition or a word list that cannot be is an error here too
-        lines = [*plan.table(), *source.table(), *target.table()]
+        asked = translation.table() if translation is not None else []
+        lines = [*plan.table(), *asked, *source.table(), *target.table()]
         cells = [[escape(cell) for cell in line.values()] for line in lines]
         show_table("filter", ["rule", "value", "from"], cells, stream=sys.stdout)
         return
 
     def remarks() -> None:
-        if plan.is_empty:
+        if plan.is_empty and translation is None:
             console.note("no rules: every row passes (try --preset wukong)")
         for rule in plan.unfilled():
             console.note(f"the preset's rule {rule} needs a list of yours: --{rule} FILE")
@@ -247,7 +362,9 @@ def command(
             if not console.is_terminal and time.monotonic() - began >= console.log_every:
                 console.log(f"{doing}: {done[doing]:,} rows")
 
-        result = filter_pairs(plan, source, target, max_bad=max_bad, on_progress=on_progress)
+        result = filter_pairs(
+            plan, source, target, translation=translation, max_bad=max_bad, on_progress=on_progress
+        )
     if not tasks:
         remarks()
     for line in result["unchecked"]:
@@ -257,3 +374,51 @@ def command(
     console.note(summary(result))
     for line in details(result):
         console.note(line, level=1)
+    if cut := result.get("translation", {}).get("cut"):
+        console.note(f"{cut:,} texts were longer than the translator reads: their ends are not translated")
+
+
+def _resolve_translation(
+    augment_text: str | None,
+    translate: str | None,
+    column: str,
+    source: str | None,
+    translators: list[str],
+    cache: Path | None,
+    computing: tuple[str, Any, int | None, int],
+) -> Any:
+    """The options as typed → what is asked of the translator, checked."""
+    from dataclasses import replace
+
+    from vlcli.curation.translating import Translation
+    from vlcli.errors import UsageError
+    from vlcli.text.seq2seq import Decoding
+    from vlcli.text.translators import parse_languages, parse_translators
+
+    if not translators:
+        raise UsageError(
+            "--augment-text and --translate need a translator",
+            remedy="--translator command:COMMAND, or the directory of a MarianMT or mBART model",
+        )
+    spec = parse_translators(translators)
+    sources = parse_languages(source, "--source-lang") if source is not None else (None,)
+    if len(sources) > 1:
+        raise UsageError(
+            f"--source-lang {source!r} is more than one", remedy="a column lang can tell them apart"
+        )
+    device, precision, beams, batch_size = computing
+    translation = Translation(
+        spec,
+        parse_languages(augment_text, "--augment-text") if augment_text is not None else (),
+        parse_languages(translate, "--translate") if translate is not None else (),
+        column,
+        sources[0],
+        cache,
+        Decoding(device, precision, beams, batch_size),
+    )
+    translation.check()
+    if not spec.has_models():
+        return translation
+    from vlcli.models.checkpoint import resolve_device
+
+    return replace(translation, decoding=replace(translation.decoding, device=resolve_device(device)))

@@ -27,6 +27,7 @@ from vlcli.curation.report import build_report
 from vlcli.curation.rule import Rule, Step
 from vlcli.curation.survey import Survey
 from vlcli.curation.tally import Checksum, Totals
+from vlcli.curation.translating import Translating, Translation
 from vlcli.curation.where import Where
 from vlcli.errors import UsageError
 from vlcli.records import lineage
@@ -126,6 +127,7 @@ def filter_pairs(
     source: Source,
     target: Target,
     *,
+    translation: Translation | None = None,
     max_bad: str = "0",
     on_progress: Progress = lambda _, __: None,
 ) -> dict[str, Any]:
@@ -143,8 +145,10 @@ def filter_pairs(
         # Outputs first: a name that is taken is told before the input is read.
         rejects = stack.enter_context(RejectsWriter(target.rejects, force=target.force))
         sizes = stack.enter_context(HeaderSizes())
-        made_by = lineage.step("filter", __version__, plan.fingerprint())
+        rules = plan.fingerprint() | (translation.fingerprint() if translation is not None else {})
+        made_by = lineage.step("filter", __version__, rules)
         writer = stack.enter_context(target.open(source.image_root, sizes.read, made_by))
+        translating = stack.enter_context(Translating(translation)) if translation is not None else None
         inputs: Sequence[str] = source.inputs
         surveys: dict[str, Survey] = {}
         of_rule: dict[str, Survey] = {}
@@ -171,8 +175,11 @@ def filter_pairs(
             _tally(docket, kept, rows, texts)
             checksum.add(kept.frame["image_id"].to_list(), fields.contents(kept))
             _reject(docket, judge, rejects)
-            writer.write(kept)
+            for part in translating.parts(kept, on_progress) if translating is not None else (kept,):
+                writer.write(part)
             on_progress("filtering", len(batch))
+        if translating is not None:
+            translating.finish()
         if where is not None:
             where.finish()
         unchecked = judge.unchecked() if rows.given else []
@@ -196,6 +203,9 @@ def filter_pairs(
             checksum=checksum,
         )
         report["unchecked"] = [{"rule": rule, "column": column} for rule, column in unchecked]
+        if translation is not None and translating is not None:
+            report["plan"] += translation.table()
+            report["translation"] = translating.report()
     if target.report is not None:
         write_json(target.report, report, force=target.force)
     return report
