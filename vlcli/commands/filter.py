@@ -69,8 +69,8 @@ MANUAL = {
         (
             "Candidates",
             "Stand behind those that a row has. A back-translation that equals one of the row's texts or candidates"
-            " (after NFC, without space around it), or is empty, is left out and counted in the report. A pivot that"
-            " is the text's own language is passed over.",
+            " (after NFC, without space around it), or has neither letter nor digit, is left out and counted in the"
+            " report. A text without letters is not translated, nor through its own language.",
         ),
         (
             "Columns",

@@ -184,10 +184,10 @@ class Translating:
         for back in found:
             plain = _plain(back)
             self._candidates["back-translations"] += 1
-            if not plain:
-                self._candidates["empty"] += 1
-            elif plain in own:
+            if plain in own:
                 self._candidates["equal to the text"] += 1
+            elif not _has_letters(plain):
+                self._candidates["empty"] += 1
             elif plain in there:
                 self._candidates["there already"] += 1
             else:
@@ -217,10 +217,7 @@ class Translating:
         self._columns["given"] += sum(cell is not None for cell in given)
         new = by_row(batch, lacking, found)
         cells = [cell if cell is not None else said for cell, said in zip(given, new, strict=True)]
-        try:
-            return with_column(batch, name, cells, pl.String())
-        except (TypeError, pl.exceptions.PolarsError):
-            raise InputError(f"its column {name} is not shaped as text is", file=batch.file) from None
+        return with_column(batch, name, cells, pl.String())
 
     def _languages(self, batch: Batch, rows: Sequence[int]) -> list[str]:
         """The language of each text; `rows` are those the texts stand in."""
@@ -293,8 +290,12 @@ class _Piece:
     def of(cls, text: str) -> _Piece:
         core = text.strip()
         start = text.find(core)
-        says_something = text != NAME_TOKEN and any(character.isalnum() for character in core)
-        return cls(text[:start], core, text[start + len(core) :], says_something)
+        return cls(text[:start], core, text[start + len(core) :], text != NAME_TOKEN and _has_letters(core))
+
+
+def _has_letters(text: str) -> bool:
+    """Letters or digits: without any there is nothing to translate."""
+    return any(character.isalnum() for character in text)
 
 
 def _plain(text: str) -> str:
@@ -303,7 +304,13 @@ def _plain(text: str) -> str:
 
 
 def _cells(batch: Batch, name: str) -> list[Any]:
-    """What the rows have in a column of their own; None where nothing."""
-    if isinstance(batch.rest, pl.DataFrame):
-        return batch.rest[name].to_list() if name in batch.rest.columns else [None] * len(batch)
-    return [row.get(name) for row in batch.rest]
+    """What the rows have in a column of their own; None where nothing. InputError where texts have no place in it."""
+    if not isinstance(batch.rest, pl.DataFrame):
+        return [row.get(name) for row in batch.rest]
+    if name not in batch.rest.columns:
+        return [None] * len(batch)
+    column = batch.rest[name]
+    is_scalar = batch.frame["text_is_scalar"].fill_null(False).all()
+    if column.dtype not in (pl.Null, pl.String if is_scalar else pl.List(pl.String)):
+        raise InputError(f"its column {name} is {column.dtype}, not shaped as text is", file=batch.file)
+    return column.to_list()
