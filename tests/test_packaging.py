@@ -123,6 +123,7 @@ def test_extras_have_code_behind_them(installed):
         "demo": "package:",
         "figures": "matplotlib",
         "lang": "lingua",
+        "translate": "sentencepiece",
     }
     assert set(extras) == behind.keys() | {"test"}
     for extra, used in behind.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -111,6 +112,17 @@ def test_models_of_several_languages(models, name, source, target, codes, beams)
         translated_alone(models / name, text, *codes, **options) for text in texts
     ]
     assert model.translate([], source, target) == []
+
+
+def test_an_older_mbart_has_pieces_and_no_tokenizer_json(models, tmp_path):
+    old = tmp_path / "mbart50"
+    shutil.copytree(models / "mbart50", old)
+    (old / "tokenizer.json").unlink()
+    shutil.copy(models / "pieces.model", old / "sentencepiece.bpe.model")
+    found = [
+        Seq2Seq(place, Decoding()).translate(names(3), "en", "de") for place in (old, models / "mbart50")
+    ]
+    assert found[0] == found[1]
 
 
 def test_the_language_asked_for_decides(models):
@@ -378,6 +390,8 @@ def test_a_signal_ends_the_command_too(tmp_path, number):
          "names nothing that translates en to zh; add --translator en-zh=DIR"),
         (["--source-lang", "en", "--translate", "zh", "--translator", "nowhere"], "nowhere: no such directory"),
         (["--translate", "zh", "--translator", "command:cat", "--translation-cache", "."], "is a directory"),
+        (["--translate", "zh", "--translator", "command:cat", "--translation-cache", "x", "--rejects", "x"],
+         "--rejects and --translation-cache name one file, x"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_told_first(tmp_path, options, said):

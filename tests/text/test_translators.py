@@ -92,7 +92,9 @@ def test_what_can_be_told_of_a_directory_without_loading_it(tmp_path):
 
 def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setattr("vlcli.text.seq2seq.find_spec", lambda name: None if name == "sentencepiece" else 1)
-    Translators(parse_translators([str(model(tmp_path / "m", kind="mbart"))])).check("en", "de")
+    mbart = model(tmp_path / "m", kind="mbart")
+    (mbart / "tokenizer.json").touch()
+    Translators(parse_translators([str(mbart)])).check("en", "de")
     with pytest.raises(UsageError, match=r"needs sentencepiece; pip install 'vlcli\[translate\]'"):
         Translators(parse_translators([str(model(tmp_path / "n"))])).check("en", "de")
 
@@ -133,3 +135,18 @@ def test_the_end_of_a_command_is_looked_at():
         assert translators.translate(["x"], "en", "de") == ["x"]
         with pytest.raises(TranslationFailed, match="exit status 9"):
             translators.finish()
+
+
+def test_a_fingerprint_of_all_that_a_template_names(tmp_path):
+    def fingerprint(*said):
+        return Translators(parse_translators(list(map(str, said)))).fingerprint_of_all()
+
+    model(tmp_path / "en-de")
+    template = tmp_path / "{source}-{target}"
+    first = fingerprint(template)
+    assert fingerprint(template) == first
+    assert fingerprint(template, "fr-de=command:rev") != first
+    (model(tmp_path / "de-en") / "model.safetensors").write_bytes(b"y")
+    assert fingerprint(template) != first, "a model has come"
+    assert fingerprint("command:rev") != fingerprint("command:cat")
+    assert fingerprint("en-de=command:rev") != fingerprint("de-en=command:rev")

@@ -38,7 +38,7 @@ EXAMPLES = (
     "vlcli filter raw.jsonl --preset wukong -o kept.jsonl --report report.json",
     "vlcli filter raw.parquet --map text=caption --min-side 64 --max-words 31 | vlcli shard -o shards/",
     "vlcli filter raw.parquet --where \"split = 'val'\" -o val.jsonl",
-    "vlcli filter raw.jsonl --source-lang en --augment-text de,ru --translator 'opus-{source}-{target}' -o out.jsonl",
+    "vlcli filter raw.jsonl --source-lang zh --augment-text de,ru --translator 'command:./mt {source} {target}'",
 )
 
 MANUAL = {
@@ -270,7 +270,8 @@ def command(
     carries its operator ('>200', '<=3'); a bare N means at least N for minima and at most N for maxima. A
     `text` that is a list is judged text by text; the row goes when none is left. Rules that count over the
     whole input (two passes) read it twice and spool a pipe to the temporary directory ($TMPDIR); everything else
-    streams.
+    streams. Behind the rules, a translator can add candidates (--augment-text) and columns (--translate) to what
+    is kept.
     """
     import sys
     import time
@@ -324,7 +325,7 @@ def command(
             augment_text,
             translate,
             translate_to,
-            source_lang if source_lang is not None else plan.language(),
+            (source_lang, "--source-lang") if source_lang is not None else (plan.language(), "the rule lang"),
             translator or [],
             translation_cache,
             (device, precision, beams, batch_size),
@@ -382,7 +383,7 @@ def _resolve_translation(
     augment_text: str | None,
     translate: str | None,
     column: str,
-    source: str | None,
+    said: tuple[str | None, str],
     translators: list[str],
     cache: Path | None,
     computing: tuple[str, Any, int | None, int],
@@ -401,6 +402,7 @@ def _resolve_translation(
             remedy="--translator command:COMMAND, or the directory of a MarianMT or mBART model",
         )
     spec = parse_translators(translators)
+    source, source_from = said if said[0] is not None else (None, "default")
     sources = parse_languages(source, "--source-lang") if source is not None else (None,)
     if len(sources) > 1:
         raise UsageError(
@@ -413,6 +415,7 @@ def _resolve_translation(
         parse_languages(translate, "--translate") if translate is not None else (),
         column,
         sources[0],
+        source_from,
         cache,
         Decoding(device, precision, beams, batch_size),
     )

@@ -88,10 +88,11 @@ class Target:
     force: bool = False
     embed_images: bool = False
 
-    def refuse_clashes(self) -> None:
-        """Raises UsageError where two outputs would take one name."""
+    def refuse_clashes(self, *others: tuple[str, Path | None]) -> None:
+        """Raises UsageError where two outputs, or one of the `others`, would take one name."""
         taken: dict[str, str] = {}
-        for option, path in (("-o", self.output), ("--rejects", self.rejects), ("--report", self.report)):
+        own = (("-o", self.output), ("--rejects", self.rejects), ("--report", self.report))
+        for option, path in (*own, *others):
             if path is None or str(path) == "-" or is_special(str(path)):
                 continue
             other = taken.setdefault(os.path.realpath(path), option)
@@ -136,7 +137,7 @@ def filter_pairs(
     Raises UsageError for a condition that cannot be, InputError for damage and for more bad rows than
     `max_bad`.
     """
-    target.refuse_clashes()
+    target.refuse_clashes(("--translation-cache", translation.cache if translation is not None else None))
     if target.report is not None:
         check_place(target.report, force=target.force)
     where, steps = plan.steps()

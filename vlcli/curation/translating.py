@@ -44,6 +44,7 @@ class Translation:
     targets: tuple[str, ...] = ()  # languages that a column is written in
     column: str = COLUMN
     source: str | None = None
+    source_from: str = "default"  # what said so, for the plan
     cache: Path | None = None
     decoding: Decoding = field(default_factory=Decoding)
 
@@ -81,20 +82,22 @@ class Translation:
 
     def table(self) -> list[dict[str, str]]:
         """For the plan."""
-        source = self.source or "the column lang"
         lines = [("augment-text", ",".join(self.pivots)), ("translate", ",".join(self.targets))]
         lines = [(name, value) for name, value in lines if value]
-        lines += [("source-lang", source), ("translator", self.translator.shown())]
+        lines.append(("translator", self.translator.shown()))
         if self.targets:
             lines.append(("translate-to", ",".join(map(self.column_of, self.targets))))
         if self.cache is not None:
             lines.append(("translation-cache", str(self.cache)))
-        return [{"rule": name, "value": value, "from": f"--{name}"} for name, value in lines]
+        source = {"rule": "source-lang", "value": self.source or "the column lang", "from": self.source_from}
+        return [source, *({"rule": name, "value": value, "from": f"--{name}"} for name, value in lines)]
 
     def fingerprint(self) -> dict[str, str]:
-        """As lineage records it: no paths. Of pairs that only the rows will name, nothing is known yet."""
+        """As lineage records it, without paths: what translates each pair, or all of it where only rows say which."""
         translators = Translators(self.translator, self.decoding)
         prints = {f"{s}-{t}": f"sha256:{translators.fingerprint(s, t)}" for s, t in self.pairs()}
+        if self.source is None:
+            prints["translator"] = f"sha256:{translators.fingerprint_of_all()}"
         said = {"augment-text": ",".join(self.pivots), "translate": ",".join(self.targets)}
         said |= {"source-lang": self.source or "", "translate-to": self.column if self.targets else ""}
         return {name: value for name, value in said.items() if value} | prints

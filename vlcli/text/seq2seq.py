@@ -52,7 +52,8 @@ def check_directory(path: Path) -> str:
             f"--translator {path}: no weights as safetensors, and pickled ones are not read",
             remedy="save them anew with save_pretrained",
         )
-    for package in ("transformers", *(("sentencepiece",) if kind == "marian" else ())):
+    needs_pieces = kind == "marian" or not (path / "tokenizer.json").is_file()
+    for package in ("transformers", *(["sentencepiece"] if needs_pieces else [])):
         if find_spec(package) is None:
             raise UsageError(f"--translator {path} needs {package}", remedy=_REMEDY)
     return str(kind)

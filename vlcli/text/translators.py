@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import os
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,7 @@ COMMAND = "command:"
 _LANGUAGE = re.compile(r"[A-Za-z]{2,8}([_-][A-Za-z0-9]{1,8})*")
 _PAIR = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:-[A-Za-z0-9_]+)+=")
 _NEXT_PAIR = re.compile(f",(?={_PAIR.pattern})")  # a comma that no pair follows is of a path
+_PLACEHOLDER = re.compile(r"\{(?:source|target)\}")
 _MOST = 16  # commands and models that are kept at once
 
 
@@ -146,9 +149,24 @@ class Translators:
     def fingerprint(self, source: str, target: str) -> str:
         """A SHA-256 of what decides the translations of a pair: the files of its model, or the text of its command."""
         path = self._spec.directory(source, target)
-        name = self._spec.of(source, target) if path is None else str(path)
+        return self._fingerprint(self._spec.of(source, target) if path is None else str(path))
+
+    def fingerprint_of_all(self) -> str:
+        """A SHA-256 of what decides the translations of any pair: every command, every directory that is there."""
+        prints = []
+        for pair, said in [*self._spec.pairs.items(), ("", self._spec.others or COMMAND)]:
+            names = [said]
+            if not said.startswith(COMMAND):
+                names = sorted(glob.glob(_PLACEHOLDER.sub("*", glob.escape(said))))
+                names = [name for name in names if os.path.isdir(name)]
+            prints += [f"{pair} {self._fingerprint(name)}\n" for name in names]
+        return hashlib.sha256("".join(prints).encode()).hexdigest()
+
+    def _fingerprint(self, name: str) -> str:
+        """Of a command with its placeholders, or of a directory."""
         if name not in self._prints:
-            content = name if path is None else f"{fingerprint(path)}, {self._decoding.said()}"
+            is_command = name.startswith(COMMAND)
+            content = name if is_command else f"{fingerprint(Path(name))}, {self._decoding.said()}"
             self._prints[name] = hashlib.sha256(content.encode()).hexdigest()
         return self._prints[name]
 
