@@ -118,9 +118,8 @@ class LineCommand:
                 if to_the_end and not unsent and not process.stdin.closed:
                     process.stdin.close()
                 waits = not unsent and not process.stdin.closed
-                has_all = (
-                    waits and len(lines) == wanted
-                )  # what it says beyond that is there now or is found later
+                # what it says beyond that is there now, or is found by the next call
+                has_all = waits and len(lines) == wanted
                 events = ready.select(0 if has_all else self._patience if waits else None)
                 if has_all and not events:
                     return lines
