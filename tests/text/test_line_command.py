@@ -128,7 +128,7 @@ def test_a_line_too_many_is_found_at_once_or_before_the_next_text():
 def test_endless_output_is_stopped(monkeypatch):
     monkeypatch.setattr(line_command, "LONGEST", 1 << 20)
     assert "not one for each" in str(failure("yes", ["a"]))
-    assert "a line of more than 1 MiB" in str(failure("tr '\\0' x < /dev/zero", ["a"]))
+    assert "a line of more than 1 MiB" in str(failure("read x; tr '\\0' x < /dev/zero", ["a"]))
 
 
 def group_is_gone(group):
