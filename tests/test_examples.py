@@ -78,6 +78,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     (here / "fox.png").write_bytes(picture(0))
     (here / "ViT-L-14.pt").touch()
+    (here / "mt").write_text("#!/bin/sh\nexec cat\n")
+    (here / "mt").chmod(0o755)
     for name in ("raw.jsonl", "val.jsonl", "imagenet.jsonl", "flickr30k-cn.jsonl"):
         jsonl(here / name, rows)
     jsonl(here / "demo" / "val.jsonl", [{**row, "image": f"../{row['image']}"} for row in rows])

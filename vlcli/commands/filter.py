@@ -10,6 +10,8 @@ from typer import Option
 from vlcli.commands import _complete as complete
 from vlcli.commands._options import (
     WORD_UNIT,
+    BatchSize,
+    Device,
     DryRun,
     FilesFrom,
     Force,
@@ -21,6 +23,7 @@ from vlcli.commands._options import (
     Map,
     MaxBad,
     Output,
+    Precision,
     Quiet,
     Rejects,
     Report,
@@ -41,9 +44,52 @@ EXAMPLES = (
     "vlcli filter raw.parquet --preset wukong --count-only -o counts/ --part 0/1",
     "vlcli filter raw.parquet --preset wukong --counts counts/ -o kept/ --part 0/1",
     "vlcli filter raw.jsonl --hold-out 4 --hold-out-to test.jsonl -o train.jsonl",
+    "vlcli filter raw.jsonl --source-lang zh --augment-text de,ru --translator 'command:./mt {source} {target}'",
 )
 
 MANUAL = {
+    "TRANSLATION": (
+        (
+            "command:COMMAND",
+            "A shell command that reads a text a line and writes its translation, one line for each; line breaks inside"
+            " a text are spaces to it. It finds the two languages in place of {source} and {target} and in"
+            " VLCLI_SOURCE and VLCLI_TARGET. It is started once for a pair of languages and should write out each line"
+            " at once; one that does so only when its input ends is noticed after two seconds and started anew for"
+            " every 2,048 rows (for Python, PYTHONUNBUFFERED is set). More lines or fewer than it was given, bytes"
+            " that are not UTF-8, an exit status other than 0: exit 1, and no output.",
+        ),
+        (
+            "DIR, SOURCE-TARGET=DIR,...",
+            "A MarianMT checkpoint for each pair, or an mBART or mBART-50 one for all (extra translate). A directory"
+            " without a pair is for all others, {source} and {target} in it are filled in. Weights are read from"
+            " safetensors alone, and nothing is fetched. Texts of a batch that are padded are masked: --batch-size"
+            " changes at most the last bits of a sum, which in rare cases decide between two words.",
+        ),
+        (
+            "What is translated",
+            "What the rules keep, as they leave it: text, or title, content and image_query where it is absent;"
+            " --translate reads text alone. Masked names (〈人名〉) are not shown to the translator: what stands"
+            " between them is translated piece by piece, so that each stays what and where it is. Rules and counts"
+            " leave candidates alone, as they do keywords.",
+        ),
+        (
+            "Candidates",
+            "Stand behind those that a row has. A back-translation that equals one of the row's texts or candidates"
+            " (after NFC, without space around it), or has neither letter nor digit, is left out and counted in the"
+            " report. A text without letters is not translated, nor through its own language.",
+        ),
+        (
+            "Columns",
+            "A string where text is one, else a list. Where the language is the text's own it is the text. A row that"
+            " has the column keeps what it has: correct some by hand, and only the others are translated.",
+        ),
+        (
+            "--translation-cache",
+            "An SQLite file that may be shared by runs at the same time. Its keys are the files of a model, with"
+            " --beams and --precision, or the text of the command: after a change of what a command does, name another"
+            " file.",
+        ),
+    ),
     "ENVIRONMENT": (("TMPDIR", "Where a pipe that is read twice is spooled, and counts are kept."),),
     "NOTES": (
         (
@@ -109,6 +155,13 @@ _SELECTIONS = "Selections (of the rows that all rules let pass, in this order)"
 
 def _selection(flag: str, metavar: str, help: str, **others: Any) -> Any:
     return Option(flag, metavar=metavar, help=help, rich_help_panel=_SELECTIONS, show_default=False, **others)
+
+
+_TRANSLATION = "Translation of what is kept (the manual page says how)"
+
+
+def _translation(flag: str, metavar: str, help: str, **more: Any) -> Any:
+    return Option(flag, metavar=metavar, help=help, rich_help_panel=_TRANSLATION, show_default=False, **more)
 
 
 def _rule(flag: str, metavar: str, help: str) -> Any:
@@ -285,6 +338,48 @@ def command(
         _selection("--stratify", "COLUMN", "--split keeps the ratio for each value of this column."),
     ] = None,
     seed: Seed = 0,
+    augment_text: Annotated[
+        str | None,
+        _translation(
+            "--augment-text",
+            "LANG,...",
+            "Add each text's translation to these languages and back to text_candidates: FILIP's are de,ru.",
+        ),
+    ] = None,
+    translate: Annotated[
+        str | None,
+        _translation("--translate", "LANG,...", "Write each text in these languages into a column."),
+    ] = None,
+    translate_to: Annotated[
+        str, _translation("--translate-to", "COLUMN", "Its name; default: text_{target}, as text_zh.")
+    ] = "text_{target}",
+    source_lang: Annotated[
+        str | None,
+        _translation(
+            "--source-lang",
+            "LANG",
+            "What the texts are in; default: what --lang or the preset keeps, else each row's column lang.",
+        ),
+    ] = None,
+    translator: Annotated[
+        list[str] | None,
+        _translation(
+            "--translator",
+            "command:COMMAND|DIR|LANG-LANG=DIR,...",
+            "A command from lines to lines, or MarianMT and mBART directories; repeatable.",
+        ),
+    ] = None,
+    translation_cache: Annotated[
+        Path | None,
+        _translation("--translation-cache", "FILE", "Keep translations there, and use those that it has."),
+    ] = None,
+    beams: Annotated[
+        int | None,
+        _translation("--beams", "N", "Of a model's search, 1 is greedy; default: as the model says.", min=1),
+    ] = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    batch_size: BatchSize = 32,
     word_unit: Annotated[str | None, WORD_UNIT] = None,
     segmenter: Segmenter = "rjieba",
     map: Map = None,
@@ -344,7 +439,8 @@ def command(
     carries its operator ('>200', '<=3'); a bare N means at least N for minima and at most N for maxima. A
     `text` that is a list is judged text by text; the row goes when none is left. Of what passes, selections take a
     sample, a mixture, the first rows, a test set or the sides of a split. What has to know the whole input (two
-    passes) reads it twice and spools a pipe to the temporary directory ($TMPDIR); everything else streams.
+    passes) reads it twice and spools a pipe to the temporary directory ($TMPDIR); everything else streams. At the end
+    a translator can add candidates (--augment-text) and columns (--translate).
 
     -o DIR/ writes a file for each row group, or each 64 MiB of lines, of the input, and goes on where an earlier run
     with the same input and rules has stopped. --part i/n does so for one part of them, so that a job array can share
@@ -430,7 +526,22 @@ def command(
         )
     if engine == "ray" and (part is not None or count_only or counts is not None or not parted):
         raise UsageError("--engine ray makes its own parts", remedy="give it all the input and -o DIR/")
-    behind = Behind(selections)
+    translation = None
+    if augment_text is not None or translate is not None:
+        translation = _resolve_translation(
+            augment_text,
+            translate,
+            translate_to,
+            (source_lang, "--source-lang") if source_lang is not None else (plan.language(), "the rule lang"),
+            translator or [],
+            translation_cache,
+            (device, precision, beams, batch_size),
+        )
+    elif translator or translation_cache is not None or source_lang is not None or beams is not None:
+        raise UsageError(
+            "--translator, --translation-cache, --source-lang and --beams are about --augment-text and --translate"
+        )
+    behind = Behind(selections, translation)
     if dry_run:
         plan.steps()  # a condition or a word list that cannot be is an error here too
         lines = [*plan.table(), *behind.table(), *source.table(), *target.table()]
@@ -491,3 +602,53 @@ def command(
         console.note(line)
     for line in details(result):
         console.note(line, level=1)
+    if cut := result.get("translation", {}).get("cut"):
+        console.note(f"{cut:,} texts were longer than the translator reads: their ends are not translated")
+
+
+def _resolve_translation(
+    augment_text: str | None,
+    translate: str | None,
+    column: str,
+    said: tuple[str | None, str],
+    translators: list[str],
+    cache: Path | None,
+    computing: tuple[str, Any, int | None, int],
+) -> Any:
+    """The options as typed → what is asked of the translator, checked."""
+    from dataclasses import replace
+
+    from vlcli.curation.translating import Translation
+    from vlcli.errors import UsageError
+    from vlcli.text.seq2seq import Decoding
+    from vlcli.text.translators import parse_languages, parse_translators
+
+    if not translators:
+        raise UsageError(
+            "--augment-text and --translate need a translator",
+            remedy="--translator command:COMMAND, or the directory of a MarianMT or mBART model",
+        )
+    spec = parse_translators(translators)
+    source, source_from = said if said[0] is not None else (None, "default")
+    sources = parse_languages(source, "--source-lang") if source is not None else (None,)
+    if len(sources) > 1:
+        raise UsageError(
+            f"--source-lang {source!r} is more than one", remedy="a column lang can tell them apart"
+        )
+    device, precision, beams, batch_size = computing
+    translation = Translation(
+        spec,
+        parse_languages(augment_text, "--augment-text") if augment_text is not None else (),
+        parse_languages(translate, "--translate") if translate is not None else (),
+        column,
+        sources[0],
+        source_from,
+        cache,
+        Decoding(device, precision, beams, batch_size),
+    )
+    translation.check()
+    if not spec.has_models():
+        return translation
+    from vlcli.models.checkpoint import resolve_device
+
+    return replace(translation, decoding=replace(translation.decoding, device=resolve_device(device)))

@@ -28,6 +28,7 @@ from vlcli.curation.report import build_report
 from vlcli.curation.selecting import Selecting
 from vlcli.curation.tally import Checksum, Count, StepTally, Totals
 from vlcli.curation.team import Team
+from vlcli.curation.translating import Translating
 from vlcli.curation.where import Where
 from vlcli.errors import UsageError
 from vlcli.records import lineage
@@ -176,7 +177,10 @@ def filter_pairs(
         job = behind.job(plan, source.renames, writer.relocate, rejects.relocate)
         job = replace(job, head=source.head)
         team = stack.enter_context(Team(job, 1 if source.head is not None else jobs))
-        found = stack.enter_context(Found(plan, team.worker, behind))
+        translating = None
+        if behind.translation is not None:
+            translating = stack.enter_context(Translating(behind.translation))
+        found = stack.enter_context(Found(plan, team.worker, behind, translating))
         inputs: Sequence[str] = source.inputs
         if team.counts_first or found.selecting.looks_ahead:
             inputs = repeatable(inputs)
@@ -196,6 +200,8 @@ def filter_pairs(
             on_progress("filtering", outcome.read)
         bad.judge()
         found.finish()
+        if translating is not None:
+            translating.finish()
         found.check(source)
         assert found.rows.given == bad.seen, f"{found.rows.given} rows accounted for, {bad.seen} read"
         report = found.report(list(source.inputs) or ["-"], source.head)
@@ -273,8 +279,15 @@ def divert(outcome: Outcome, bad: BadRows, rejects: RejectsWriter | None) -> Non
 class Found:
     """What the outcomes of all pieces come to, and what is done with the rows that are kept. A context manager."""
 
-    def __init__(self, plan: Plan, worker: PieceWorker, behind: Behind = NOTHING) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        worker: PieceWorker,
+        behind: Behind = NOTHING,
+        translating: Translating | None = None,
+    ) -> None:
         self._plan, self._worker, self._behind = plan, worker, behind
+        self._translating = translating
         self.selecting = Selecting(behind.selections, Fields(plan.fields))
         self._where = Where(plan.where) if plan.where is not None else None
         self._judge = Judge(self._where, worker.steps, known=worker.known)
@@ -321,7 +334,11 @@ class Found:
             batch = self.selecting.pass_on(passed, as_it_came, self.rows, self.texts, rejects, held_out)
             if self.selecting.chain:
                 self._checksum.add(batch.frame["image_id"], self._fields.contents(batch))
-            writer.write(batch)
+            if self._translating is None:
+                writer.write(batch)
+            else:
+                for part in self._translating.parts(batch, on_progress):
+                    writer.write(part)
 
     def finish(self) -> None:
         """After the last row."""
@@ -369,6 +386,9 @@ class Found:
         )
         report["lineage"] = list(lineage.extend(self._lineage, made_by(self._plan, self._behind)))
         report["unchecked"] = [{"rule": rule, "column": column} for rule, column in self._unchecked()]
+        if self._behind.translation is not None and self._translating is not None:
+            report["plan"] += self._behind.translation.table()
+            report["translation"] = self._translating.report()
         return report
 
     def saved(self) -> dict[str, Any]:

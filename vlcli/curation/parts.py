@@ -33,6 +33,7 @@ from vlcli.curation.piecework import Job, Outcome
 from vlcli.curation.plan import Plan
 from vlcli.curation.selecting import Selecting
 from vlcli.curation.team import Team
+from vlcli.curation.translating import Translating
 from vlcli.errors import Incomplete, UsageError
 from vlcli.records.atomic import sync_folder, write_json
 from vlcli.records.bad import BadRows
@@ -191,6 +192,9 @@ def filter_part(
             team.finish()
         # Rows of units that stand are numbered anew, but for those behind the last unit that is missing.
         read = [unit for unit in mine if wanted and unit.number <= wanted[-1].number]
+        translating = None
+        if wanted and behind.translation is not None:
+            translating = stack.enter_context(Translating(behind.translation))
         writer = _UnitWriter(folder, kind, target, source, sizes, made_by(plan, behind))
         queue: deque[Unit] = deque()
         bad, orphans = BadRows(max_bad), part.count > 1 and counts is None
@@ -206,11 +210,15 @@ def filter_part(
                 on_progress("filtering", outcome.read)
                 if unit.number in standing:
                     continue
-                writer.add(unit, lambda: Found(plan, team.worker, behind), outcome, bad, on_progress)
+                writer.add(
+                    unit, lambda: Found(plan, team.worker, behind, translating), outcome, bad, on_progress
+                )
             for unit in wanted:  # those without a single row
                 writer.move_to(unit, lambda: Found(plan, team.worker, behind))
         bad.judge()
-        found = Found(plan, team.worker, behind)
+        if translating is not None:
+            translating.finish()
+        found = Found(plan, team.worker, behind, translating)
         for unit in mine:
             found.load(orjson.loads(_mark(folder, unit.number).read_bytes()))
         report = found.report(list(source.inputs), None)

@@ -59,6 +59,11 @@ class Plan:
         """The value of a rule, or None when it does not apply."""
         return next((choice.value for choice in self.choices if choice.name == name), None)
 
+    def language(self) -> str | None:
+        """The language of what is kept, where a rule says it."""
+        language = self.bound("lang")
+        return language.name if language is not None and language.name not in ("any", "latin") else None
+
     def is_asked(self, name: str) -> bool:
         """Whether the rule is an option of the command line, and not the preset's alone."""
         return any(choice.name == name and choice.origin[0] == "-" for choice in self.choices)

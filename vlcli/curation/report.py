@@ -81,7 +81,13 @@ def summary(report: dict[str, Any], number: int = 3) -> str:
     if lost and report["texts"]["in"] != report["rows"]["in"]:
         line += f"; texts in {report['texts']['in']:,}, dropped {lost:,}"
     masked = sum(rule.get("replaced", 0) for rule in report["rules"])
-    return f"{line}; {masked:,} names masked" if masked else line
+    line += f"; {masked:,} names masked" if masked else ""
+    translation = report.get("translation", {})
+    if "candidates" in translation:
+        line += f"; {translation['candidates']['added']:,} candidates added"
+    if "columns" in translation:
+        line += f"; {translation['columns']['translations']:,} translations"
+    return line
 
 
 def details(report: dict[str, Any]) -> list[str]:
@@ -95,4 +101,10 @@ def details(report: dict[str, Any]) -> list[str]:
             counts = ", ".join(f"{name} {count:,}" for name, count in rule["texts"].items())
             line += f" (texts: {counts})"
         lines.append(line)
+    translation = report.get("translation", {})
+    counted = {**translation.get("pairs", {}), "candidates": translation.get("candidates", {})}
+    counted["columns"] = translation.get("columns", {})
+    for name, counts in counted.items():
+        if counts:
+            lines.append(f"{name}: {', '.join(f'{what} {count:,}' for what, count in counts.items())}")
     return lines

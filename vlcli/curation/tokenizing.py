@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import polars as pl
 
 from vlcli import __version__
 from vlcli.curation.filter import Source, Target
+from vlcli.curation.text_column import by_row, with_column
 from vlcli.curation.text_fields import INSTEAD, field_texts
 from vlcli.errors import UsageError
 from vlcli.records import lineage
@@ -111,7 +112,7 @@ def _encode(
     counts["texts"] += len(texts)
     counts["tokens"] += sum(map(len, ids))
     counts["cut"] += cut
-    batch = _with_column(batch, IDS, _by_row(batch, lists, ids), pl.Int32())
+    batch = with_column(batch, IDS, by_row(batch, lists, ids), pl.List(pl.Int32()))
     if encoding.label is None and encoding.label_column is None:
         return batch
     wanted: list[Any] = [encoding.label] * len(lists)
@@ -124,33 +125,7 @@ def _encode(
     ]
     places = tokenizer.find(texts, ids, labels)
     counts["found"] += sum(map(bool, places))
-    return _with_column(batch, POSITIONS, _by_row(batch, lists, places), pl.List(pl.Int32()))
-
-
-def _by_row(batch: Batch, lists: Sequence[list[str] | None], values: Sequence[Any]) -> list[Any]:
-    """A value for each text, gathered as `text` is: one where that is a string, else a list of them."""
-    left = iter(values)
-    rows: list[Any] = []
-    for row, is_scalar in zip(lists, batch.frame["text_is_scalar"].fill_null(False), strict=True):
-        own = None if row is None else [next(left) for _ in row]
-        rows.append(own[0] if is_scalar and own else own)
-    return rows
-
-
-def _with_column(batch: Batch, name: str, values: list[Any], inner: Any) -> Batch:
-    """The batch with a further column at its end, in place of one of that name."""
-    if not isinstance(batch.rest, pl.DataFrame):
-        rest = [
-            {**{k: v for k, v in row.items() if k != name}, name: value}
-            for row, value in zip(batch.rest, values, strict=True)
-        ]
-        return replace(batch, rest=rest)
-    dtype = (
-        pl.List(inner) if batch.frame["text_is_scalar"].fill_null(False).all() else pl.List(pl.List(inner))
-    )
-    column = pl.Series(name, values, dtype)
-    others = batch.rest.drop(name, strict=False)
-    return replace(batch, rest=others.with_columns(column) if others.width else column.to_frame())
+    return with_column(batch, POSITIONS, by_row(batch, lists, places), pl.List(pl.List(pl.Int32())))
 
 
 def learn_vocabulary(
