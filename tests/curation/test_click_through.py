@@ -12,7 +12,8 @@ import pytest
 
 from vlcli.curation.bounds import Bound
 from vlcli.curation.click_through import TopRates
-from vlcli.curation.filter import Source, Target, filter_pairs
+from vlcli.curation.ends import Source, Target
+from vlcli.curation.filter import filter_pairs
 from vlcli.curation.plan import resolve
 from vlcli.errors import UsageError
 from vlcli.records.batch import BOOKKEEPING, COLUMNS, Batch

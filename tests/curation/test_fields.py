@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vlcli.curation.ends import Source, Target
 from vlcli.curation.fields import parse_fields
-from vlcli.curation.filter import Source, Target, filter_pairs
+from vlcli.curation.filter import filter_pairs
 from vlcli.curation.plan import resolve
 from vlcli.curation.preset import load_preset
 from vlcli.errors import UsageError

@@ -9,7 +9,8 @@ import json
 import polars as pl
 import pytest
 
-from vlcli.curation.filter import Source, Target, filter_pairs
+from vlcli.curation.ends import Source, Target
+from vlcli.curation.filter import filter_pairs
 from vlcli.curation.plan import resolve
 from vlcli.errors import InputError, UsageError
 

@@ -8,9 +8,10 @@ import pytest
 import ray
 from filter_cases import RULES, corpus
 
-from vlcli.curation.filter import Source, Target
+from vlcli.curation.ends import Source, Target
 from vlcli.curation.on_ray import filter_on_ray
-from vlcli.curation.parts import Part, filter_part
+from vlcli.curation.part_directory import Part
+from vlcli.curation.parts import filter_part
 from vlcli.curation.plan import resolve
 from vlcli.errors import InputError
 

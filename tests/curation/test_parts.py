@@ -13,8 +13,10 @@ import polars as pl
 import pytest
 from filter_cases import MORE, RULES, corpus
 
-from vlcli.curation.filter import Source, Target, filter_pairs
-from vlcli.curation.parts import Part, count_part, filter_part, parse_part
+from vlcli.curation.ends import Source, Target
+from vlcli.curation.filter import filter_pairs
+from vlcli.curation.part_directory import Part, parse_part
+from vlcli.curation.parts import count_part, filter_part
 from vlcli.curation.plan import resolve
 from vlcli.errors import Incomplete, InputError, UsageError
 

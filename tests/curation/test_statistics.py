@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vlcli.curation import statistics as corpus
-from vlcli.curation.filter import Source
+from vlcli.curation.ends import Source
 from vlcli.curation.measures import IDEOGRAPH
 from vlcli.curation.spread import Bins, Spread
 from vlcli.curation.statistics import Wanted, collect, cut_words

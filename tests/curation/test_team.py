@@ -6,7 +6,8 @@ import pytest
 from filter_cases import MORE, RULES, corpus
 
 from vlcli.curation import team
-from vlcli.curation.filter import Source, Target, filter_pairs
+from vlcli.curation.ends import Source, Target
+from vlcli.curation.filter import filter_pairs
 from vlcli.curation.plan import resolve
 from vlcli.errors import InputError, UsageError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vlcli.curation.filter import Source
+from vlcli.curation.ends import Source
 from vlcli.curation.statistics import Wanted, collect
 from vlcli.errors import InputError, UsageError
 from vlcli.figures import wordcloud

@@ -183,7 +183,7 @@ def command(
 
     from vlcli.commands._console import Console, show_table
     from vlcli.curation.bounds import parse_bound
-    from vlcli.curation.filter import Source, Target
+    from vlcli.curation.ends import Source, Target
     from vlcli.curation.near_vectors import Clusters
     from vlcli.curation.twins import Bytes, Cosines, Hashes, Method
     from vlcli.errors import UsageError
@@ -271,7 +271,7 @@ def _hashes(method: str, source: Any, against: list[str] | None, on_progress: An
     import numpy as np
 
     from vlcli.curation.dedup import read_others
-    from vlcli.curation.filter import Source
+    from vlcli.curation.ends import Source
     from vlcli.curation.keys import ImageKeys, phash_key, sha256_key
 
     key: Any = phash_key() if method == "phash" else sha256_key
@@ -343,7 +343,7 @@ def _vectors(
 
     from vlcli.curation.dedup import read_embedded, read_others
     from vlcli.curation.embeddings import Embeddings
-    from vlcli.curation.filter import Source
+    from vlcli.curation.ends import Source
     from vlcli.curation.keys import VectorKeys
     from vlcli.records.reader import repeatable
 

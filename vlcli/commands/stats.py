@@ -116,7 +116,7 @@ def command(
 
     from vlcli.commands._console import Console, show_table
     from vlcli.commands._evaluation import print_json
-    from vlcli.curation.filter import Source
+    from vlcli.curation.ends import Source
     from vlcli.curation.query_list import Queries
     from vlcli.curation.sensitive import load_words
     from vlcli.curation.statistics import Wanted, collect, cut_words

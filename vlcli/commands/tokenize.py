@@ -101,7 +101,7 @@ def command(
     import time
 
     from vlcli.commands._console import Console
-    from vlcli.curation.filter import Source, Target
+    from vlcli.curation.ends import Source, Target
     from vlcli.curation.tokenizing import Encoding, learn_vocabulary, tokenize_pairs
     from vlcli.errors import UsageError
 

@@ -13,7 +13,7 @@ import polars as pl
 
 from vlcli import __version__
 from vlcli.curation.embeddings import Embeddings, Vectors
-from vlcli.curation.filter import Source, Target
+from vlcli.curation.ends import Source, Target
 from vlcli.curation.keys import ImageKeys, VectorKeys
 from vlcli.curation.report import versions
 from vlcli.curation.tally import Checksum, Totals

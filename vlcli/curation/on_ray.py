@@ -14,8 +14,10 @@ from typing import Any
 import orjson
 
 from vlcli.curation.behind import NOTHING, Behind
-from vlcli.curation.filter import Progress, Source, Target
-from vlcli.curation.parts import PRIVATE, Part, count_part, filter_part, is_counted
+from vlcli.curation.ends import Source, Target
+from vlcli.curation.found import Progress
+from vlcli.curation.part_directory import PRIVATE, Part, is_counted
+from vlcli.curation.parts import count_part, filter_part
 from vlcli.curation.plan import Plan
 from vlcli.errors import UsageError
 from vlcli.records.sources import sources

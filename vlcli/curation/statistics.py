@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from vlcli.curation.catalogue import one_of
-from vlcli.curation.filter import Source
+from vlcli.curation.ends import Source
 from vlcli.curation.image_probe import HeaderSizes
 from vlcli.curation.measures import SEGMENTERS, WORD_UNITS, Words
 from vlcli.curation.query_list import Queries, QueryCounts

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from vlcli import __version__
-from vlcli.curation.filter import Source, Target
+from vlcli.curation.ends import Source, Target
 from vlcli.curation.text_column import by_row, with_column
 from vlcli.curation.text_fields import INSTEAD, field_texts
 from vlcli.errors import UsageError

@@ -1,0 +1,184 @@
+"""The directory that the parts of a corpus share: whose it is, what stands in it, and who works on it.
+
+kept/00000.jsonl  00001.jsonl  …  _vlcli/run.json  _vlcli/units/00000.json  …
+counts/rows-00000/  part-00000/  …  merged/  _vlcli/run.json
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from vlcli import __version__
+from vlcli.curation.ends import Source
+from vlcli.curation.plan import Plan
+from vlcli.errors import Incomplete, UsageError
+from vlcli.records.atomic import sync_folder, write_json
+from vlcli.records.sources import FORMATS, sources
+from vlcli.records.units import Unit, shown
+
+PRIVATE = "_vlcli"  # what is not promised byte for byte
+_EDGE = 1 << 16  # bytes at both ends of an input by which it is known again
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of `count` parts of the plan: consecutive units."""
+
+    number: int = 0
+    count: int = 1
+
+    def of(self, units: Sequence[Unit]) -> Sequence[Unit]:
+        return units[self.number * len(units) // self.count : (self.number + 1) * len(units) // self.count]
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
+def parse_part(value: str) -> Part:
+    """`3/8`, the parts being 0/8 to 7/8."""
+    number, slash, count = value.partition("/")
+    if slash and number.isdecimal() and count.isdecimal() and int(number) < int(count):
+        return Part(int(number), int(count))
+    raise UsageError(
+        f"--part {value!r} is not i/n with 0 <= i < n",
+        remedy="for a job array from 0 to 7: --part $SLURM_ARRAY_TASK_ID/8",
+    )
+
+
+def is_directory(output: str | None) -> bool:
+    """Whether `-o` names a directory of units: it ends in a slash, or such a directory stands there."""
+    return output is not None and (
+        output.endswith("/") or os.path.isfile(os.path.join(output, PRIVATE, "run.json"))
+    )
+
+
+def is_counted(folder: Path, count: int) -> bool:
+    """Whether all parts have counted all there is to count."""
+    return all((folder / part_name(number)).is_dir() for number in range(count))
+
+
+def description(plan: Plan, source: Source, units: Sequence[Unit], **more: Any) -> dict[str, Any]:
+    """What has to be the same for all who write to one directory."""
+    return {
+        "version": __version__,
+        "rules": plan.fingerprint(),
+        "map": dict(source.renames),
+        "image_root": str(source.image_root) if source.image_root is not None else None,
+        **more,
+        "inputs": [_fingerprint(s.path) for s in sources(source.inputs) if s.path is not None],
+        "units": [{**unit, "path": os.path.basename(unit["path"])} for unit in shown(units)],
+    }
+
+
+def _fingerprint(path: str) -> dict[str, Any]:
+    """Name, size, and a digest of the beginning and the end, where Parquet keeps its statistics."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        edges = file.read(_EDGE)
+        file.seek(max(0, size - _EDGE))
+        edges += file.read(_EDGE)
+    return {"name": os.path.basename(path), "bytes": size, "edges": hashlib.sha256(edges).hexdigest()}
+
+
+def claim(folder: Path, description: dict[str, Any], *, force: bool = False) -> None:
+    """Make the directory this run's, or go on in one that is. Raises UsageError for one that is another's."""
+    run = folder / PRIVATE / "run.json"
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file", remedy="parts go to a directory")
+    if force and run.exists():
+        for path in [*folder.glob("[0-9]*.*"), *folder.glob(f"{PRIVATE}/units/*.json"), run]:
+            if path.suffix.removeprefix(".") in (*FORMATS, "json"):
+                path.unlink()
+    if not run.exists():
+        if folder.is_dir() and any(path.name != PRIVATE for path in folder.iterdir()):
+            raise UsageError(
+                f"{folder} is not empty, and no run of filter stands there", remedy="name another"
+            )
+        (folder / PRIVATE / "units").mkdir(parents=True, exist_ok=True)
+        with suppress(UsageError):  # another part was faster; it is compared with what that says
+            write_json(run, description, force=False)
+    compare(run, description, str(folder))
+
+
+def compare(run: Path, description: dict[str, Any], what: str) -> None:
+    stands = orjson.loads(run.read_bytes())
+    now = orjson.loads(orjson.dumps(description))
+    for key in description:
+        if stands.get(key) != now[key]:
+            shown_as = (
+                f": {stands.get(key)} then, {now[key]} now" if key in ("parts", "format", "version") else ""
+            )
+            raise UsageError(
+                f"{what}: it was made with other {key}{shown_as}",
+                remedy="give the same input, rules and parts, or name another directory",
+            )
+
+
+def part_name(number: int) -> str:
+    return f"part-{number:05}"
+
+
+def rows_name(number: int) -> str:
+    return f"rows-{number:05}"
+
+
+def mark(folder: Path, unit: int) -> Path:
+    return folder / PRIVATE / "units" / f"{unit:05}.json"
+
+
+def rows_before(folder: Path, part: Part) -> tuple[Path, list[Path]]:
+    """What this part has numbered, and what those before it have."""
+    require(folder, part.count, rows_name, "")
+    return folder / rows_name(part.number), [folder / rows_name(n) for n in range(part.number)]
+
+
+def require(folder: Path, count: int, name: Callable[[int], str], option: str) -> None:
+    missing = [str(n) for n in range(count) if not (folder / name(n)).is_dir()]
+    if missing:
+        raise Incomplete(
+            f"{option}{folder}: {len(missing)} of {count} parts are not counted yet, the first is {missing[0]}",
+            remedy=f"run --count-only with --part {missing[0]}/{count}",
+        )
+
+
+@contextmanager
+def appearing(parent: Path, name: str) -> Iterator[Path]:
+    """A directory that takes its name when the block ends well; another that was faster, with the same, stays."""
+    folder = parent / f".{name}.{secrets.token_hex(8)}.tmp"
+    folder.mkdir()
+    try:
+        yield folder
+        for path in folder.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        with suppress(OSError):
+            os.replace(folder, parent / name)
+        if not (parent / name).is_dir():
+            raise RuntimeError(f"{parent / name}: the directory could not be named")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    sync_folder(parent)
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Raises UsageError where another process works on the same part; a lock goes with the process that holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{what}: another process is at work on it") from None
+        yield
