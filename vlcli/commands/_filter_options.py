@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from typer import Option
 
+from vlcli.commands import _complete as complete
+
 _PARTS = "A corpus in parts"
 _RULES = "Rules (each overrides the preset; 'off' switches one off)"
 
