@@ -72,6 +72,11 @@ def test_what_is_slow_to_start_is_not_taken_for_one_that_waits():
     assert b == c == d, "the second was given time"
 
 
+def test_what_ends_well_between_two_calls_is_started_anew():
+    calls = [["a", "b"], ["c"], ["d", "e"], ["f"]]
+    assert run("head -n 2", *calls, patience=0.2) == calls
+
+
 def test_the_languages_are_told_twice():
     command = "read x; echo {source}-{target} $VLCLI_SOURCE ${VLCLI_TARGET} {0}; cat > /dev/null"
     assert run(command, ["x"]) == [["en-de en de {0}"]]
@@ -95,7 +100,8 @@ def test_line_breaks_inside_a_text_are_spaces_and_space_around_an_answer_goes():
         ("head -n 2; exit 4", [["a", "b", "c"]], "it ended with exit status 4 and has written 2 lines for 3"),
         ("cat; exit 5", ["a"], "it ended with exit status 5 and has written 1 line for 1"),
         ("kill -9 $$", ["a"], "it ended with signal SIGKILL and has written 0 lines for 1"),
-        ("head -n 2", [["a", "b"], ["c"]], "it ended and has written only 2 lines for 3"),
+        ("head -n 2", [["a", "b"], ["c", "d", "e"]], "it ended and has written only 2 lines for 3"),
+        ("true", ["a"], "it ended and has written only 0 lines for 1"),
         ("head -n 2", [MANY], "it ended and has written only 2 lines for 20,000"),
         ("grep -v b", [["a", "b"]], "it ended and has written only 1 line for 2"),
         ("read x; echo ready; echo $x; cat", ["a"], "it has written 2 lines for 1, not one for each"),

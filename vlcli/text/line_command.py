@@ -58,8 +58,13 @@ class LineCommand:
         """
         if not texts:
             return []
-        process = self._process or self._start()
-        lines = self._exchange(process, "".join(" ".join(t.splitlines()) + "\n" for t in texts), len(texts))
+        asked = "".join(" ".join(text.splitlines()) + "\n" for text in texts)
+        lines = self._exchange(self._process or self._start(), asked, len(texts))
+        if lines is None:
+            lines = self._exchange(self._start(), asked, len(texts))
+            assert lines is not None, (
+                "a command that has just been started cannot have answered earlier calls"
+            )
         try:
             return [line.decode().strip() for line in lines]
         except UnicodeDecodeError:
@@ -102,8 +107,13 @@ class LineCommand:
         self._process, self._given, self._written, self._tail = process, 0, 0, b""
         return process
 
-    def _exchange(self, process: Any, text: str, wanted: int, *, to_the_end: bool = False) -> list[bytes]:
-        """Write `text`, read `wanted` lines; with `to_the_end` all that comes until the command has ended."""
+    def _exchange(
+        self, process: Any, text: str, wanted: int, *, to_the_end: bool = False
+    ) -> list[bytes] | None:
+        """Write `text`, read `wanted` lines; with `to_the_end` all that comes until the command has ended.
+
+        None where it had ended well, all earlier calls answered, before it read anything of this one.
+        """
         unsent, lines = memoryview(text.encode()), list[bytes]()
         to_the_end |= self._holds_back
         stuck_since = None  # its input was ended for want of an answer, and none has come since
@@ -111,6 +121,7 @@ class LineCommand:
             ready.register(process.stdout, selectors.EVENT_READ)
             if unsent and (self._tail or ready.select(0)):
                 self._refuse_more(process)
+            before = self._given
             self._given += wanted
             if unsent:
                 ready.register(process.stdin, selectors.EVENT_WRITE)
@@ -133,7 +144,11 @@ class LineCommand:
                         continue
                     block = os.read(process.stdout.fileno(), _BLOCK)
                     if not block:
-                        return lines + self._end(process)
+                        has_none = not lines and not self._tail and wanted > 0
+                        if has_none and self._written == before > 0:
+                            self._given = before
+                        last = self._end(process)
+                        return None if has_none else lines + last
                     if stuck_since is not None:
                         self._learn(time.monotonic() - stuck_since)
                         stuck_since = None
