@@ -29,7 +29,13 @@ def by_dict(calls: list[list[int]]) -> list[list[int]]:
 def test_as_a_dict_counts(calls):
     with Occurrences() as table:
         assert [table.count(np.array(keys, np.uint64)).tolist() for keys in calls] == by_dict(calls)
-        assert table.size == len({key for keys in calls for key in keys})
+        totals = Counter(key for keys in calls for key in keys)
+        assert table.size == len(totals)
+        keys, counts = table.items()
+        assert list(zip(keys.tolist(), counts.tolist(), strict=True)) == sorted(totals.items())
+        with Occurrences() as other:  # goes on where this one ends
+            other.add(keys, counts)
+            assert [other.count(np.array([key], np.uint64)).item() for key in totals] == list(totals.values())
 
 
 @pytest.mark.parametrize("memory", [1 << 30, 0])

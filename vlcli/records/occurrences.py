@@ -14,22 +14,26 @@ Keys = npt.NDArray[np.uint64]
 Counts = npt.NDArray[np.uint32]
 
 _FIRST_SLOTS = 1 << 12
-_MAX_LOAD = 0.5  # linear probing stays short below it
-_CHUNK = 1 << 20  # slots moved at a time when the table grows
-BYTES_PER_SLOT = 12
+_MAX_LOAD = 0.75  # linear probing stays short enough below it
+_CHUNK = 1 << 20  # slots moved at a time when a table grows
 
 
 class Occurrences:
-    """An open-addressing table of 64-bit keys and their counts, probed a whole batch at a time.
+    """64-bit keys and how often each came, asked a whole batch at a time.
 
-    Past `memory` bytes the table lives in an unlinked file in `directory` (default: the system's temporary
-    directory) that the kernel pages in and out. Use it as a context manager, or `close` it.
+    Most keys come once: that takes 8 bytes a slot, and only those that come again have a count. Past `memory` bytes
+    the tables live in unlinked files in `directory` (default: the system's temporary directory) that the kernel pages
+    in and out. Use it as a context manager, or `close` it.
     """
 
     def __init__(self, *, memory: int = 256 << 20, directory: str | os.PathLike[str] | None = None) -> None:
-        self._memory, self._directory = memory, directory
-        self._keys, self._counts = self._allocate(_FIRST_SLOTS)
-        self.size = 0  # distinct keys
+        self._seen = _Table(memory, directory, counts=False)
+        self._again = _Table(memory, directory, counts=True)  # key → how often it came after the first time
+
+    @property
+    def size(self) -> int:
+        """Distinct keys."""
+        return self._seen.size
 
     def count(self, keys: Keys) -> npt.NDArray[np.int64]:
         """(n,) keys → (n,) how often each came before, in earlier calls and earlier in `keys`."""
@@ -53,31 +57,82 @@ class Occurrences:
 
     def items(self) -> tuple[Keys, Counts]:
         """All keys in order, and their counts."""
-        used = np.flatnonzero(self._counts)
-        order = used[np.argsort(self._keys[used])]
-        return self._keys[order], self._counts[order]
+        keys, _ = self._seen.items()
+        counts = np.ones(len(keys), np.uint32)
+        again, more = self._again.items()
+        assert more is not None
+        counts[np.searchsorted(keys, again)] += more
+        return keys, counts
 
     def _add(self, keys: Keys, amounts: Counts) -> Counts:
         """Add to the counts of distinct `keys`; returns what they were."""
+        before = self._seen.add(keys, None)
+        more = amounts - (before == 0)
+        rows = np.flatnonzero(more)
+        before[rows] += self._again.add(keys[rows], more[rows])
+        return before
+
+    def close(self) -> None:
+        """Give the tables' memory and files back."""
+        self._seen.close()
+        self._again.close()
+
+    def __enter__(self) -> Occurrences:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+class _Table:
+    """Open addressing: keys, and a count for each or (`counts` false) only that it is there. Slots of key 0 are empty;
+    the key 0 itself stands beside the table."""
+
+    def __init__(self, memory: int, directory: str | os.PathLike[str] | None, *, counts: bool) -> None:
+        self._memory, self._directory, self._counted = memory, directory, counts
+        self._keys, self._counts = self._allocate(_FIRST_SLOTS)
+        self._zero = 0
+        self.size = 0
+
+    def add(self, keys: Keys, amounts: Counts | None) -> Counts:
+        """Add to the counts of distinct `keys`; returns what they were: 0 or 1 where there are none."""
         while self.size + len(keys) > _MAX_LOAD * len(self._keys):
             self._grow()
-        return self._insert(keys, amounts)
+        before = self._insert(keys, amounts)
+        for place in np.flatnonzero(keys == 0).tolist():  # one at most
+            before[place] = self._zero
+            self.size += self._zero == 0
+            self._zero = self._zero + int(amounts[place]) if amounts is not None else 1
+        return before
 
-    def _insert(self, keys: Keys, amounts: Counts) -> Counts:
+    def items(self) -> tuple[Keys, Counts | None]:
+        """All keys in order, and their counts."""
+        used = np.flatnonzero(self._keys)
+        order = used[np.argsort(self._keys[used])]
+        keys, counts = self._keys[order], self._counts[order] if self._counts is not None else None
+        if self._zero:
+            keys = np.concatenate([np.zeros(1, np.uint64), keys])
+            counts = None if counts is None else np.concatenate([np.array([self._zero], np.uint32), counts])
+        return keys, counts
+
+    def _insert(self, keys: Keys, amounts: Counts | None) -> Counts:
         mask = np.uint64(len(self._keys) - 1)
         slots = (_mix(keys) & mask).astype(np.int64)
         before = np.zeros(len(keys), np.uint32)
-        left = np.arange(len(keys))
+        left = np.flatnonzero(keys)
         while len(left):
             at = slots[left]
-            empty = self._counts[at] == 0
+            empty = self._keys[at] == 0
             # Several keys may want one empty slot: the last to write wins it, the others probe on.
             self._keys[at[empty]] = keys[left[empty]]
             mine = self._keys[at] == keys[left]
             won, where = left[mine], at[mine]
-            before[won] = self._counts[where]
-            self.size += int(np.count_nonzero(before[won] == 0))
-            self._counts[where] += amounts[won]
+            self.size += int(np.count_nonzero(empty[mine]))
+            if self._counts is None or amounts is None:
+                before[won] = ~empty[mine]
+            else:
+                before[won] = self._counts[where]
+                self._counts[where] += amounts[won]
             left = left[~mine]
             slots[left] = (slots[left] + 1) & int(mask)
         return before
@@ -85,16 +140,17 @@ class Occurrences:
     def _grow(self) -> None:
         old_keys, old_counts = self._keys, self._counts
         self._keys, self._counts = self._allocate(2 * len(old_keys))
-        self.size = 0
+        self.size = int(self._zero > 0)
         for start in range(0, len(old_keys), _CHUNK):
-            counts = old_counts[start : start + _CHUNK]
-            used = counts > 0
-            self._insert(old_keys[start : start + _CHUNK][used], counts[used])
+            keys = old_keys[start : start + _CHUNK]
+            used = keys != 0
+            counts = old_counts[start : start + _CHUNK][used] if old_counts is not None else None
+            self._insert(keys[used], counts)
 
-    def _allocate(self, slots: int) -> tuple[Keys, Counts]:
-        size = slots * BYTES_PER_SLOT
+    def _allocate(self, slots: int) -> tuple[Keys, Counts | None]:
+        size = slots * (12 if self._counted else 8)
         if size <= self._memory:
-            return np.zeros(slots, np.uint64), np.zeros(slots, np.uint32)
+            return np.zeros(slots, np.uint64), np.zeros(slots, np.uint32) if self._counted else None
         with tempfile.TemporaryFile(prefix="vlcli-", dir=self._directory) as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(
@@ -103,20 +159,12 @@ class Occurrences:
             else:
                 file.truncate(size)
             pages = mmap.mmap(file.fileno(), size)  # lives on without its name until the arrays are gone
-        return np.frombuffer(pages, np.uint64, slots), np.frombuffer(
-            pages, np.uint32, slots, offset=8 * slots
-        )
+        counts = np.frombuffer(pages, np.uint32, slots, offset=8 * slots) if self._counted else None
+        return np.frombuffer(pages, np.uint64, slots), counts
 
     def close(self) -> None:
-        """Give the table's memory and file back."""
-        self._keys, self._counts = np.zeros(1, np.uint64), np.zeros(1, np.uint32)
+        self._keys, self._counts = np.zeros(1, np.uint64), None
         self.size = 0
-
-    def __enter__(self) -> Occurrences:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
 
 
 def _mix(keys: Keys) -> Keys:
