@@ -10,6 +10,7 @@ compares them.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import tarfile
@@ -74,6 +75,25 @@ def split_member(name: str) -> tuple[str, str] | None:
 
 def member_header(name: str, size: int) -> bytes:
     """The one 512-byte USTAR header that a member of this name and size has in our shards."""
+    if len(name) > 100 or not name.isascii() or not 0 <= size < 8**11:
+        return _tarfile_header(name, size)
+    # The same by hand: tarfile takes a tenth of the time that packing a small picture does.
+    block = bytearray(_template())
+    block[: len(name)] = name.encode()
+    block[124:135] = b"%011o" % size
+    block[148:154] = b"%06o" % sum(block)  # the template has the checksum's own field as spaces
+    block[154:156] = b"\0 "
+    return bytes(block)
+
+
+@functools.cache
+def _template() -> bytes:
+    """A header without name and size, and with spaces for its checksum."""
+    block = _tarfile_header("x", 0)
+    return b"\0" + block[1:148] + b" " * 8 + block[156:]
+
+
+def _tarfile_header(name: str, size: int) -> bytes:
     info = tarfile.TarInfo(name)
     info.size, info.mtime, info.mode = size, 0, 0o444
     info.uname = info.gname = "bigdata"  # webdataset's default, so that both writers give the same bytes
