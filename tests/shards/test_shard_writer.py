@@ -22,7 +22,7 @@ from shard_cases import make_rows, picture, shard, tree, vlcli
 
 from vlcli.errors import InputError, UsageError
 from vlcli.images.decode import decode
-from vlcli.shards.layout import key_digits, member_header, sample_key, shard_name, split_member
+from vlcli.shards.layout import key_digits, member_header, own_member, sample_key, shard_name, split_member
 from vlcli.shards.pack import pack_image
 from vlcli.shards.reader import read_sidecar
 from vlcli.shards.rows import plain
@@ -74,6 +74,8 @@ def test_headers_are_those_of_tarfile(name: str, size: int) -> None:
             member_header(name, size)
     else:
         assert member_header(name, size) == expected
+        if name.isascii() and "\0" not in name and len(name) <= 100 and size < 8**11:
+            assert own_member(expected) == (name, size)
 
 
 def test_tree(tmp_path: Path) -> None:
