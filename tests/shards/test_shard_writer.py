@@ -328,7 +328,11 @@ def test_a_disk_that_fails_leaves_no_shard(tmp_path: Path, monkeypatch: pytest.M
         shard(source, tmp_path / "out")
     monkeypatch.undo()
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["_vlcli"]
-    assert sorted(p.name for p in (tmp_path / "out" / "_vlcli").iterdir()) == ["committed.jsonl", "run.json"]
+    assert sorted(p.name for p in (tmp_path / "out" / "_vlcli").iterdir()) == [
+        "committed.jsonl",
+        "lock",
+        "run.json",
+    ]
 
 
 def test_a_row_without_text_is_bad(tmp_path: Path) -> None:

@@ -25,6 +25,12 @@ MANUAL = {
             "they appear must take the same one twice. When sizes.json stands, every row that could be read is "
             "there once: in a tar, or in its sidecar as failed.",
         ),
+        (
+            "",
+            "One run writes into a directory at a time, and another is refused with exit 2. The lock is the kernel's "
+            "(flock on DIR/_vlcli/lock): a run that is killed leaves none, and Linux carries it over NFS. A file "
+            "system without locks refuses nobody.",
+        ),
     ),
     "FILES": (
         ("DIR/00000.tar", "A shard: image, .json and .txt of each sample."),

@@ -61,8 +61,23 @@ class Sharder:
 
         Raises InputError (exit 3) for more bad rows than `bad` allows, a row count other than `expect`, and
         whatever `batches` raises: then the shard at hand leaves nothing behind and sizes.json does not
-        appear. UsageError when a shard to be skipped was made from other rows.
+        appear. UsageError when a shard to be skipped was made from other rows, or another run writes into
+        the directory.
         """
+        try:
+            return self._write(batches, reader, bad, expect, jobs, on_shard)
+        finally:
+            self._output.lock.release()
+
+    def _write(
+        self,
+        batches: Iterator[Batch],
+        reader: ImageReader,
+        bad: BadRows,
+        expect: int | None,
+        jobs: int,
+        on_shard: Callable[[CommittedShard, bool], None],
+    ) -> Totals:
         output = self._output
         totals = Totals(extension=None if self._options.encode == "keep" else self._options.encode)
         known = {s.extension for s in output.recorded.values() if s.extension is not None}

@@ -25,6 +25,7 @@ PER_SHARD = 10_000
 SIZES = "sizes.json"
 PRIVATE = "_vlcli"  # what is never promised byte for byte: times, command line, plan
 MANIFEST, RUN, COMMITTED = f"{PRIVATE}/manifest.jsonl", f"{PRIVATE}/run.json", f"{PRIVATE}/committed.jsonl"
+LOCK = f"{PRIVATE}/lock"
 
 # What may stand in a tar as an image: the extensions that open_clip's loader takes.
 IMAGE_EXTENSIONS = ("jpg", "png", "webp")

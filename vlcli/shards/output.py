@@ -18,6 +18,7 @@ from vlcli.shards.layout import (
     COMMITTED,
     IMAGE_EXTENSIONS,
     LAYOUT_VERSION,
+    LOCK,
     MANIFEST,
     PER_SHARD,
     PRIVATE,
@@ -26,6 +27,7 @@ from vlcli.shards.layout import (
     is_leftover,
     is_shard_file,
 )
+from vlcli.shards.lock import DirectoryLock
 from vlcli.shards.reader import read_json
 from vlcli.shards.writer import CommittedShard
 
@@ -58,7 +60,7 @@ def _is_untouched(path: Path) -> bool:
 
 
 class OutputDirectory:
-    """A claim on a directory. Nothing in it is touched before `begin`.
+    """A claim on a directory. Nothing in it is touched before `begin`, which locks it; `lock.release()` ends that.
 
     What a stopped run left is continued, unless `force` removes it. What is whole is refused, unless `resume`
     (it is compared with the input, and what is missing is made again) or `force` was given. Raises UsageError
@@ -75,6 +77,8 @@ class OutputDirectory:
         command_line: list[str] | None = None,
     ) -> None:
         self.path, self.options = path, options
+        self.lock = DirectoryLock(path / LOCK)
+        self._asked = force, resume
         self.recorded: dict[int, CommittedShard] = {}  # what the journal of an earlier run says
         self.standing: dict[int, CommittedShard] = {}  # and of that, what is really there
         self.replaced: list[str] = []  # files that `force` removes
@@ -86,6 +90,18 @@ class OutputDirectory:
             "finished": None,
         }
         check_folder(path)
+        try:
+            if (path / LOCK).exists():
+                self.lock.acquire()  # told before a row is read, where there is a lock already
+            self._look()
+        except BaseException:
+            self.lock.release()
+            raise
+
+    def _look(self) -> None:
+        """What stands in the directory, and whether that may be continued or replaced."""
+        force, resume = self._asked
+        path = self.path
         if path.is_dir() and not _is_untouched(path):
             unfinished = (path / RUN).exists() and not (path / SIZES).exists()
             if resume or (unfinished and not force):
@@ -129,8 +145,20 @@ class OutputDirectory:
         self.standing = {n: s for n, s in self.recorded.items() if s.stands_in(self.path)}
 
     def begin(self) -> None:
-        """The first row has come: remove what is to be replaced and open the journal."""
+        """The first row has come: remove what is to be replaced and open the journal.
+
+        Raises UsageError when another run writes into the directory, or has since this one looked at it.
+        """
         (self.path / PRIVATE).mkdir(parents=True, exist_ok=True)
+        if not self.lock.held:
+            self.lock.acquire()
+            seen = self.recorded, self.standing, self.replaced
+            self.recorded, self.standing, self.replaced = {}, {}, []
+            self._look()
+            if (self.recorded, self.standing, self.replaced) != seen:
+                raise UsageError(
+                    f"{self.path}: another run has written into it meanwhile", remedy="start this one again"
+                )
         if self.replaced:
             self.unfinish()  # first of all: from here on nothing in the directory claims to be whole
             for name in (RUN, COMMITTED):
