@@ -26,6 +26,7 @@ SIZES = "sizes.json"
 PRIVATE = "_vlcli"  # what is never promised byte for byte: times, command line, plan
 MANIFEST, RUN, COMMITTED = f"{PRIVATE}/manifest.jsonl", f"{PRIVATE}/run.json", f"{PRIVATE}/committed.jsonl"
 LOCK = f"{PRIVATE}/lock"
+RETRIED = f"{PRIVATE}/retried"  # shards made again, until they take the place of the old ones
 
 # What may stand in a tar as an image: the extensions that open_clip's loader takes.
 IMAGE_EXTENSIONS = ("jpg", "png", "webp")
