@@ -67,9 +67,11 @@ def shard(
 ) -> Totals:
     """What `vlcli shard SOURCE -o OUTPUT` does."""
     claim = {name: options.pop(name) for name in ("force", "resume") if name in options}
+    if retry := options.pop("retry", False):
+        claim["resume"] = True
     bad = BadRows(max_bad)
     with ImageReader() as reader:
-        sharder = Sharder(OutputDirectory(output, Options(**options), **claim))
+        sharder = Sharder(OutputDirectory(output, Options(**options), **claim), retry=retry)
         batches = read([str(source)], image_bytes=True, bad=bad)
         return sharder.write(batches, reader, bad, expect=expect, jobs=jobs)
 

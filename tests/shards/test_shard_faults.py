@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from shard_cases import make_rows, members, shard
 
+import vlcli.shards.check_deep
 from vlcli.errors import InputError
 from vlcli.shards.check import check_directory, check_tar, directory_records
 from vlcli.shards.check_deep import check_deep
@@ -20,6 +21,7 @@ from vlcli.shards.check_shard import Recorded, check_shard, read_recorded
 from vlcli.shards.findings import Verdict
 from vlcli.shards.layout import member_header, sidecar_of
 from vlcli.shards.pairs import load_pairs
+from vlcli.shards.tar import Member, TarDamage
 from vlcli.shards.whole import read_shard
 
 LONE = Recorded()  # a tar beside which nothing stands
@@ -94,6 +96,27 @@ def test_every_byte_of_every_header(copy: Path) -> None:
                 assert judge(tar, recorded)[0], position
                 codes, seen = judge(tar, LONE)
                 assert codes or seen == keys, position
+
+
+def test_headers_of_ours_are_read_as_any(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are not taken apart: whole or with any byte changed, the walk sees what it sees otherwise."""
+    tar = copy / "00000.tar"
+    found = members(tar)
+    assert all(m.ours for m in found)
+
+    def walked() -> list[Member] | tuple[str, int]:
+        try:
+            return [m._replace(ours=False) for m in members(tar)]
+        except TarDamage as damage:
+            return str(damage), damage.offset
+
+    for member in (found[0], found[4]):
+        for mask in (0, 0xFF):
+            for position in changed(tar, range(member.header, member.data), mask):
+                fast = walked()
+                with monkeypatch.context() as patched:
+                    patched.setattr("vlcli.shards.tar.own_member", lambda header: None)
+                    assert walked() == fast, position
 
 
 def test_every_byte_of_the_data_with_deep(copy: Path) -> None:
@@ -300,6 +323,40 @@ def test_contents_that_belong_to_other_keys_with_deep(copy: Path) -> None:
     findings = check_tar(tar, deep=True).findings
     assert [f.code for f in findings] == ["content", "content"]
     assert "000000.txt: not the caption that the sidecar has" in findings[0].message
+
+
+def test_the_same_findings_in_the_same_order_however_many_jobs(copy: Path) -> None:
+    for name in ("00000.tar", "00001.tar", "00002.tar"):
+        with open(copy / name, "r+b") as file:
+            file.seek(members(copy / name)[1].data)
+            file.write(b"\xff")
+    one = check_directory(copy, deep=True)
+    assert [Path(f.file).name for f in one.findings if f.code == "content"] == [
+        "00000.tar", "00001.tar", "00002.tar"
+    ]  # fmt: skip
+    assert (one.shards, one.samples) == (3, 9)
+    seen: list[str] = []
+    assert check_directory(copy, deep=True, jobs=3, on_shard=lambda tar: seen.append(tar.name)) == one
+    assert sorted(seen) == ["00000.tar", "00001.tar", "00002.tar"]
+
+
+def test_bytes_that_the_manifest_vouches_for_are_read_once(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither decoded nor parsed, as long as both files are as they were; else each member is looked at."""
+    looked: list[Path] = []
+    real = vlcli.shards.check_deep._sample_problems
+    monkeypatch.setattr(
+        "vlcli.shards.check_deep._sample_problems",
+        lambda *a: looked.append(copy) or real(*a),  # type: ignore[func-returns-value]
+    )
+    assert (check_directory(copy, deep=True).status, len(looked)) == ("whole", 0)
+    table = pq.read_table(copy / "00001.parquet")
+    pq.write_table(table.set_column(3, "caption", [["other"] * 3]), copy / "00001.parquet")
+    codes = [f.code for f in check_directory(copy, deep=True).findings]
+    assert len(looked) == 3
+    assert codes.count("content") == 6  # txt and json of three samples
+    assert "sha256" in codes
 
 
 def test_tarfile_would_have_read_fewer(copy: Path) -> None:

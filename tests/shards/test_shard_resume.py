@@ -159,5 +159,5 @@ def test_killed_before_anything_was_written(tmp_path: Path) -> None:
     (tmp_path / "out" / "_vlcli" / ".run.json.00000000.tmp").touch()
     assert shard(make_rows(tmp_path, 2), tmp_path / "out").shards == 1
     assert sorted(p.name for p in (tmp_path / "out" / "_vlcli").iterdir()) == [
-        "committed.jsonl", "manifest.jsonl", "run.json",
+        "committed.jsonl", "lock", "manifest.jsonl", "run.json",
     ]  # fmt: skip

@@ -9,16 +9,21 @@ import sys
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import orjson
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from shard_cases import make_rows, picture, shard, tree, vlcli
 
 from vlcli.errors import InputError, UsageError
-from vlcli.shards.layout import key_digits, sample_key, shard_name, split_member
+from vlcli.images.decode import decode
+from vlcli.shards.layout import key_digits, member_header, own_member, sample_key, shard_name, split_member
+from vlcli.shards.pack import pack_image
 from vlcli.shards.reader import read_sidecar
 from vlcli.shards.rows import plain
 from vlcli.shards.sidecar import column
@@ -53,6 +58,24 @@ def test_keys_follow_img2dataset() -> None:
 )
 def test_split_member(name: str, parts: tuple[str, str] | None) -> None:
     assert split_member(name) == parts
+
+
+@given(
+    st.one_of(st.text("0123456789./abcjpg", min_size=1, max_size=110), st.text(min_size=1, max_size=20)),
+    st.one_of(st.integers(0, 8**11 + 5), st.sampled_from([0, 511, 8**11 - 1, 8**11])),
+)
+def test_headers_are_those_of_tarfile(name: str, size: int) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.uname, info.gname = size, 0o444, "bigdata", "bigdata"
+    try:
+        expected = info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict")
+    except ValueError:
+        with pytest.raises(ValueError):  # noqa: PT011 - UnicodeEncodeError, too
+            member_header(name, size)
+    else:
+        assert member_header(name, size) == expected
+        if name.isascii() and "\0" not in name and len(name) <= 100 and size < 8**11:
+            assert own_member(expected) == (name, size)
 
 
 def test_tree(tmp_path: Path) -> None:
@@ -192,6 +215,59 @@ def test_resize_goes_only_down(tmp_path: Path) -> None:
     assert images[1:] == [picture(1, size=(10, 30)), picture(2, size=(8, 8))]
 
 
+def photograph(number: int, size: tuple[int, int]) -> bytes:
+    """A JPEG of waves, a few kilobytes."""
+    y, x = np.mgrid[: size[1], : size[0]]
+    grey = 128 + 60 * np.sin((x + y * number) / 7) + 60 * np.sin((y - x) / (3 + number))
+    buffer = io.BytesIO()
+    Image.fromarray(grey.clip(0, 255).astype(np.uint8)).convert("RGB").save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def test_reduced_jpegs_have_equal_bytes_and_their_own_sizes(tmp_path: Path) -> None:
+    sizes = [(640, 480), (321, 243), (96, 500), (70, 50), (64, 64), (63, 200)]
+
+    def sized(i: int, row: dict, file: Path) -> dict:
+        file.write_bytes(photograph(i, sizes[i]))
+        return row
+
+    source = make_rows(tmp_path, len(sizes), change=sized)
+    for jobs in (1, 4):
+        shard(source, tmp_path / f"{jobs}", jobs=jobs, resize=64)
+    assert tree(tmp_path / "1") == tree(tmp_path / "4")
+    rows = read_sidecar(tmp_path / "1" / "00000.parquet").to_pylist()
+    assert [(r["original_width"], r["original_height"]) for r in rows] == sizes
+    assert [(r["width"], r["height"]) for r in rows] == [
+        (85, 64), (85, 64), (64, 333), (70, 50), (64, 64), (63, 200)
+    ]  # fmt: skip
+    images = [s.image for s in iterate(tmp_path / "1" / "00000.tar")]
+    assert [Image.open(io.BytesIO(d)).size for d in images] == [(r["width"], r["height"]) for r in rows]
+    assert images[3:] == [photograph(i, sizes[i]) for i in (3, 4, 5)]
+
+
+@pytest.mark.parametrize("resize", [None, 20, 200])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_every_cut_of_an_image_is_judged_alike(format: str, resize: int | None) -> None:
+    """With the message that decoding in full gives, whether or not less than the full picture is wanted."""
+    image = Image.open(io.BytesIO(photograph(1, (90, 70))))
+    buffer = io.BytesIO()
+    image.save(buffer, format)
+    data, errors = buffer.getvalue(), 0
+    for length in (*range(0, len(data), 5), *range(len(data) - 30, len(data))):
+        full = reduced = ""
+        try:
+            decode(data[:length])
+        except ValueError as error:
+            full = str(error).partition("(")[0]
+        try:
+            pack_image(data[:length], None, resize)
+        except ValueError as error:
+            reduced = str(error).partition("(")[0]
+        assert full == reduced, length
+        errors += bool(full)
+    assert errors > len(data) // 5
+
+
 def test_a_truncated_image_is_bad_and_commits_nothing(tmp_path: Path) -> None:
     def cut(i: int, row: dict, file: Path) -> dict:
         if i == 4:
@@ -252,7 +328,11 @@ def test_a_disk_that_fails_leaves_no_shard(tmp_path: Path, monkeypatch: pytest.M
         shard(source, tmp_path / "out")
     monkeypatch.undo()
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["_vlcli"]
-    assert sorted(p.name for p in (tmp_path / "out" / "_vlcli").iterdir()) == ["committed.jsonl", "run.json"]
+    assert sorted(p.name for p in (tmp_path / "out" / "_vlcli").iterdir()) == [
+        "committed.jsonl",
+        "lock",
+        "run.json",
+    ]
 
 
 def test_a_row_without_text_is_bad(tmp_path: Path) -> None:

@@ -37,9 +37,11 @@ def command(
     ] = None,
     files_from: o.FilesFrom = None,
     deep: Annotated[
-        bool, Option("--deep", help="Read every byte: sha256 of each image, json and txt, decode the images.")
+        bool,
+        Option("--deep", help="Read every byte: sha256 of shards and images; decode images that have none."),
     ] = False,
     json_: o.Json = False,
+    jobs: o.Jobs = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
 ) -> None:
@@ -62,7 +64,13 @@ def command(
     if not chosen:
         raise UsageError("Missing argument 'PATH...'", remedy="see 'vlcli check --help'")
     verdicts = [
-        _check(Path(path), deep=deep, on_shard=lambda tar: console.note(str(tar), level=1)) for path in chosen
+        _check(
+            Path(path),
+            deep=deep,
+            jobs=jobs or o.default_jobs(),
+            on_shard=lambda tar: console.note(str(tar), level=1),
+        )
+        for path in chosen
     ]
     if json_:
         import orjson
@@ -87,7 +95,7 @@ def command(
         raise typer.Exit(3 if "damaged" in statuses else 1)
 
 
-def _check(path: Path, *, deep: bool, on_shard: Callable[[Path], None]) -> Verdict:
+def _check(path: Path, *, deep: bool, jobs: int, on_shard: Callable[[Path], None]) -> Verdict:
     """The check that fits what stands at `path`."""
     from vlcli.errors import UsageError
     from vlcli.shards.check import check_directory, check_tar
@@ -100,7 +108,7 @@ def _check(path: Path, *, deep: bool, on_shard: Callable[[Path], None]) -> Verdi
             raise UsageError(f"{path}: neither a .tar nor a directory of shards or of a checkpoint")
         return check_tar(path, deep=deep)
     if is_shard_directory(path):
-        return check_directory(path, deep=deep, on_shard=on_shard)
+        return check_directory(path, deep=deep, jobs=jobs, on_shard=on_shard)
     from vlcli.models.quickcheck import check_checkpoint, check_run, is_checkpoint, is_run
 
     if is_checkpoint(path):

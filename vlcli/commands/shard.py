@@ -14,6 +14,7 @@ EXAMPLES = (
     "vlcli filter raw.parquet --preset wukong | vlcli shard -o shards/",
     "vlcli shard pairs.jsonl --image-root photos/ --map text=caption -o shards/",
     "vlcli shard pairs.parquet --resize 384 --encode jpg --max-bad 1% --rejects bad.jsonl -o shards/",
+    "vlcli shard pairs.parquet --resize 384 --encode jpg --max-bad 1% --retry-failed -o shards/",
 )
 
 MANUAL = {
@@ -24,6 +25,18 @@ MANUAL = {
             "written again by the next run, with the same bytes under the same name: what copies or reads shards while "
             "they appear must take the same one twice. When sizes.json stands, every row that could be read is "
             "there once: in a tar, or in its sidecar as failed.",
+        ),
+        (
+            "",
+            "After --retry-failed a directory is what one run over the input as it is now would have written. There is "
+            "one exception: with --encode keep the format stays, even if an image that has arrived stands before all "
+            "others and is of another. The rows must be the same ones; what may have changed is their images.",
+        ),
+        (
+            "",
+            "One run writes into a directory at a time, and another is refused with exit 2. The lock is the kernel's "
+            "(flock on DIR/_vlcli/lock): a run that is killed leaves none, and Linux carries it over NFS. A file "
+            "system without locks refuses nobody.",
         ),
     ),
     "FILES": (
@@ -69,6 +82,13 @@ def command(
     max_bad: o.MaxBad = "0",
     rejects: o.Rejects = None,
     resume: o.Resume = False,
+    retry_failed: Annotated[
+        bool,
+        Option(
+            "--retry-failed",
+            help="--resume, and try the rows again that failed: their images may be there now.",
+        ),
+    ] = False,
     force: o.Force = False,
     dry_run: o.DryRun = False,
     jobs: o.Jobs = None,
@@ -82,7 +102,9 @@ def command(
     sizes.json appears when all is whole. The same command again finishes a run that stopped: a shard stands
     completely or not at all, and one that was being written is written again. The rows are read anew, from
     files or from the pipe, and those of shards that stand are compared with what they were: other rows or
-    options are an error that says where they differ. --resume does so in a whole directory too.
+    options are an error that says where they differ. --resume does so in a whole directory too, and --retry-failed then
+    tries the rows again that failed: a shard where one comes to something else is replaced in full, its other
+    images taken from itself.
     """
     import sys
 
@@ -97,8 +119,9 @@ def command(
     from vlcli.shards.output import Options, OutputDirectory
 
     console = Console("shard", quiet=quiet, verbose=verbose)
-    if force and resume:
-        raise UsageError("--force and --resume exclude each other")
+    if force and (resume or retry_failed):
+        raise UsageError(f"--force and --{'resume' if resume else 'retry-failed'} exclude each other")
+    resume = resume or retry_failed
     named = o.gather(inputs, files_from)
     options = Options(per_shard=per_shard, encode=encode, resize=resize)
     claim = OutputDirectory(output, options, force=force, resume=resume, command_line=sys.argv)
@@ -124,16 +147,20 @@ def command(
             print(f"would remove {len(claim.replaced):,} files there, {claim.replaced[0]} first")
         if claim.standing:
             print(f"{len(claim.standing):,} shards stand already, and would be skipped")
+            if retry_failed:
+                failed = sum(shard.rows - shard.samples for shard in claim.standing.values())
+                print(f"{failed:,} failed rows in them would be tried again")
         return
     if claim.standing:
-        console.note(f"{output}: {len(claim.standing):,} shards stand already, and are compared and kept")
+        fate = "their failed rows tried again" if retry_failed else "kept"
+        console.note(f"{output}: {len(claim.standing):,} shards stand already, and are compared and {fate}")
     with (
         RejectsWriter(rejects, force=force or resume or bool(claim.standing)) as rejected,
         ImageReader() as reader,
     ):
         bad = BadRows(max_bad, rejected)
         batches = rows(bad, image_bytes=True)
-        totals = Sharder(claim).write(
+        totals = Sharder(claim, retry=retry_failed).write(
             batches,
             reader,
             bad,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,31 @@ def check_tar(path: Path, *, deep: bool = False) -> Verdict:
     return verdict
 
 
-def check_directory(path: Path, *, deep: bool = False, on_shard: OnShard = lambda tar: None) -> Verdict:
-    """All shards of a directory, and whether any is missing. Raises OSError when it cannot be listed."""
+def check_directory(
+    path: Path, *, deep: bool = False, jobs: int = 1, on_shard: OnShard = lambda tar: None
+) -> Verdict:
+    """All shards of a directory, `jobs` at a time, and whether any is missing.
+
+    Findings stand in the order of the shards whatever `jobs` is. Raises OSError when the directory cannot be
+    listed.
+    """
     verdict = Verdict(str(path), "shards")
     sizes, manifest = directory_records(path, verdict)
     tars = find_tars(path)
-    for tar in tars:
+
+    def check(tar: Path) -> Verdict:
         on_shard(tar)
-        _check_one(tar, verdict, sizes, manifest, deep, lone=False)
+        one = Verdict(str(tar), "tar")
+        _check_one(tar, one, sizes, manifest, deep, lone=False)
+        return one
+
+    # Threads: hashing and decoding, which take the time, leave Python to the others.
+    with ThreadPoolExecutor(jobs, "check") as pool:
+        try:
+            for one in pool.map(check, tars):
+                verdict.merge(one)
+        finally:
+            pool.shutdown(cancel_futures=True)  # a signal waits for the shards at hand and not for all
     check_names(path, tars, sizes, manifest, verdict)
     recorded = sizes or (path / PRIVATE).is_dir() or any(stats_of(tar).exists() for tar in tars)
     if tars and not recorded:

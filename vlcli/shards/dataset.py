@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import groupby
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import chain, groupby
 
 from vlcli.errors import InputError, UsageError
 from vlcli.images.resolve import ImageReader
 from vlcli.records.bad import BadRows
 from vlcli.records.batch import Batch
-from vlcli.shards.layout import SUCCESS, UNAVAILABLE, UNDECODABLE, find_tars, shard_name
+from vlcli.shards.layout import RETRIED, SUCCESS, UNAVAILABLE, UNDECODABLE, find_tars, sample_key, shard_name
 from vlcli.shards.output import OutputDirectory
 from vlcli.shards.pack import PackedImage, pack_image
-from vlcli.shards.reader import read_sidecar
 from vlcli.shards.rows import Row, rows_of
+from vlcli.shards.standing import StoredImages, read_failures
 from vlcli.shards.writer import CommittedShard, PackedRow, Source, write_shard
 
 
@@ -43,9 +44,10 @@ class Totals:
 class Sharder:
     """Writes all rows into a claimed directory, once."""
 
-    def __init__(self, output: OutputDirectory) -> None:
-        self._output, self._options = output, output.options
-        self._failures: tuple[int, dict[int, tuple[str, str]]] = (-1, {})  # of the standing shard at hand
+    def __init__(self, output: OutputDirectory, *, retry: bool = False) -> None:
+        """`retry`: rows that failed in a shard that stands are tried again."""
+        self._output, self._options, self._retry = output, output.options, retry
+        self._failures = lru_cache(4)(lambda number: read_failures(output.sidecar(number)))
 
     def write(
         self,
@@ -61,20 +63,37 @@ class Sharder:
 
         Raises InputError (exit 3) for more bad rows than `bad` allows, a row count other than `expect`, and
         whatever `batches` raises: then the shard at hand leaves nothing behind and sizes.json does not
-        appear. UsageError when a shard to be skipped was made from other rows.
+        appear. UsageError when a shard to be skipped was made from other rows, or another run writes into
+        the directory.
         """
+        try:
+            return self._write(batches, reader, bad, expect, jobs, on_shard)
+        finally:
+            self._output.lock.release()
+
+    def _write(
+        self,
+        batches: Iterator[Batch],
+        reader: ImageReader,
+        bad: BadRows,
+        expect: int | None,
+        jobs: int,
+        on_shard: Callable[[CommittedShard, bool], None],
+    ) -> Totals:
         output = self._output
         totals = Totals(extension=None if self._options.encode == "keep" else self._options.encode)
         known = {s.extension for s in output.recorded.values() if s.extension is not None}
         if totals.extension is None and known:
             totals.extension = min(known)
-        rows = rows_of(batches, reader, skip=lambda n: n // self._options.per_shard in output.standing)
+        rows = rows_of(batches, reader, skip=self._stands)
         packed = self._packed(rows, totals, bad, expect, jobs)
+        settle = self._retried if self._retry else self._verified
         for number, group in groupby(packed, key=lambda p: p.row.number // self._options.per_shard):
             if not totals.shards:
                 output.begin()
             if skipped := number in output.standing:
-                shard = self._verified(number, group)
+                shard = settle(number, group)
+                skipped = shard is output.standing[number]
             else:
                 output.unfinish()  # an earlier, shorter run may have come to its end
                 per_shard, rules = self._options.per_shard, self._options.recorded()
@@ -122,7 +141,7 @@ class Sharder:
         with ThreadPoolExecutor(jobs, "pack") as pool:
             for row in rows:
                 count += 1
-                if row.number // self._options.per_shard in self._output.standing:
+                if self._stands(row.number):
                     waiting.append((row, self._outcome(row)))
                 elif row.data is None:
                     waiting.append((row, PackedRow(row, None, UNAVAILABLE, row.public_problem)))
@@ -144,29 +163,71 @@ class Sharder:
         if expect is not None and came != expect:
             raise InputError(f"{came} rows came, --expect {expect}", remedy="the input is not whole")
 
+    def _stands(self, row: int) -> bool:
+        """Whether a row's image need not be read: its shard stands, and it is not to be tried again."""
+        number, place = divmod(row, self._options.per_shard)
+        if number not in self._output.standing:
+            return False
+        return not (self._retry and place in self._failures(number))
+
     def _outcome(self, row: Row) -> PackedRow:
         """What became of a row of a shard that stands already: its failure counts in this run too."""
         number, place = divmod(row.number, self._options.per_shard)
-        if self._failures[0] != number:
-            sidecar = self._output.path / self._output.standing[number].sidecar.name
-            statuses = read_sidecar(sidecar, ["status", "error_message"]).to_pylist()
-            failed = {i: (s["status"], s["error_message"]) for i, s in enumerate(statuses)}
-            self._failures = number, {i: f for i, f in failed.items() if f[0] != SUCCESS}
-        return PackedRow(row, None, *self._failures[1].get(place, (SUCCESS, None)))
+        return PackedRow(row, None, *self._failures(number).get(place, (SUCCESS, None)))
 
     def _verified(self, number: int, group: Iterator[PackedRow]) -> CommittedShard:
+        for _ in self._compared(number, group):
+            pass
+        return self._output.standing[number]
+
+    def _compared(self, number: int, group: Iterator[PackedRow]) -> Iterator[PackedRow]:
+        """The rows of a shard that stands. Raises UsageError behind the last when they are not those it was
+        made of.
+        """
         source, recorded = Source(), self._output.standing[number]
         count = 0
         for packed in group:
             source.add(packed.row)
             count += 1
+            yield packed
         if source.fingerprint != recorded.input:
             what = f"{recorded.rows} rows then, {count} now" if count != recorded.rows else "its rows changed"
-            raise UsageError(
-                f"{self._output.path}: --resume with other input: shard {shard_name(number)}: {what}",
-                remedy="give the same input, or --force to start anew",
-            )
-        return recorded
+            raise self._other_input(number, what)
+
+    def _other_input(self, number: int, what: str) -> UsageError:
+        return UsageError(
+            f"{self._output.path}: --resume with other input: shard {shard_name(number)}: {what}",
+            remedy="give the same input, or --force to start anew",
+        )
+
+    def _retried(self, number: int, group: Iterator[PackedRow]) -> CommittedShard:
+        """The shard that stands, or where a failed row has come to something else, one in its place."""
+        group, before = self._compared(number, group), []
+        failed = self._failures(number)
+        for packed in group:
+            place = packed.row.number % self._options.per_shard
+            if packed.image is None and (packed.status, packed.message) == failed.get(place, (SUCCESS, None)):
+                before.append(packed)  # no image is held here
+                continue
+            tar = self._output.path / self._output.standing[number].tar.name
+            with StoredImages(tar) as stored:
+                rows = (self._stored(stored, number, p) for p in chain(before, (packed,), group))
+                per_shard, rules = self._options.per_shard, self._options.recorded()
+                shard = write_shard(self._output.path / RETRIED, number, per_shard, rows, rules)
+                self._output.replace(shard)
+            return shard
+        return self._output.standing[number]
+
+    def _stored(self, images: StoredImages, number: int, packed: PackedRow) -> PackedRow:
+        """A row with the image that the shard has of it, where it was not packed anew."""
+        if packed.image is not None or packed.status != SUCCESS:
+            return packed
+        per_shard = self._options.per_shard
+        found = images.get(sample_key(number, packed.row.number % per_shard, per_shard))
+        if found is None:
+            raise self._other_input(number, "it has more rows now")
+        image, image_id = found
+        return replace(packed, row=replace(packed.row, image_id=image_id), image=image)
 
 
 def _settled(row: Row, job: Future[PackedImage]) -> PackedRow:

@@ -40,6 +40,13 @@ class Verdict:
     def add(self, code: str, file: object, message: str, offset: int | None = None) -> None:
         self.findings.append(Finding(code, str(file), message, offset))
 
+    def merge(self, part: Verdict) -> None:
+        """Add what was found in a part of the path."""
+        self.shards += part.shards
+        self.samples += part.samples
+        self.findings += part.findings
+        self.notes += part.notes
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "path": self.path,

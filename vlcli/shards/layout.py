@@ -10,6 +10,7 @@ compares them.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import tarfile
@@ -24,6 +25,8 @@ PER_SHARD = 10_000
 SIZES = "sizes.json"
 PRIVATE = "_vlcli"  # what is never promised byte for byte: times, command line, plan
 MANIFEST, RUN, COMMITTED = f"{PRIVATE}/manifest.jsonl", f"{PRIVATE}/run.json", f"{PRIVATE}/committed.jsonl"
+LOCK = f"{PRIVATE}/lock"
+RETRIED = f"{PRIVATE}/retried"  # shards made again, until they take the place of the old ones
 
 # What may stand in a tar as an image: the extensions that open_clip's loader takes.
 IMAGE_EXTENSIONS = ("jpg", "png", "webp")
@@ -74,6 +77,42 @@ def split_member(name: str) -> tuple[str, str] | None:
 
 def member_header(name: str, size: int) -> bytes:
     """The one 512-byte USTAR header that a member of this name and size has in our shards."""
+    if len(name) > 100 or not name.isascii() or not 0 <= size < 8**11:
+        return _tarfile_header(name, size)
+    # The same by hand: tarfile takes a tenth of the time that packing a small picture does.
+    before, between, after, total = _template()
+    named, digits = name.encode(), b"%011o" % size
+    checksum = b"%06o\0 " % (total + sum(named) + sum(digits))
+    return b"".join((named, bytes(100 - len(named)), before, digits, between, checksum, after))
+
+
+def own_member(header: bytes) -> tuple[str, int] | None:
+    """Name and size of a header that is one of ours, byte for byte; None for any other."""
+    named, digits = header[:100].rstrip(b"\0"), header[124:135]
+    if (
+        not named
+        or b"\0" in named
+        or not named.isascii()
+        or not digits.isdigit()
+        or b"8" in digits
+        or b"9" in digits
+    ):
+        return None
+    name, size = named.decode(), int(digits, 8)
+    return (name, size) if member_header(name, size) == header else None
+
+
+@functools.cache
+def _template() -> tuple[bytes, bytes, bytes, int]:
+    """Of every header of ours: what stands between its name, its size, its checksum and its end, and the sum
+    of that.
+    """
+    block = _tarfile_header("x", 0)
+    before, between, after = block[100:124], block[135:148], block[156:]
+    return before, between, after, sum(before + between + b" " * 8 + after)
+
+
+def _tarfile_header(name: str, size: int) -> bytes:
     info = tarfile.TarInfo(name)
     info.size, info.mtime, info.mode = size, 0, 0o444
     info.uname = info.gname = "bigdata"  # webdataset's default, so that both writers give the same bytes

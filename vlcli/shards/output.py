@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,19 +14,24 @@ import orjson
 
 from vlcli import __version__
 from vlcli.errors import UsageError
-from vlcli.records.atomic import atomic_file, check_folder, write_json
+from vlcli.records.atomic import atomic_file, check_folder, sync_folder, write_json
 from vlcli.shards.layout import (
     COMMITTED,
     IMAGE_EXTENSIONS,
     LAYOUT_VERSION,
+    LOCK,
     MANIFEST,
     PER_SHARD,
     PRIVATE,
+    RETRIED,
     RUN,
     SIZES,
     is_leftover,
     is_shard_file,
+    sidecar_of,
+    stats_of,
 )
+from vlcli.shards.lock import DirectoryLock
 from vlcli.shards.reader import read_json
 from vlcli.shards.writer import CommittedShard
 
@@ -58,7 +64,7 @@ def _is_untouched(path: Path) -> bool:
 
 
 class OutputDirectory:
-    """A claim on a directory. Nothing in it is touched before `begin`.
+    """A claim on a directory. Nothing in it is touched before `begin`, which locks it; `lock.release()` ends that.
 
     What a stopped run left is continued, unless `force` removes it. What is whole is refused, unless `resume`
     (it is compared with the input, and what is missing is made again) or `force` was given. Raises UsageError
@@ -75,9 +81,12 @@ class OutputDirectory:
         command_line: list[str] | None = None,
     ) -> None:
         self.path, self.options = path, options
+        self.lock = DirectoryLock(path / LOCK)
+        self._asked = force, resume
         self.recorded: dict[int, CommittedShard] = {}  # what the journal of an earlier run says
         self.standing: dict[int, CommittedShard] = {}  # and of that, what is really there
         self.replaced: list[str] = []  # files that `force` removes
+        self._ready: dict[int, CommittedShard] = {}  # made again, and not yet all in their places
         self._run = {
             "version": __version__,
             "options": options.recorded(),
@@ -86,6 +95,18 @@ class OutputDirectory:
             "finished": None,
         }
         check_folder(path)
+        try:
+            if (path / LOCK).exists():
+                self.lock.acquire()  # told before a row is read, where there is a lock already
+            self._look()
+        except BaseException:
+            self.lock.release()
+            raise
+
+    def _look(self) -> None:
+        """What stands in the directory, and whether that may be continued or replaced."""
+        force, resume = self._asked
+        path = self.path
         if path.is_dir() and not _is_untouched(path):
             unfinished = (path / RUN).exists() and not (path / SIZES).exists()
             if resume or (unfinished and not force):
@@ -127,14 +148,30 @@ class OutputDirectory:
                 continue  # the line that a killed run did not finish: its shard is written again
             self.recorded[shard.shard] = shard
         self.standing = {n: s for n, s in self.recorded.items() if s.stands_in(self.path)}
+        for mark in (self.path / RETRIED).glob("*.ready"):
+            shard = CommittedShard.from_json(mark.read_bytes())
+            self._ready[shard.shard] = self.recorded[shard.shard] = self.standing[shard.shard] = shard
 
     def begin(self) -> None:
-        """The first row has come: remove what is to be replaced and open the journal."""
+        """The first row has come: remove what is to be replaced and open the journal.
+
+        Raises UsageError when another run writes into the directory, or has since this one looked at it.
+        """
         (self.path / PRIVATE).mkdir(parents=True, exist_ok=True)
+        if not self.lock.held:
+            self.lock.acquire()
+            seen = self.recorded, self.standing, self.replaced
+            self.recorded, self.standing, self.replaced, self._ready = {}, {}, [], {}
+            self._look()
+            if (self.recorded, self.standing, self.replaced) != seen:
+                raise UsageError(
+                    f"{self.path}: another run has written into it meanwhile", remedy="start this one again"
+                )
         if self.replaced:
             self.unfinish()  # first of all: from here on nothing in the directory claims to be whole
             for name in (RUN, COMMITTED):
                 (self.path / name).unlink(missing_ok=True)
+            shutil.rmtree(self.path / RETRIED, ignore_errors=True)
         leftovers = [p.name for p in self.path.iterdir() if is_leftover(p.name)]
         leftovers += [f"{PRIVATE}/{p.name}" for p in (self.path / PRIVATE).glob(".*.tmp")]
         for name in {*self.replaced, *leftovers}:
@@ -144,6 +181,10 @@ class OutputDirectory:
         ) as journal:  # without a line that a killed run tore
             for shard in self.standing.values():
                 journal.write(shard.to_json())
+        for shard in self._ready.values():
+            self._put_in_place(shard)
+        self._ready.clear()
+        shutil.rmtree(self.path / RETRIED, ignore_errors=True)
         write_json(self.path / RUN, self._run, force=True)  # with it the directory can be continued
 
     def unfinish(self) -> None:
@@ -158,9 +199,39 @@ class OutputDirectory:
             journal.flush()
             os.fsync(journal.fileno())
 
+    def sidecar(self, number: int) -> Path:
+        """That of a shard that stands, or of the one that will stand in its place when the run has begun."""
+        name = self.standing[number].sidecar.name
+        waiting = self.path / RETRIED / name
+        return waiting if number in self._ready and waiting.exists() else self.path / name
+
+    def replace(self, shard: CommittedShard) -> None:
+        """Let a shard that was written whole into RETRIED take the place of the one that stands.
+
+        Three files cannot be renamed at once. So from the mark on the new shard counts, and whoever finds the
+        mark after a kill renames what is left to be renamed.
+        """
+        self.unfinish()
+        with atomic_file(self._mark(shard), force=True) as file:
+            file.write(shard.to_json())
+        self.record(shard)
+        self._put_in_place(shard)
+
+    def _mark(self, shard: CommittedShard) -> Path:
+        return self.path / RETRIED / f"{shard.shard}.ready"
+
+    def _put_in_place(self, shard: CommittedShard) -> None:
+        tar = self.path / RETRIED / shard.tar.name
+        for file in (tar, sidecar_of(tar), stats_of(tar)):
+            if file.exists():
+                os.replace(file, self.path / file.name)
+        sync_folder(self.path)
+        self._mark(shard).unlink()
+
     def finish(self, shards: Iterable[CommittedShard]) -> None:
         """All shards stand: write the manifest and, as the last file, sizes.json."""
         shards = list(shards)
+        shutil.rmtree(self.path / RETRIED, ignore_errors=True)
         with atomic_file(self.path / MANIFEST, force=True) as file:
             for shard in shards:
                 for part in (shard.tar, shard.sidecar):

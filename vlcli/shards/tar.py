@@ -12,10 +12,11 @@ import tarfile
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from vlcli.shards.layout import BLOCK
+from vlcli.shards.layout import BLOCK, own_member
 
 _MAX_EXTENSION = 1 << 20  # a pax or GNU long-name header is a few hundred bytes; never read a forged gigabyte
 _ZERO = bytes(BLOCK)
+_WINDOW = 8 * BLOCK  # read at once: behind an image's header those of its json and txt, and the next image's
 
 
 class Member(NamedTuple):
@@ -24,6 +25,7 @@ class Member(NamedTuple):
     data: int  # offset of its bytes
     size: int
     kind: str  # "file", "directory", or what it is that no shard may hold: "link", "device", …
+    ours: bool = False  # its header is, byte for byte, the one that `shard` writes
 
     @property
     def end(self) -> int:
@@ -90,8 +92,11 @@ def walk(fd: int) -> Iterator[Member]:
     offset = 0
     start: int | None = None  # where the extension headers of the member to come began
     name, length = None, None
+    window, at = b"", 0
     while True:
-        block = os.pread(fd, BLOCK, offset)
+        if not at <= offset <= at + len(window) - BLOCK:
+            window, at = os.pread(fd, _WINDOW, offset), offset
+        block = window[offset - at : offset - at + BLOCK]
         if len(block) < BLOCK:
             if not block:
                 cause = f"ends at byte {offset}, a header boundary, without end-of-archive blocks"
@@ -102,6 +107,12 @@ def walk(fd: int) -> Iterator[Member]:
             if start is not None:
                 raise TarDamage("header", start, f"an extension header at byte {start} without its member")
             return
+        pending = start is not None or name is not None or length is not None
+        if not pending and (own := own_member(block)) is not None:
+            member = _inside(Member(own[0], offset, offset + BLOCK, own[1], "file", ours=True), size)
+            yield member
+            offset = member.end
+            continue
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.TarError as error:
@@ -139,11 +150,15 @@ def walk(fd: int) -> Iterator[Member]:
         member = Member(info.name if name is None else name, header, data, info_size, kind)
         if info_size < 0:
             raise TarDamage("header", offset, f"negative size in the header at byte {offset}")
-        if member.data + member.size > size:
-            raise TarDamage("cut", offset, f"cut inside the data of {member.name} (header at byte {offset})")
-        if member.end > size:
-            raise TarDamage(
-                "cut", offset, f"cut inside the padding of {member.name} (header at byte {offset})"
-            )
-        yield member
+        yield _inside(member, size)
         offset, start, name, length = member.end, None, None, None
+
+
+def _inside(member: Member, size: int) -> Member:
+    """The member, if the file of `size` bytes has all of it. Raises TarDamage."""
+    if member.end > size:
+        what = "data" if member.data + member.size > size else "padding"
+        # The header that says how long it is stands right before its bytes.
+        place = f"the {what} of {member.name} (header at byte {member.data - BLOCK})"
+        raise TarDamage("cut", member.data - BLOCK, f"cut inside {place}")
+    return member

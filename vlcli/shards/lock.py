@@ -1,0 +1,55 @@
+"""One writer to a directory at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+from vlcli.errors import UsageError
+
+
+class DirectoryLock:
+    """An exclusive flock on a file, for as long as this object is not released and the process lives.
+
+    The kernel holds it and not the file, so what a killed process leaves blocks nobody. Linux carries it over NFS
+    to other hosts. Where a file system has no locks at all, `held` stays False and nothing is excluded.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd: int | None = None
+        self.held = False
+
+    def acquire(self) -> None:
+        """Raises UsageError, naming the process, when another holds it. Once more by the same object: nothing."""
+        if self._fd is not None:
+            return
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(fd, 200, 0).decode(errors="replace").strip()
+            os.close(fd)
+            raise UsageError(
+                f"{self._path.parents[1]}: another run writes into it" + (f" ({owner})" if owner else ""),
+                remedy="wait for its end, or name another directory",
+            ) from None
+        except OSError:  # ENOLCK, ENOTSUP: a file system that knows no locks
+            os.close(fd)
+            return
+        self._fd, self.held = fd, True
+        with suppress(OSError):  # a disk that is full: the lock itself needs no room
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let others in. The file stays: to remove it would let two hold locks on two files of one name."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd, self.held = None, False
+
+    def __del__(self) -> None:
+        self.release()
