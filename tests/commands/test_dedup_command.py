@@ -117,7 +117,8 @@ def test_copies_are_found_and_nothing_else(run, how):
     report = json.loads(Path("report.json").read_text())
     assert report["rows"] == {"in": 4 * COUNT, "kept": COUNT, "dropped": 3 * COUNT, "bad": 0}
     assert [(p["id"], p["twin"]) for p in report["pairs"]] == [(g["row"]["id"], g["twin"]) for g in gone]
-    assert f"dropped {3 * COUNT}, bad 0; {report['pairs_found']} pairs" in done.stderr
+    assert f"dropped {3 * COUNT}, bad 0; by {report['method']} {3 * COUNT} gave way to {COUNT}" in done.stderr
+    assert report["gave_way_to"] == COUNT
     assert all(line["twin"] in line["reason"] and line["rule"] == report["method"] for line in gone)
     assert Image.open("sheet.png").size == (4 * 248, 12 * 173)
 

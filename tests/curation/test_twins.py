@@ -7,8 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
+import vlcli.curation.near_vectors as near_vectors_module
 from vlcli.curation.bounds import Bound
 from vlcli.curation.embeddings import Vectors
+from vlcli.curation.fewer_dimensions import FewerDimensions, axes_for
 from vlcli.curation.groups import Groups
 from vlcli.curation.hamming import near_codes
 from vlcli.curation.near_vectors import Clusters, near_vectors
@@ -56,13 +58,20 @@ def close_codes(rng, n):
     return codes
 
 
-def close_vectors(rng, n, dim=24, noise=0.045):
+def close_vectors(rng, n, dim=24, noise=0.22):
     """Directions of which many are near others, some of them just about the bound."""
     x = rng.normal(size=(n, dim)).astype(np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     for i in range(n // 3, n):
-        x[i] = x[rng.integers(i)] + noise * rng.uniform(0.2, 1.4) * rng.normal(size=dim)
+        x[i] = x[rng.integers(i)] + noise * rng.uniform(0.2, 1.4) * rng.normal(size=dim) / np.sqrt(dim)
     return x * rng.uniform(0.5, 3, (n, 1)).astype(np.float32)
+
+
+def small_tiles(monkeypatch):
+    """Many products where there would be one, in segments that end within tiles."""
+    sizes = {"SEGMENT": 300, "ROWS": 130, "COLUMNS": 170, "FIRST": 64, "MOST": 5000, "EXACT": 2000}
+    for name, size in sizes.items():
+        monkeypatch.setattr(near_vectors_module, name, size)
 
 
 def test_groups_are_those_of_a_walk():
@@ -110,35 +119,31 @@ def test_hashes_give_way_to_the_first_of_their_group_or_to_the_nearest_other():
     twins = Hashes(5).among(keys, quiet)
     first = literal_groups(len(keys), links)
     assert twins.twin.tolist() == [-1 if f == i else f for i, f in enumerate(first)]
-    assert twins.pairs == len(links)
     chained = [i for i, f in enumerate(first) if (int(keys[i]) ^ int(keys[f])).bit_count() > 5]
     assert chained == [i for i in range(len(keys)) if Hashes(5).beyond(twins.measure[i])]
     others = np.append(keys[:20] ^ np.uint64(9), keys[:5])
     against = Hashes(5).against(keys, others, quiet)
-    pairs = 0
     for i, key in enumerate(keys):
         bits = [(int(key) ^ int(other)).bit_count() for other in others]
-        pairs += sum(b <= 5 for b in bits)
         assert against.twin[i] == (int(np.argmin(bits)) if min(bits) <= 5 else -1)
-    assert against.pairs == pairs
 
 
 def test_bytes_are_equal_or_not():
     names = [b"a", b"b", b"a", b"c", b"b", b"a"]
     keys = np.array([(1, ord(name)) for name in names], np.uint64)
     twins = Bytes().among(keys, quiet)
-    assert (twins.twin.tolist(), twins.pairs) == ([-1, -1, 0, -1, 1, 0], 4)
+    assert twins.twin.tolist() == [-1, -1, 0, -1, 1, 0]
     others = np.array([(1, ord("b")), (2, ord("a")), (1, ord("b")), (1, ord("c"))], np.uint64)
     twins = Bytes().against(keys, others, quiet)
-    assert (twins.twin.tolist(), twins.pairs) == ([-1, 0, -1, 3, 0, -1], 5)
+    assert twins.twin.tolist() == [-1, 0, -1, 3, 0, -1]
     empty = np.empty((0, 2), np.uint64)
-    assert Bytes().among(empty, quiet).pairs == 0
+    assert Bytes().among(empty, quiet).twin.tolist() == []
     assert Bytes().against(keys, empty, quiet).twin.tolist() == [-1] * 6
 
 
 @pytest.mark.parametrize("bound", [ALIGN, Bound(">=", 0.9)])
 def test_all_with_all_is_every_cosine_within_the_bound(bound, monkeypatch):
-    monkeypatch.setattr("vlcli.curation.near_vectors.TILE", 13)
+    small_tiles(monkeypatch)
     rng = np.random.default_rng(2)
     x, y = close_vectors(rng, 150), close_vectors(rng, 40)
     y[:20] = x[30:50] * 2
@@ -157,32 +162,89 @@ def test_all_with_all_is_every_cosine_within_the_bound(bound, monkeypatch):
         assert found(got) == near
 
 
-@pytest.mark.parametrize(("bound", "recall"), [(ALIGN, 0.97), (Bound(">", 0.2), 0)])
-def test_the_clusters_are_the_papers_buckets(bound, recall, monkeypatch):
+@pytest.mark.parametrize(
+    ("bound", "recall", "dim", "clusters"),
+    [
+        (ALIGN, 0.97, 24, Clusters(30)),
+        (ALIGN, 0.97, 160, Clusters(30, 7, 3)),
+        (Bound(">", 0.2), 0, 24, Clusters(30)),
+        (Bound(">", 0.1), 0, 160, Clusters(30, 5, 3)),
+    ],
+)
+def test_the_clusters_are_the_papers_buckets(bound, recall, dim, clusters, monkeypatch):
     """Literally: a bucket for each 3 of an image's 10 clusters; candidates share one; cosine above the bound.
 
-    Under a low bound it is the buckets that decide.
+    Under a low bound it is the buckets that decide. 160 dimensions are multiplied in fewer first.
     """
     rng = np.random.default_rng(3)
-    x, seen = Vectors([close_vectors(rng, 1200)]), []
-    from vlcli.curation import near_vectors as module
-
-    nearest = module._nearest
-    monkeypatch.setattr(module, "_nearest", lambda *a: seen.append(nearest(*a)) or seen[-1])
-    by_clusters = found(near_vectors(x, bound, Clusters(30)))
+    x, seen = Vectors([close_vectors(rng, 1200, dim)]), []
+    nearest = near_vectors_module._nearest
+    monkeypatch.setattr(near_vectors_module, "_nearest", lambda *a: seen.append(nearest(*a)) or seen[-1])
+    small_tiles(monkeypatch)
+    by_clusters = found(near_vectors(x, bound, clusters))
+    assert isinstance(seen[0][1], FewerDimensions) == (dim == 160 and bound is ALIGN)
     everything = found(near_vectors(x, bound, EXACT))
     buckets: dict[tuple[int, ...], list[int]] = {}
-    for row, clusters in enumerate(seen[0]):
-        for three in itertools.combinations(sorted(clusters.tolist()), 3):
+    for row, mine in enumerate(seen[0][0]):
+        for three in itertools.combinations(sorted(mine.tolist()), clusters.shared):
             buckets.setdefault(three, []).append(row)
     candidates = {pair for rows in buckets.values() for pair in itertools.combinations(rows, 2)}
     assert by_clusters == everything & candidates
     assert len(everything) > 500
     assert len(by_clusters) >= recall * len(everything)
     assert bound is ALIGN or by_clusters != everything
-    across = found(near_vectors(x, bound, Clusters(30), Vectors([x.parts[0][:90]])))
+    across = found(near_vectors(x, bound, clusters, Vectors([x.parts[0][:90]])))
     either = by_clusters | {(b, a) for a, b in by_clusters} | {(i, i) for i in range(1200)}
     assert across == {(a, b) for a, b in either if b < 90}
+
+
+@pytest.mark.parametrize("clusters", [0, 30])
+def test_linking_makes_the_groups_of_all_pairs_and_passes_over_what_is_linked(clusters, monkeypatch):
+    """Of 1,500 vectors 600 are nearly equal, and 300 about as near to each other as the bound."""
+    rng = np.random.default_rng(5)
+    x = close_vectors(rng, 1500, 160)
+    places = rng.permutation(1500)
+    for some, noise in ((places[:600], 0.05), (places[600:900], 0.16)):
+        x[some] = x[some[0]] / np.linalg.norm(x[some[0]]) + noise * rng.normal(
+            size=(len(some), 160)
+        ) / np.sqrt(160)
+    small_tiles(monkeypatch)
+    vectors, groups = Vectors([x]), Groups(1500)
+    everything = found(near_vectors(vectors, ALIGN, Clusters(clusters)))
+    linking = found(near_vectors(vectors, ALIGN, Clusters(clusters), groups=groups))
+    assert groups.first().tolist() == literal_groups(1500, everything)
+    assert linking < everything
+    assert len(everything) > 100_000
+    assert len(linking) < len(everything) / 3
+
+
+def test_no_pair_seems_farther_apart_in_fewer_dimensions():
+    rng = np.random.default_rng(6)
+    directions = rng.normal(size=(400, 160)) * np.arange(1, 161) ** -0.5 / 4
+    axes = axes_for(directions.astype(np.float32), 0.975)
+    assert axes.shape == (160, 40)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(40), atol=1e-6)
+    x = np.concatenate(
+        [
+            close_vectors(rng, 300, 160),
+            (axes @ rng.normal(size=(40, 50))).T,  # nothing beside the axes
+            (rng.normal(size=(50, 160)) @ (np.eye(160) - axes @ axes.T)),  # nothing but
+            np.zeros((3, 160)),
+        ]
+    ).astype(np.float32)
+    vectors = Vectors([x]).take(np.arange(len(x)))
+    fewer = FewerDimensions(axes, len(x))
+    for rows in np.array_split(np.arange(len(x)), 3):
+        fewer.put(rows, vectors[rows])
+    rows = rng.permutation(len(x))
+    there, here = fewer.take(rows).astype(float), vectors[rows].astype(float)
+    assert there.shape == (len(x), 41)
+    assert (there @ there.T >= here @ here.T - 1e-6).all()
+    near = np.triu(here @ here.T > 0.9, 1)
+    assert near.sum() > 100
+    assert np.abs(there @ there.T - here @ here.T)[near].max() < 0.1  # and it is a bound of some use
+    assert axes_for(directions.astype(np.float32), 0.2) is None
+    assert axes_for(directions[:, :100].astype(np.float32), 0.975) is None
 
 
 def test_cosines_keep_the_first_of_a_group_and_the_nearest_of_a_set():

@@ -26,8 +26,9 @@ MANUAL = {
         ("--method phash", "8 bytes a row are held, and some 100 while they are compared."),
         (
             "--method vectors",
-            "The vectors stay on disk (2 bytes a dimension in float16); 40 bytes a row are held for its ten clusters,"
-            " and some 200 while these are sorted.",
+            "The vectors stay on disk (2 bytes a dimension in float16), and a quarter of their dimensions is written"
+            " beside them, to a file in $TMPDIR (1 byte for each of all dimensions); 40 bytes a row are held for its"
+            " ten clusters, and some 200 while these are sorted.",
         ),
         ("--against", "The keys, ids and references of all its rows are held besides."),
     ),
@@ -42,9 +43,9 @@ MANUAL = {
             "",
             "Vectors are compared as ALIGN's Appendix A says: k-means clusters, the ten nearest of each image by"
             " Euclidean distance of vectors of length 1, candidates that share three of them, cosine above 0.975."
-            " The paper learns its clusters on another data set; here they are learnt on a sample of the input, 64"
-            " vectors a cluster. With fewer than 39 vectors a cluster there are fewer clusters, and with very few"
-            " vectors, or --clusters 0, all are compared with all.",
+            " The paper learns its clusters on another data set; here they are learnt on a sample of the input, 39"
+            " vectors a cluster, in the 32 dimensions along which it varies most. With fewer than 39 vectors a cluster"
+            " there are fewer clusters, and with very few vectors, or --clusters 0, all are compared with all.",
         ),
         (
             "",
@@ -53,7 +54,10 @@ MANUAL = {
         ),
     ),
     "ENVIRONMENT": (
-        ("TMPDIR", "Where a pipe, which is read twice, is spooled, and vectors that are computed."),
+        (
+            "TMPDIR",
+            "Where a pipe, which is read twice, is spooled, vectors that are computed, and a part of all vectors.",
+        ),
         ("OMP_NUM_THREADS", "Threads of the vector method."),
     ),
 }

@@ -149,7 +149,7 @@ def dedup_pairs(
         "encoder": encoder,
         "head": source.head,
         "rows": second.rows.shown(),
-        "pairs_found": twins.pairs,
+        "gave_way_to": len(np.unique(twins.twin[twins.twin >= 0])),
         "pairs": second.listed,
         "checksum": {"of": "kept rows as (image_id, texts), in any order", "value": second.checksum.hex()},
         "versions": versions(),
@@ -283,6 +283,7 @@ class _Second:
 
 
 def summary(report: dict[str, Any]) -> str:
-    """`in 10, kept 7, dropped 3, bad 0; 5 pairs found by phash`."""
+    """`in 10, kept 7, dropped 3, bad 0; by phash 3 gave way to 2`."""
     rows = ", ".join(f"{name} {count:,}" for name, count in report["rows"].items())
-    return f"{rows}; {report['pairs_found']:,} pairs found by {report['method']}"
+    dropped = report["rows"]["dropped"]
+    return f"{rows}; by {report['method']} {dropped:,} gave way to {report['gave_way_to']:,}"

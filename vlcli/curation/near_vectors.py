@@ -4,51 +4,43 @@ k-means clusters; the nearest 10 clusters of each image; a bucket for every 3 of
 bucket exactly when they share 3 clusters; and of such candidates those whose cosine is above 0.975.
 
 The buckets are never made: a pair must pass both tests, and here the cosine comes first. Vectors that share a cluster
-are multiplied as a matrix, and the few pairs above the bound are asked for their clusters. Two sets of 10 that share 3
-share one among any 8 of each as well, if the 8 are chosen by one order of all clusters; so each vector is listed under
-its 8 rarest clusters alone. Nothing is lost by either.
+are multiplied as a matrix, in fewer dimensions that are sure to lose no pair, and the few pairs that may be above the
+bound are asked for their clusters, then for their cosine. Two sets of 10 that share 3 share one among any 8 of each as
+well, if the 8 are chosen by one order of all clusters; so each vector is listed under its 8 rarest clusters alone.
+Nothing is lost by any of this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 
 from vlcli.curation.bounds import Bound
 from vlcli.curation.embeddings import Vectors
+from vlcli.curation.fewer_dimensions import FewerDimensions, axes_for
+from vlcli.curation.groups import Groups
+from vlcli.curation.threads import in_threads
+from vlcli.curation.vector_clusters import Centroids, Clusters, needed
 from vlcli.errors import UsageError
 
-TILE = 2048  # vectors on each side of one product
+ROWS = 512  # vectors on the left of one product
+COLUMNS = 2048  # and on its right
+SEGMENT = 8192  # vectors of a list that are read at once
+CLUSTERED = 8192  # vectors whose clusters are searched at once
 SLACK = 1e-4  # what float32 may be off before the exact product
-PER_CLUSTER = (
-    39  # vectors that a cluster is learnt from, at least; with fewer vectors there are fewer clusters
-)
-SAMPLED = 64  # and at most
-ROUNDS = 10
+DENSE = 32  # where more than one pair of so many may be near, all dimensions are multiplied
+FIRST, MOST = 4096, 65_536  # pairs that are asked for their clusters at once, in the beginning and later
+EXACT = 4096  # pairs whose exact cosine is computed at once
+THREADS = 32  # at most; each holds some 30 MiB at 512 dimensions
 SEED = 0
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # a, b (m,) int64, cosine (m,) float64
 Progress = Callable[[str, int], None]
-
-
-@dataclass(frozen=True)
-class Clusters:
-    """ALIGN's numbers. `clusters` = 0 compares all with all."""
-
-    clusters: int = 4096
-    nearest: int = 10
-    shared: int = 3
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.shared <= self.nearest:
-            raise UsageError(f"--shared {self.shared} is not within 1 and --nearest {self.nearest}")
-
-    def number(self, vectors: int) -> int:
-        """Clusters for so many vectors; 0 where so few would be left that all pairs share `shared` of them anyway."""
-        found = min(self.clusters, vectors // PER_CLUSTER)
-        return found if found > 2 * self.nearest - self.shared else 0
+Job = Callable[[], Iterable[Pairs | int]]  # pairs, and for how many vectors the work is done
+Candidates = Callable[[np.ndarray, np.ndarray], np.ndarray]  # a, b (m,) → (m,) whether the pair counts here
 
 
 def near_vectors(
@@ -57,75 +49,81 @@ def near_vectors(
     clusters: Clusters,
     others: Vectors | None = None,
     *,
+    groups: Groups | None = None,
     seed: int = SEED,
     progress: Progress = lambda what, rows: None,
 ) -> Iterator[Pairs]:
     """Places of `vectors` and of `others` whose cosine is within `bound`, each pair once; without `others` a < b.
 
-    The clusters are learnt from `vectors`. Raises UsageError without faiss, and where dimensions differ.
+    With `groups` (of `vectors` alone) pairs are linked in them, and those that are in one group already passed over:
+    what is nearly equal throughout does not cost its square. The clusters are learnt from `vectors`. Raises UsageError
+    without the extra `dedup`, and where dimensions differ.
     """
     if others is not None and len(others) and len(vectors) and others.dim != vectors.dim:
         raise UsageError(f"vectors of {vectors.dim} dimensions cannot be compared with {others.dim}")
     target = vectors if others is None else others
     if not len(vectors) or not len(target):
         return
-    compare = _Compare(vectors, target, bound, within=others is None)
+    compare = _Compare(vectors, others, bound, groups)
     number = clusters.number(len(vectors))
-    if not number:
-        for start in range(0, len(vectors), TILE):
-            rows = np.arange(start, min(start + TILE, len(vectors)))
-            yield from compare.lists(rows, np.arange(start if others is None else 0, len(target)))
-            progress("comparing", len(rows))
-        return
-    centroids = _learn(vectors, number, seed)
-    left = _nearest(vectors, centroids, clusters.nearest, progress)
-    right = left if others is None else _nearest(target, centroids, clusters.nearest, progress)
+    jobs = _by_clusters(compare, number, clusters, seed, progress) if number else compare.whole()
+    for found in _in_threads(jobs):
+        if isinstance(found, int):
+            progress("comparing", found)
+        else:
+            yield found
+
+
+def _by_clusters(
+    compare: _Compare, number: int, clusters: Clusters, seed: int, progress: Progress
+) -> Iterator[Job]:
+    """A job for each cluster."""
+    centroids = Centroids(compare.vectors, number, seed, progress)
+    axes = axes_for(centroids.within, compare.bound.value)
+    left, compare.left = _nearest(compare.vectors, centroids, clusters.nearest, axes, progress)
+    right, compare.right = left, compare.left
+    if not compare.within:
+        right, compare.right = _nearest(compare.others, centroids, clusters.nearest, axes, progress)
     order = _rarity(number, left, right)
+    left = _sorted(left, order)
+    right = left if compare.within else _sorted(right, order)
     keep = clusters.nearest - clusters.shared + 1
-    one = _listed(left, order, keep, number)
-    two = one if others is None else _listed(right, order, keep, number)
-    for cluster in range(number):
-        a, b = one(cluster), two(cluster)
-        if not len(a) or not len(b) or (others is None and len(a) < 2):
-            progress("comparing", 0)
-            continue
-        for x, y, cosine in compare.lists(a, b):
-            ours = _found_here(left[x], right[y], order, cluster, clusters.shared)
-            if ours.any():
-                yield x[ours], y[ours], cosine[ours]
+    one = _listed(left, keep, number)
+    two = one if compare.within else _listed(right, keep, number)
+    done = np.bincount(left[:, 0], minlength=number).tolist()
+
+    def job(cluster: int) -> Iterator[Pairs | int]:
+        def here(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+            return _found_here(left[x], right[y], cluster, clusters.shared)
+
+        yield from compare.lists(one(cluster), None if compare.within else two(cluster), here)
+        yield done[cluster]
+
+    return (partial(job, cluster) for cluster in reversed(range(number)))  # the largest first
 
 
-def _learn(vectors: Vectors, number: int, seed: int) -> np.ndarray:
-    """(k, d) centroids, by k-means over at most SAMPLED vectors a cluster."""
-    faiss = _faiss()
-    rng = np.random.default_rng(seed)
-    size = min(len(vectors), SAMPLED * number)
-    sample = vectors.take(np.sort(rng.choice(len(vectors), size, replace=False)))
-    learner = faiss.Kmeans(vectors.dim, number, niter=ROUNDS, seed=seed, max_points_per_centroid=SAMPLED)
-    learner.train(sample)
-    return learner.centroids
+def _in_threads(jobs: Iterable[Job]) -> Iterator[Pairs | int]:
+    """As many threads as BLAS has, each with a BLAS of one: in products of this size more would wait for each other."""
+    control = needed("threadpoolctl")
+    threads = max(library["num_threads"] for library in control.threadpool_info())
+    with control.threadpool_limits(1, user_api="blas"):
+        yield from in_threads(jobs, min(threads, THREADS))
 
 
-def _nearest(vectors: Vectors, centroids: np.ndarray, nearest: int, progress: Progress) -> np.ndarray:
-    """(n, nearest) int32: each vector's clusters by Euclidean distance."""
-    index = _faiss().IndexFlatL2(centroids.shape[1])
-    index.add(centroids)
+def _nearest(
+    vectors: Vectors, centroids: Centroids, nearest: int, axes: np.ndarray | None, progress: Progress
+) -> tuple[np.ndarray, Vectors | FewerDimensions]:
+    """(n, nearest) int32: each vector's clusters; and what is multiplied first."""
     found = np.empty((len(vectors), nearest), np.int32)
-    for start in range(0, len(vectors), 8192):
-        rows = np.arange(start, min(start + 8192, len(vectors)))
-        found[rows] = index.search(vectors.take(rows), nearest)[1]
+    fewer = None if axes is None else FewerDimensions(axes, len(vectors))
+    for start in range(0, len(vectors), CLUSTERED):
+        rows = np.arange(start, min(start + CLUSTERED, len(vectors)))
+        block = vectors.take(rows)
+        found[rows] = centroids.nearest(block, nearest)
+        if fewer is not None:
+            fewer.put(rows, block)
         progress("clusters", len(rows))
-    return found
-
-
-def _faiss():
-    try:
-        import faiss
-    except ImportError:
-        raise UsageError(
-            "near-duplicates among vectors need faiss", remedy="pip install 'vlcli[dedup]'"
-        ) from None
-    return faiss
+    return found, fewer or vectors
 
 
 def _rarity(number: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -136,9 +134,16 @@ def _rarity(number: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return order
 
 
-def _listed(found: np.ndarray, order: np.ndarray, keep: int, number: int) -> Callable[[int], np.ndarray]:
-    """The vectors of a cluster, each listed under the `keep` rarest of its clusters."""
-    chosen = np.take_along_axis(found, np.argsort(order[found], axis=1)[:, :keep], axis=1).ravel()
+def _sorted(found: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """(n, nearest) int32: each vector's clusters by their places in the order, ascending."""
+    places = order[found]
+    places.sort(axis=1)
+    return places
+
+
+def _listed(found: np.ndarray, keep: int, number: int) -> Callable[[int], np.ndarray]:
+    """The vectors of a cluster, ascending, each listed under the first `keep` of its clusters."""
+    chosen = found[:, :keep].ravel()
     rows = np.argsort(chosen, kind="stable")
     ends = np.cumsum(np.bincount(chosen, minlength=number))
     rows //= keep
@@ -149,57 +154,136 @@ def _listed(found: np.ndarray, order: np.ndarray, keep: int, number: int) -> Cal
     return members
 
 
-def _found_here(
-    left: np.ndarray, right: np.ndarray, order: np.ndarray, cluster: int, shared: int
-) -> np.ndarray:
-    """(m,) whether pairs with these clusters (m, nearest) share enough, and `cluster` is the rarest shared one."""
-    same = (left[:, :, None] == right[:, None, :]).any(2)
-    rarest = np.where(same, order[left], len(order)).min(1)
-    return (same.sum(1) >= shared) & (rarest == order[cluster])
+def _found_here(left: np.ndarray, right: np.ndarray, cluster: int, shared: int) -> np.ndarray:
+    """(m,) whether pairs of these sorted clusters (m, nearest) share enough, and `cluster` is the first shared one."""
+    one, two = np.ascontiguousarray(left.T), np.ascontiguousarray(right.T)
+    count = np.zeros(len(left), np.int8)
+    before = np.zeros(len(left), bool)
+    for mine in one:
+        same = np.zeros(len(left), bool)
+        for theirs in two:
+            same |= mine == theirs
+        count += same
+        before |= same & (mine < cluster)
+    return (count >= shared) & ~before
 
 
 class _Compare:
-    """Cosines of lists of rows, tile by tile."""
+    """Cosines of lists of rows, tile by tile. `left` and `right` are what is multiplied first."""
 
-    def __init__(self, left: Vectors, right: Vectors, bound: Bound, *, within: bool) -> None:
-        self.left, self.right, self.bound, self.within = left, right, bound, within
+    left: Vectors | FewerDimensions
+    right: Vectors | FewerDimensions
 
-    def lists(self, a: np.ndarray, b: np.ndarray) -> Iterator[Pairs]:
-        """The pairs of `a` and `b` (both ascending) within the bound; a < b when both sides are one."""
-        for i in range(0, len(a), TILE):
-            x = a[i : i + TILE]
-            left = self.left.take(x)
-            for j in range(0, len(b), TILE):
-                y = b[j : j + TILE]
-                if self.within and y[-1] <= x[0]:
-                    continue
-                right = self.right.take(y)
-                near = left @ right.T >= self.bound.value - SLACK
-                p, q = np.nonzero(near)
-                if self.within:
-                    once = x[p] < y[q]
-                    p, q = p[once], q[once]
-                for start in range(0, len(p), 65536):
-                    part = slice(start, start + 65536)
-                    one, two = left[p[part]].astype(np.float64), right[q[part]].astype(np.float64)
-                    cosine = _cosine(one, two)
-                    kept = self.bound.holds(cosine)
-                    if kept.any():
-                        yield x[p[part]][kept], y[q[part]][kept], cosine[kept]
+    def __init__(self, vectors: Vectors, others: Vectors | None, bound: Bound, groups: Groups | None) -> None:
+        self.vectors, self.others = vectors, vectors if others is None else others
+        self.within, self.bound = others is None, bound
+        self.left, self.right = self.vectors, self.others
+        self._groups = groups
 
+    def whole(self) -> Iterator[Job]:
+        """All with all."""
 
-def _cosine(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """Row by row, in float64: two equal vectors have exactly the cosine that they should, whatever tile they are in."""
-    products = np.einsum("ij,ij->i", one, two)
-    lengths = np.einsum("ij,ij->i", one, one) * np.einsum("ij,ij->i", two, two)
-    return products / np.sqrt(np.maximum(lengths, np.finfo(np.float64).tiny))
+        def job(i: int, j: int) -> Iterator[Pairs | int]:
+            a = np.arange(i, min(i + SEGMENT, len(self.vectors)))
+            b = np.arange(j, min(j + SEGMENT, len(self.others)))
+            yield from self._segments(a, None if self.within and i == j else b, None)
+            yield len(a) if j == 0 else 0
+
+        for i in range(0, len(self.vectors), SEGMENT):
+            for j in range(0, i + 1 if self.within else len(self.others), SEGMENT):
+                yield partial(job, i, j)
+
+    def lists(
+        self, a: np.ndarray, b: np.ndarray | None, candidates: Candidates | None = None
+    ) -> Iterator[Pairs]:
+        """The pairs of `a` and `b` within the bound; without `b` those of `a` with itself, a < b."""
+        if b is not None:
+            for i, j in itertools.product(range(0, len(a), SEGMENT), range(0, len(b), SEGMENT)):
+                yield from self._segments(a[i : i + SEGMENT], b[j : j + SEGMENT], candidates)
+            return
+        while len(a) > 1:
+            if self._groups is not None:
+                a = a[
+                    np.argsort(self._groups.of(a), kind="stable")
+                ]  # what need not be compared stands together
+            yield from self._segments(a[:SEGMENT], None, candidates)
+            for j in range(SEGMENT, len(a), SEGMENT):
+                yield from self._segments(a[:SEGMENT], a[j : j + SEGMENT], candidates)
+            a = a[SEGMENT:]
+
+    def _segments(
+        self, a: np.ndarray, b: np.ndarray | None, candidates: Candidates | None
+    ) -> Iterator[Pairs]:
+        if self._are_one(a if b is None else np.concatenate([a, b])):
+            return
+        left = self.left.take(a)
+        right = left if b is None else self.right.take(b)
+        for start in range(0, len(a), ROWS):
+            x, rows = a[start : start + ROWS], left[start : start + ROWS]
+            y, columns = (b, right) if b is not None else (a[start:], right[start:])
+            if self._groups is not None and self._are_one(x):
+                apart = self._groups.of(y) != self._groups.of(x[:1])
+                y, columns, once = y[apart], columns[apart], True
+            else:
+                once = b is not None
+            for place in range(0, len(y), COLUMNS):
+                part = slice(place, place + COLUMNS)
+                near = (rows @ columns[part].T >= self.bound.value - SLACK).ravel()
+                p, q = np.divmod(np.flatnonzero(near), len(y[part]))
+                if not once:  # y begins with x
+                    later = q + place > p
+                    p, q = p[later], q[later]
+                yield from self._near(x, y[part], p, q, candidates)
+
+    def _near(
+        self, x: np.ndarray, y: np.ndarray, p: np.ndarray, q: np.ndarray, candidates: Candidates | None
+    ) -> Iterator[Pairs]:
+        """The pairs (x[p], y[q]) within the bound, of those that may be. All dimensions are multiplied as a matrix
+        where many are left; what comes first links most of what is near throughout, so it is a small part."""
+        size, whole = FIRST, self.left is self.vectors
+        while len(p):
+            yield from self._exact(x[p[:size]], y[q[:size]], candidates)
+            p, q = p[size:], q[size:]
+            if self._groups is not None and len(p):
+                apart = self._groups.of(x)[p] != self._groups.of(y)[q]
+                p, q = p[apart], q[apart]
+            if not whole and len(p) > len(x) * len(y) // DENSE:
+                product = self.vectors.take(x) @ self.others.take(y).T
+                near = product[p, q] >= self.bound.value - SLACK
+                p, q, whole = p[near], q[near], True
+            size = min(2 * size, MOST)
+
+    def _exact(self, a: np.ndarray, b: np.ndarray, candidates: Candidates | None) -> Iterator[Pairs]:
+        if self._groups is not None:
+            apart = self._groups.of(a) != self._groups.of(b)
+            a, b = a[apart], b[apart]
+        if candidates is not None:
+            looked = candidates(a, b)
+            a, b = a[looked], b[looked]
+        if self.within:
+            a, b = np.minimum(a, b), np.maximum(a, b)
+        cosine = cosines(self.vectors, a, self.others, b)
+        kept = self.bound.holds(cosine)
+        if kept.any():
+            if self._groups is not None:
+                self._groups.link(a[kept], b[kept])
+            yield a[kept], b[kept], cosine[kept]
+
+    def _are_one(self, rows: np.ndarray) -> bool:
+        """Whether all are in one group already."""
+        if self._groups is None:
+            return False
+        groups = self._groups.of(rows)
+        return bool((groups == groups[0]).all())
 
 
 def cosines(left: Vectors, a: np.ndarray, right: Vectors, b: np.ndarray) -> np.ndarray:
-    """(m,) cosines of left[a[i]] and right[b[i]]."""
+    """(m,) cosines of left[a[i]] and right[b[i]], in float64: a pair's is the same wherever it is computed."""
     found = np.empty(len(a))
-    for start in range(0, len(a), 65536):
-        part = slice(start, start + 65536)
+    for start in range(0, len(a), EXACT):
+        part = slice(start, start + EXACT)
         one, two = left.take(a[part]).astype(np.float64), right.take(b[part]).astype(np.float64)
-        found[part] = _cosine(one, two)
+        products = np.einsum("ij,ij->i", one, two)
+        lengths = np.einsum("ij,ij->i", one, one) * np.einsum("ij,ij->i", two, two)
+        found[part] = products / np.sqrt(np.maximum(lengths, np.finfo(np.float64).tiny))
     return found

@@ -21,11 +21,10 @@ Progress = Callable[[str, int], None]
 class Twins:
     """What was found for n rows. `twin` (n,) int64 is the row that a dropped one gives way to, -1 for those that stay:
     the first of its group, or the nearest of the other set. `measure` (n,) is what stands between the two themselves,
-    which is beyond the bound where only others link them. `pairs`: how many pairs are within the bound."""
+    which is beyond the bound where only others link them."""
 
     twin: np.ndarray
     measure: np.ndarray
-    pairs: int
 
 
 class Method(Protocol):
@@ -64,10 +63,6 @@ def _gives_way(first: np.ndarray) -> np.ndarray:
     return np.where(first == np.arange(len(first)), -1, first)
 
 
-def _choose(counts: np.ndarray) -> int:
-    return int((counts.astype(object) * (counts - 1) // 2).sum()) if len(counts) else 0
-
-
 class Bytes:
     """Equal files. Keys (n, 2) uint64: the first 128 bits of SHA-256."""
 
@@ -75,17 +70,11 @@ class Bytes:
     farther = 1
 
     def among(self, keys: np.ndarray, progress: Progress) -> Twins:
-        first, counts = _first_equal(keys)
-        return Twins(_gives_way(first), np.zeros(len(keys)), _choose(counts))
+        return Twins(_gives_way(_first_equal(keys)), np.zeros(len(keys)))
 
     def against(self, keys: np.ndarray, others: np.ndarray, progress: Progress) -> Twins:
-        first, _ = _first_equal(np.concatenate([others, keys]))
-        mine = first[len(others) :]
-        twin = np.where(mine < len(others), mine, -1)
-        _, equal = _first_equal(others)
-        per_first = dict(zip(np.unique(first[: len(others)]).tolist(), equal.tolist(), strict=True))
-        pairs = sum(per_first[t] for t in twin[twin >= 0].tolist())
-        return Twins(twin, np.zeros(len(keys)), pairs)
+        first = _first_equal(np.concatenate([others, keys]))[len(others) :]
+        return Twins(np.where(first < len(others), first, -1), np.zeros(len(keys)))
 
     def said(self, measure: float) -> str:
         return "the same bytes as"
@@ -97,12 +86,15 @@ class Bytes:
         return {"method": self.name}
 
 
-def _first_equal(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) the first row with the same key, and how often each key comes, by its first row."""
-    _, index, inverse, counts = np.unique(
-        keys, axis=0, return_index=True, return_inverse=True, return_counts=True
-    )
-    return index[inverse.ravel()], counts[np.argsort(index)]
+def _first_equal(keys: np.ndarray) -> np.ndarray:
+    """keys (n, 2) → (n,) the first row with the same key."""
+    order = np.lexsort((keys[:, 0], keys[:, 1]))  # stable: of equal keys the first row stands first
+    inorder = keys[order]
+    new = np.ones(len(keys), bool)
+    new[1:] = (inorder[1:] != inorder[:-1]).any(1)
+    first = np.empty(len(keys), np.int64)
+    first[order] = order[new][np.cumsum(new) - 1]
+    return first
 
 
 @dataclass(frozen=True)
@@ -114,27 +106,25 @@ class Hashes:
     farther: int = 1
 
     def among(self, keys: np.ndarray, progress: Progress) -> Twins:
-        codes, first, inverse, counts = np.unique(
-            keys, return_index=True, return_inverse=True, return_counts=True
-        )
-        groups, pairs = Groups(len(keys)), _choose(counts)
-        groups.link(first[inverse], np.arange(len(keys)))
+        codes, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        groups = Groups(len(codes))
         for a, b, _ in near_codes(codes, self.radius):
-            groups.link(first[a], first[b])
-            pairs += int((counts[a] * counts[b]).sum())
+            groups.link(a, b)
             progress("comparing", 0)
-        twin = groups.first()
-        return Twins(_gives_way(twin), np.bitwise_count(keys ^ keys[twin]).astype(float), pairs)
+        # the first row of a group need not have its smallest code
+        earliest = np.full(len(codes), len(keys))
+        np.minimum.at(earliest, groups.first(), first)
+        twin = earliest[groups.first()][inverse]
+        return Twins(_gives_way(twin), np.bitwise_count(keys ^ keys[twin]).astype(float))
 
     def against(self, keys: np.ndarray, others: np.ndarray, progress: Progress) -> Twins:
-        codes, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-        theirs, first, their_counts = np.unique(others, return_index=True, return_counts=True)
-        nearest, pairs = _Nearest(len(codes)), 0
+        codes, inverse = np.unique(keys, return_inverse=True)
+        theirs, first = np.unique(others, return_index=True)
+        nearest = _Nearest(len(codes))
         for a, b, distance in near_codes(codes, self.radius, theirs):
             nearest.offer(a, first[b], -distance.astype(float))
-            pairs += int((counts[a] * their_counts[b]).sum())
             progress("comparing", 0)
-        return Twins(nearest.twin[inverse], -nearest.near[inverse], pairs)
+        return Twins(nearest.twin[inverse], -nearest.near[inverse])
 
     def said(self, measure: float) -> str:
         return f"{measure:.0f} of 64 bits from"
@@ -157,23 +147,23 @@ class Cosines:
     farther: int = -1
 
     def among(self, keys: Vectors, progress: Progress) -> Twins:
-        groups, pairs = Groups(len(keys)), 0
-        for a, b, _ in near_vectors(keys, self.bound, self.clusters, seed=self.seed, progress=progress):
-            groups.link(a, b)
-            pairs += len(a)
+        groups = Groups(len(keys))
+        for _ in near_vectors(
+            keys, self.bound, self.clusters, groups=groups, seed=self.seed, progress=progress
+        ):
+            pass  # linked as they were found
         twin = _gives_way(groups.first())
         measure, dropped = np.ones(len(keys)), np.flatnonzero(twin >= 0)
         measure[dropped] = cosines(keys, dropped, keys, twin[dropped])
-        return Twins(twin, measure, pairs)
+        return Twins(twin, measure)
 
     def against(self, keys: Vectors, others: Vectors, progress: Progress) -> Twins:
-        nearest, pairs = _Nearest(len(keys)), 0
+        nearest = _Nearest(len(keys))
         for a, b, cosine in near_vectors(
             keys, self.bound, self.clusters, others, seed=self.seed, progress=progress
         ):
             nearest.offer(a, b, cosine)
-            pairs += len(a)
-        return Twins(nearest.twin, nearest.near, pairs)
+        return Twins(nearest.twin, nearest.near)
 
     def said(self, measure: float) -> str:
         return f"cosine {measure:.4f} with"
