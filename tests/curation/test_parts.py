@@ -179,7 +179,7 @@ def test_two_on_one_part(tmp_path):
         assert other.stdout.readline() == b"held\n"
         second = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, check=False)
         assert second.returncode == 2
-        assert b"another process is at work on it" in second.stderr
+        assert b"part 0/1 of kept: another run writes into it" in second.stderr
         other.kill()
     assert (
         subprocess.run(line, cwd=tmp_path, env=environment, check=False).returncode == 0

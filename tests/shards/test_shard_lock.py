@@ -12,8 +12,8 @@ import pytest
 from shard_cases import make_rows, shard, tree
 
 from vlcli.errors import UsageError
+from vlcli.records.lock import DirectoryLock
 from vlcli.shards.check import check_directory
-from vlcli.shards.lock import DirectoryLock
 
 
 def writer(folder: Path, *more: str) -> list[str]:
@@ -106,7 +106,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", none)
-    lock = DirectoryLock(tmp_path / "lock")
+    lock = DirectoryLock(tmp_path / "lock", "here")
     lock.acquire()
     assert not lock.held
     assert shard(make_rows(tmp_path, 4), tmp_path / "out", per_shard=2).shards == 2

@@ -6,7 +6,6 @@ counts/rows-00000/  part-00000/  …  merged/  _vlcli/run.json
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import secrets
@@ -24,6 +23,7 @@ from vlcli.curation.ends import Source
 from vlcli.curation.plan import Plan
 from vlcli.errors import Incomplete, UsageError
 from vlcli.records.atomic import sync_folder, write_json
+from vlcli.records.lock import DirectoryLock
 from vlcli.records.sources import FORMATS, sources
 from vlcli.records.units import Unit, shown
 
@@ -174,11 +174,11 @@ def appearing(parent: Path, name: str) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Raises UsageError where another process works on the same part; a lock goes with the process that holds it."""
+    """Raises UsageError where another process works on the same part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{what}: another process is at work on it") from None
+    lock = DirectoryLock(path, what)
+    lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()

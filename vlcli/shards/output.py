@@ -15,6 +15,7 @@ import orjson
 from vlcli import __version__
 from vlcli.errors import UsageError
 from vlcli.records.atomic import atomic_file, check_folder, sync_folder, write_json
+from vlcli.records.lock import DirectoryLock
 from vlcli.shards.layout import (
     COMMITTED,
     IMAGE_EXTENSIONS,
@@ -31,7 +32,6 @@ from vlcli.shards.layout import (
     sidecar_of,
     stats_of,
 )
-from vlcli.shards.lock import DirectoryLock
 from vlcli.shards.reader import read_json
 from vlcli.shards.writer import CommittedShard
 
@@ -81,7 +81,7 @@ class OutputDirectory:
         command_line: list[str] | None = None,
     ) -> None:
         self.path, self.options = path, options
-        self.lock = DirectoryLock(path / LOCK)
+        self.lock = DirectoryLock(path / LOCK, str(path))
         self._asked = force, resume
         self.recorded: dict[int, CommittedShard] = {}  # what the journal of an earlier run says
         self.standing: dict[int, CommittedShard] = {}  # and of that, what is really there

@@ -1,4 +1,4 @@
-"""One writer to a directory at a time."""
+"""One writer to a directory, or to a part of one, at a time."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ class DirectoryLock:
     to other hosts. Where a file system has no locks at all, `held` stays False and nothing is excluded.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, what: str) -> None:
+        """`what` is what a second writer is told that another works on."""
+        self._path, self._what = path, what
         self._fd: int | None = None
         self.held = False
 
@@ -34,7 +35,7 @@ class DirectoryLock:
             owner = os.pread(fd, 200, 0).decode(errors="replace").strip()
             os.close(fd)
             raise UsageError(
-                f"{self._path.parents[1]}: another run writes into it" + (f" ({owner})" if owner else ""),
+                f"{self._what}: another run writes into it" + (f" ({owner})" if owner else ""),
                 remedy="wait for its end, or name another directory",
             ) from None
         except OSError:  # ENOLCK, ENOTSUP: a file system that knows no locks
