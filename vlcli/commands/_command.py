@@ -75,7 +75,7 @@ class Command(TyperCommand):
         return super().invoke(ctx)
 
     def _greet(self, ctx: Any) -> None:
-        examples = "\n".join(f"  {line}" for line in self.examples)
+        examples = "\n".join(f"  {line}" for line in self.examples[:3])
         cause = f"{ctx.command_path}: no input: stdin is a terminal; name a file or pipe rows in"
         print(f"{ctx.get_usage()}\n\n{examples}\n\n{cause}; see '{ctx.command_path} --help'", file=sys.stderr)
 

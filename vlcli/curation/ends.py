@@ -68,8 +68,8 @@ class Target:
     embed_images: bool = False
     held_out: str | None = None  # where rows that are held out go; its name says the format
 
-    def refuse_clashes(self) -> None:
-        """Raises UsageError where two outputs would take one name."""
+    def refuse_clashes(self, *others: tuple[str, Path | None]) -> None:
+        """Raises UsageError where two outputs, or one of the `others`, would take one name."""
         if self.held_out == "-" and self.output in (None, "-"):
             raise UsageError(
                 "--hold-out-to -: stdout has the rows that are kept", remedy="give these -o FILE"
@@ -80,6 +80,7 @@ class Target:
             ("--rejects", self.rejects),
             ("--report", self.report),
             ("--hold-out-to", self.held_out),
+            *others,
         ):
             if path is None or str(path) == "-" or is_special(str(path)):
                 continue

@@ -44,7 +44,8 @@ def filter_pairs(
     `jobs` processes share the work on large inputs; what is written is the same for any number. Raises UsageError
     for a condition that cannot be, InputError for damage and for more bad rows than `max_bad`.
     """
-    target.refuse_clashes()
+    cache = behind.translation.cache if behind.translation is not None else None
+    target.refuse_clashes(("--translation-cache", cache))
     if target.report is not None:
         check_place(target.report, force=target.force)
     with ExitStack() as stack:
