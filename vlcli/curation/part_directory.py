@@ -133,6 +133,16 @@ def rows_name(number: int) -> str:
     return f"rows-{number:05}"
 
 
+def remove_leftovers(folder: Path | None, units: Sequence[int]) -> None:
+    """What a run that was killed has begun of these units."""
+    if folder is None or not folder.is_dir():
+        return
+    mine = {f"{unit:05}" for unit in units}
+    for path in folder.glob(".*.tmp"):
+        if path.name[1:].partition(".")[0] in mine:
+            path.unlink(missing_ok=True)
+
+
 def mark(folder: Path, unit: int) -> Path:
     return folder / PRIVATE / "units" / f"{unit:05}.json"
 

@@ -35,6 +35,7 @@ from vlcli.curation.part_directory import (
     locked,
     mark,
     part_name,
+    remove_leftovers,
     require,
     rows_before,
     rows_name,
@@ -143,6 +144,8 @@ def filter_part(
         stack.enter_context(
             locked(folder / PRIVATE / f"{part_name(part.number)}.lock", f"part {part} of {folder}")
         )
+        for place in (folder, target.rejects):
+            remove_leftovers(place, [unit.number for unit in mine])
         sizes = stack.enter_context(HeaderSizes())
         rejects = Relocator(target.rejects) if target.rejects is not None else None
         start = Relocator(source.image_root or folder) if kind == "jsonl" else None
