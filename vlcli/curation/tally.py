@@ -96,6 +96,10 @@ class Checksum:
             digest = hashlib.sha256(orjson.dumps([image_id, row])).digest()
             self._sum += int.from_bytes(digest[:16])
 
+    def merge(self, other: Checksum) -> None:
+        """Add those of further rows."""
+        self._sum += other._sum
+
     def hex(self) -> str:
         return f"{self._sum % (1 << 128):032x}"
 
