@@ -17,16 +17,44 @@ EXAMPLES = (
     "vlcli check shards/",
     "vlcli check --deep shards/00007.tar",
     "vlcli check --json runs/lit-filip >verdict.json",
+    "vlcli check --checksum raw.jsonl shards/",
 )
 
 MANUAL = {
+    "NOTES": (
+        (
+            "",
+            "--checksum prints two numbers. Each is a sum over all rows of 128 bits of a SHA-256, so that neither "
+            "order nor format nor how rows are spread over files matters, and equal rows do not cancel. The first "
+            "is over (id, texts) of all rows, those that failed among them, because the sidecar of their shard has "
+            "them. It is the same for a file of rows and for the shards made of it, and whoever finds it so knows "
+            "that no row and no text was lost; the count of pairs beside it tells how many have an image. Compare "
+            "what 'filter' wrote: it carries ids. Rows without any are given them by their image's reference and "
+            "texts.",
+        ),
+        (
+            "",
+            "The second is over (image_id, texts) of the pairs: the number of 'filter --report'. Shards hold no "
+            "paths, so an image_id that is no more than the image's path becomes the sha256 of the image as it "
+            "came, and the number is another one. Where images were in Parquet or Arrow, or the rows have an "
+            "image_id of their own, it is the same if and only if every pair has arrived. 'shard --report' has the "
+            "number of the rows as they came, to be compared with that of the 'filter' before it in a pipe.",
+        ),
+        (
+            "",
+            "A row with several texts counts with all of them, in their order. Where some are blank, or stand in "
+            "columns of their own that 'filter --fields' judged, only the first number is the same. The numbers of "
+            "shards are those of their sidecars, which this command compares with the tars, with --deep text by "
+            "text. Shards of other tools have none.",
+        ),
+    ),
     "EXIT STATUS": (
         ("0", "All is whole."),
         ("1", "Something could not be read, and nothing that could be is damaged."),
         ("2", "A wrong command line, or a path that is not there or holds neither shards nor a checkpoint."),
         ("3", "Something is damaged: what and where is on stderr, and in --json."),
         ("130, 141, 143", "Ended by SIGINT, by a closed pipe, by SIGTERM."),
-    )
+    ),
 }
 
 
@@ -39,6 +67,13 @@ def command(
     deep: Annotated[
         bool,
         Option("--deep", help="Read every byte: sha256 of shards and images; decode images that have none."),
+    ] = False,
+    checksum: Annotated[
+        bool,
+        Option(
+            "--checksum",
+            help="Also say what shards hold, or files of rows, as a number that depends on no order.",
+        ),
     ] = False,
     json_: o.Json = False,
     jobs: o.Jobs = None,
@@ -65,8 +100,9 @@ def command(
         raise UsageError("Missing argument 'PATH...'", remedy="see 'vlcli check --help'")
     verdicts = [
         _check(
-            Path(path),
+            path,
             deep=deep,
+            checksum=checksum,
             jobs=jobs or o.default_jobs(),
             on_shard=lambda tar: console.note(str(tar), level=1),
         )
@@ -90,25 +126,39 @@ def command(
             shards = "1 shard" if verdict.shards == 1 else f"{verdict.shards:,} shards"
             counts = f", {shards}, {verdict.samples:,} samples" if verdict.shards else ""
             print(f"{verdict.path}: {verdict.status}{counts}")
+        if verdict.contents is not None and not json_:
+            held = verdict.contents
+            print(
+                f"{verdict.path}: {held.rows:,} rows {held.of_rows.hex()}, "
+                f"{held.pairs:,} pairs {held.of_pairs.hex()}"
+            )
     statuses = {v.status for v in verdicts}
     if statuses != {"whole"}:
         raise typer.Exit(3 if "damaged" in statuses else 1)
 
 
-def _check(path: Path, *, deep: bool, jobs: int, on_shard: Callable[[Path], None]) -> Verdict:
-    """The check that fits what stands at `path`."""
+def _check(name: str, *, deep: bool, checksum: bool, jobs: int, on_shard: Callable[[Path], None]) -> Verdict:
+    """The check that fits what stands at `name`."""
     from vlcli.errors import UsageError
-    from vlcli.shards.check import check_directory, check_tar
+    from vlcli.shards.check import check_directory, check_rows, check_tar
     from vlcli.shards.layout import is_shard_directory
 
+    path = Path(name)
+    if checksum and name == "-":
+        return check_rows(name)
     if not path.exists():
         raise UsageError(f"{path}: no such file or directory")
     if not path.is_dir():
-        if path.suffix != ".tar":
-            raise UsageError(f"{path}: neither a .tar nor a directory of shards or of a checkpoint")
-        return check_tar(path, deep=deep)
+        if path.suffix == ".tar":
+            return check_tar(path, deep=deep, checksum=checksum)
+        if checksum:
+            return check_rows(name)
+        raise UsageError(
+            f"{path}: neither a .tar nor a directory of shards or of a checkpoint",
+            remedy="of rows there is only a --checksum",
+        )
     if is_shard_directory(path):
-        return check_directory(path, deep=deep, jobs=jobs, on_shard=on_shard)
+        return check_directory(path, deep=deep, checksum=checksum, jobs=jobs, on_shard=on_shard)
     from vlcli.models.quickcheck import check_checkpoint, check_run, is_checkpoint, is_run
 
     if is_checkpoint(path):

@@ -28,6 +28,12 @@ MANUAL = {
         ),
         (
             "",
+            "The checksums of --report tell whether anything was lost. 'came' is over (image_id, texts) of the rows as "
+            "they came: the number of the 'filter --report' before it in a pipe. 'rows' and 'pairs' are those of the "
+            "shards on the disk: what 'vlcli check --checksum' prints of them at any time, and of the file of rows.",
+        ),
+        (
+            "",
             "After --retry-failed a directory is what one run over the input as it is now would have written. There is "
             "one exception: with --encode keep the format stays, even if an image that has arrived stands before all "
             "others and is of another. The rows must be the same ones; what may have changed is their images.",
@@ -81,6 +87,7 @@ def command(
     head: o.Head = None,
     max_bad: o.MaxBad = "0",
     rejects: o.Rejects = None,
+    report: o.Report = None,
     resume: o.Resume = False,
     retry_failed: Annotated[
         bool,
@@ -106,17 +113,20 @@ def command(
     tries the rows again that failed: a shard where one comes to something else is replaced in full, its other
     images taken from itself.
     """
+    import os
     import sys
 
     from vlcli.commands._console import Console
     from vlcli.errors import UsageError
     from vlcli.images.resolve import ImageReader
+    from vlcli.records.atomic import check_place, write_json
     from vlcli.records.bad import BadRows
     from vlcli.records.reader import read
     from vlcli.records.rejects import RejectsWriter
     from vlcli.shards.dataset import Sharder, count_rows
     from vlcli.shards.layout import shard_name
     from vlcli.shards.output import Options, OutputDirectory
+    from vlcli.shards.report import build_report
 
     console = Console("shard", quiet=quiet, verbose=verbose)
     if force and (resume or retry_failed):
@@ -124,6 +134,10 @@ def command(
     resume = resume or retry_failed
     named = o.gather(inputs, files_from)
     options = Options(per_shard=per_shard, encode=encode, resize=resize)
+    if report is not None:
+        if rejects is not None and os.path.realpath(report) == os.path.realpath(rejects):
+            raise UsageError(f"--rejects and --report name one file, {report}")
+        check_place(report, force=force or resume)
     claim = OutputDirectory(output, options, force=force, resume=resume, command_line=sys.argv)
 
     def rows(bad: BadRows, *, image_bytes: bool):
@@ -172,6 +186,8 @@ def command(
                 level=1,
             ),
         )
+    if report is not None:
+        write_json(report, build_report(totals, bad, claim, inputs=named, head=head), force=force or resume)
     failed = totals.rows - totals.samples
     console.note(
         f"{output}: {totals.rows:,} rows = {totals.samples:,} samples + {failed:,} failed, "

@@ -17,21 +17,41 @@ from vlcli.shards.reader import read_json
 OnShard = Callable[[Path], None]
 
 
-def check_tar(path: Path, *, deep: bool = False) -> Verdict:
-    """One tar, against its sidecar, stats, sizes.json and the manifest where they stand beside it."""
+def check_tar(path: Path, *, deep: bool = False, checksum: bool = False) -> Verdict:
+    """One tar, against its sidecar, stats, sizes.json and the manifest where they stand beside it.
+
+    `checksum`: what it holds, too (contents.py).
+    """
     verdict = Verdict(str(path), "tar")
     sizes, manifest = directory_records(path.parent, verdict)
     _check_one(path, verdict, sizes, manifest, deep, lone=True)
+    if checksum:
+        _add_contents(path, verdict)
+    return verdict
+
+
+def check_rows(path: str) -> Verdict:
+    """What a file of rows holds, or "-" for stdin. Raises InputError with the first thing that is wrong."""
+    from vlcli.shards.contents import of_rows
+
+    verdict = Verdict(path, "rows", contents=of_rows([path]))
+    assert verdict.contents is not None
+    verdict.samples = verdict.contents.rows
     return verdict
 
 
 def check_directory(
-    path: Path, *, deep: bool = False, jobs: int = 1, on_shard: OnShard = lambda tar: None
+    path: Path,
+    *,
+    deep: bool = False,
+    checksum: bool = False,
+    jobs: int = 1,
+    on_shard: OnShard = lambda tar: None,
 ) -> Verdict:
     """All shards of a directory, `jobs` at a time, and whether any is missing.
 
-    Findings stand in the order of the shards whatever `jobs` is. Raises OSError when the directory cannot be
-    listed.
+    Findings stand in the order of the shards whatever `jobs` is. `checksum`: what they hold, too. Raises
+    OSError when the directory cannot be listed.
     """
     verdict = Verdict(str(path), "shards")
     sizes, manifest = directory_records(path, verdict)
@@ -41,6 +61,8 @@ def check_directory(
         on_shard(tar)
         one = Verdict(str(tar), "tar")
         _check_one(tar, one, sizes, manifest, deep, lone=False)
+        if checksum:
+            _add_contents(tar, one)
         return one
 
     # Threads: hashing and decoding, which take the time, leave Python to the others.
@@ -116,6 +138,18 @@ def _check_one(
             check_deep(tar, found, recorded, verdict)
     except OSError as error:
         verdict.add("unreadable", error.filename or tar, error.strerror or str(error))
+
+
+def _add_contents(tar: Path, verdict: Verdict) -> None:
+    from vlcli.shards.contents import of_sidecar
+
+    sidecar = sidecar_of(tar)
+    try:
+        verdict.contents = of_sidecar(sidecar) if sidecar.exists() else None
+    except (InputError, OSError):
+        return  # it is among the findings
+    if verdict.contents is None:
+        verdict.notes.append(f"{tar}: no sidecar of 'vlcli shard': it counts for nothing in the checksum")
 
 
 def _check_sequence(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain, groupby
 
+from vlcli.curation.tally import Checksum
 from vlcli.errors import InputError, UsageError
 from vlcli.images.resolve import ImageReader
 from vlcli.records.bad import BadRows
@@ -29,6 +30,7 @@ class Totals:
     bytes: int = 0  # of the tars
     skipped: int = 0  # shards that stood already
     extension: str | None = None
+    came: Checksum = field(default_factory=Checksum)  # of the rows as the stage before wrote them
     committed: list[CommittedShard] = field(default_factory=list)
 
     def add(self, shard: CommittedShard, *, skipped: bool) -> None:
@@ -141,6 +143,7 @@ class Sharder:
         with ThreadPoolExecutor(jobs, "pack") as pool:
             for row in rows:
                 count += 1
+                totals.came.add([row.came[0]], [row.came[1]])
                 if self._stands(row.number):
                     waiting.append((row, self._outcome(row)))
                 elif row.data is None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vlcli.shards.contents import Contents
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Verdict:
     samples: int = 0
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    contents: Contents | None = None  # where they were asked for
 
     @property
     def status(self) -> str:
@@ -46,8 +50,13 @@ class Verdict:
         self.samples += part.samples
         self.findings += part.findings
         self.notes += part.notes
+        if self.contents is None:
+            self.contents = part.contents
+        elif part.contents is not None:
+            self.contents.merge(part.contents)
 
     def to_dict(self) -> dict[str, Any]:
+        checksum = {} if self.contents is None else {"checksum": self.contents.shown()}
         return {
             "path": self.path,
             "kind": self.kind,
@@ -56,4 +65,5 @@ class Verdict:
             "samples": self.samples,
             "findings": [f.to_dict() for f in self.findings],
             "notes": self.notes,
+            **checksum,
         }

@@ -72,6 +72,7 @@ class Row:
     public_problem: str  # the same without any path: what a shard may say
     fingerprint: bytes  # sha256 of what the row says, wherever its files lie
     lineage: tuple[dict[str, Any], ...] = ()  # of the input it came from
+    came: tuple[str | None, list[str] | None] = (None, None)  # image_id and text as the stage before had them
 
     def source(self) -> dict[str, Any]:
         """The row as it came, for `--rejects`; its image by an absolute reference."""
@@ -153,6 +154,7 @@ def _chunk_rows(
     names = ("id", "image", "image_bytes", "text_candidates", "query", "line")
     columns = {name: frame[name].to_list() for name in names}
     image_ids, texts = given.frame["image_id"].to_list(), row_texts(batch)
+    came = list(zip(frame["image_id"].to_list(), frame["text"].to_list(), strict=True))
     others = batch.rest.to_dicts() if isinstance(batch.rest, pl.DataFrame) else batch.rest
     for i, other in enumerate(others):
         reference, data, image_id = columns["image"][i], columns["image_bytes"][i], image_ids[i]
@@ -190,6 +192,7 @@ def _chunk_rows(
             public_problem=public_problem,
             fingerprint=b"",
             lineage=batch.lineage,
+            came=came[i],
         )
         yield replace(row, fingerprint=_fingerprint(row, reference, fingerprinted))
 
