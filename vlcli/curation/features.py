@@ -118,7 +118,7 @@ class Features:
 
     def _values(self, batch: Batch, column: str) -> pl.Series:
         if not isinstance(batch.rest, pl.DataFrame) and column not in batch.frame.columns:
-            values: Iterable[Any] = [row.get(column) for row in batch.rest]
+            values: Iterable[Any] = batch.values(column)
         else:
             values = batch.column(column).to_list()
         known = self._codes.setdefault(column, {})

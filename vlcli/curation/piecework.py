@@ -24,7 +24,7 @@ from vlcli.curation.survey import Survey
 from vlcli.curation.tally import Checksum, Totals
 from vlcli.curation.where import Where
 from vlcli.records.batch import Batch
-from vlcli.records.encode import json_line, portable_rows
+from vlcli.records.encode import json_lines
 from vlcli.records.identity import Identity
 from vlcli.records.lineage import Chain
 from vlcli.records.occurrences import Keys
@@ -192,7 +192,7 @@ class PieceWorker:
             self._reject(docket, judge, outcome)
             checksum.add(kept.frame["image_id"], self._fields.contents(kept))
             if self._job.lines is not None:
-                lines += map(json_line, portable_rows(kept, self._job.lines))
+                lines.append(json_lines(kept, self._job.lines))
             elif len(kept):
                 assert isinstance(outcome.kept, list)
                 outcome.kept.append(kept)

@@ -24,7 +24,7 @@ def field_texts(batch: Batch, name: str) -> pl.DataFrame:
             return _EMPTY
         column = batch.rest[name]
     else:
-        column = pl.Series(name, [_strings(row.get(name)) for row in batch.rest], pl.List(pl.String()))
+        column = pl.Series(name, [_strings(value) for value in batch.values(name)], pl.List(pl.String()))
     if isinstance(column.dtype, pl.List | pl.Array):
         inner: Any = column.dtype.inner
     else:

@@ -103,7 +103,7 @@ class Where:
             column = batch.rest[name]
             self._types[name] = column.dtype
             return column
-        column = pl.Series(name, [row.get(name) for row in batch.rest], strict=False)
+        column = pl.Series(name, batch.values(name), strict=False)
         if column.dtype != pl.Null():
             self._types[name] = column.dtype
             return column

@@ -10,6 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from vlcli.records.objects import Objects
+
 # Columns of design §2 that rules, shards and loaders read. Every frame has all of them, null where a row has
 # none.
 COLUMNS: dict[str, Any] = {
@@ -35,11 +37,12 @@ class Batch:
     """Consecutive rows of one input.
 
     `frame` has exactly COLUMNS and BOOKKEEPING; `rest` holds the other columns row by row (dicts of a JSONL
-    input) or as a frame (Parquet, Arrow) and passes through untouched. `file` names the source in messages.
+    input, perhaps as `Objects`) or as a frame (Parquet, Arrow) and passes through untouched. `file` names the
+    source in messages.
     """
 
     frame: pl.DataFrame
-    rest: list[dict[str, Any]] | pl.DataFrame
+    rest: list[dict[str, Any]] | Objects | pl.DataFrame
     file: str
     text_lines: bool  # True: `line` counts lines of text; False: rows of a columnar file
     folder: str = ""  # what was put before relative references to make them resolvable; "" = nothing
@@ -59,7 +62,7 @@ class Batch:
 
     def take(self, keep: pl.Series) -> Batch:
         """The rows for which the boolean series `keep` is true."""
-        if isinstance(self.rest, pl.DataFrame):
+        if isinstance(self.rest, pl.DataFrame | Objects):
             rest: Any = self.rest.filter(keep)
         else:
             rest = [row for row, kept in zip(self.rest, keep, strict=True) if kept]
@@ -84,7 +87,15 @@ class Batch:
             return self.frame[name]
         if isinstance(self.rest, pl.DataFrame):
             return self.rest[name] if name in self.rest.columns else pl.Series(name, [None] * len(self))
-        return pl.Series(name, [row.get(name) for row in self.rest], strict=False)
+        return pl.Series(name, self.values(name), strict=False)
+
+    def values(self, name: str) -> list[Any]:
+        """The values of a column that is not known; None where a row lacks it."""
+        if isinstance(self.rest, pl.DataFrame):
+            return self.column(name).to_list()
+        if isinstance(self.rest, Objects):
+            return self.rest.values(name)
+        return [row.get(name) for row in self.rest]
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows as plain objects, known columns first, nulls of known columns left out."""

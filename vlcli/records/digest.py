@@ -28,17 +28,17 @@ def json_pairs(image_ids: pl.Series, texts: pl.Series, end: str = "]") -> pl.Ser
     image = pl.when(pl.col("i").is_null()).then(pl.lit("null")).otherwise('"' + pl.col("i") + '"')
     if one:  # a list with one text each: its text alone is as good, and cheaper
         frame = frame.with_columns(pl.col("t").list.first())
-        special, listed = _is_special(frame["t"]) | frame["t"].is_null(), '["' + pl.col("t") + '"]'
+        special, listed = is_special(frame["t"]) | frame["t"].is_null(), '["' + pl.col("t") + '"]'
     else:
         flat = frame.with_row_index("row").select("row", pl.col("t")).explode("t", empty_as_null=False)
-        odd = flat["row"].filter(_is_special(flat["t"]) | flat["t"].is_null()).unique()
+        odd = flat["row"].filter(is_special(flat["t"]) | flat["t"].is_null()).unique()
         special = pl.repeat(False, frame.height, eager=True).scatter(odd, True)
         count = pl.col("t").list.len()
         listed = pl.when(count == 0).then(pl.lit("[]")).otherwise('["' + pl.col("t").list.join('","') + '"]')
         listed = pl.when(count.is_null()).then(pl.lit("null")).otherwise(listed)
     found = frame.select(
         json=pl.concat_str(pl.lit("["), image, pl.lit(","), listed, pl.lit(end)),
-        special=special | _is_special(frame["i"]),
+        special=special | is_special(frame["i"]),
     )
     odd = found["special"].arg_true()
     if not len(odd):
@@ -47,7 +47,7 @@ def json_pairs(image_ids: pl.Series, texts: pl.Series, end: str = "]") -> pl.Ser
     return found["json"].scatter(odd, [_json([i, t], end) for i, t in rows])
 
 
-def _is_special(strings: pl.Series) -> pl.Series:
+def is_special(strings: pl.Series) -> pl.Series:
     """Which of them hold a character that JSON escapes: a control character, a quotation mark, a backslash."""
     array = strings.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.large_string())
     _, places, letters = array.buffers()

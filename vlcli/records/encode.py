@@ -13,6 +13,7 @@ import orjson
 import polars as pl
 
 from vlcli.records.batch import Batch
+from vlcli.records.json_columns import can_be_joined, json_objects, to_bytes
 from vlcli.records.references import Relocator
 
 _MAGIC = (
@@ -59,6 +60,21 @@ def portable_references(batch: Batch, relocate: Relocator) -> pl.Series:
     if not len(rows):
         return moved
     return moved.clone().scatter(rows, [data_url(data) for data in pixels.gather(rows)])
+
+
+def json_lines(batch: Batch, relocate: Relocator) -> bytes:
+    """`json_line` of each of `portable_rows`."""
+    objects = portable_objects(batch, relocate)
+    if objects is None:
+        return b"".join(map(json_line, portable_rows(batch, relocate)))
+    return to_bytes(objects + "\n")
+
+
+def portable_objects(batch: Batch, relocate: Relocator) -> pl.Series | None:
+    """The same without line ends, as strings; None for a batch that has to be written row by row."""
+    if not can_be_joined(batch):
+        return None
+    return json_objects(batch.with_columns(portable_references(batch, relocate)))
 
 
 def portable_rows(batch: Batch, relocate: Relocator) -> Iterator[dict[str, Any]]:

@@ -12,12 +12,13 @@ import orjson
 import polars as pl
 
 from vlcli.errors import InputError
+from vlcli.records.alike import read_alike
 from vlcli.records.batch import BOOKKEEPING, COLUMNS, Batch
 from vlcli.records.columns import KNOWN, BadValue, Renames, has_nul, take_known
 from vlcli.records.references import anchor
 
 BLOCK = 2 << 20  # bytes read at a time; a batch is what one block holds
-MAX_ROWS = 8192  # rows of a batch at most
+MAX_ROWS = 1 << 16  # rows of a batch at most
 MAX_LINE = 256 << 20  # no caption is that long: what has no line ends is not JSONL
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 BOM = b"\xef\xbb\xbf"
@@ -70,6 +71,13 @@ def parse(
 
     An unterminated last line that does not parse raises InputError whatever `on_bad` does: its producer died.
     """
+    whole = read_alike(
+        piece.data, piece.before, file=file, folder=folder, folder_label=folder_label, renames=renames
+    )
+    if whole is not None:
+        for start in range(0, len(whole), MAX_ROWS):
+            yield whole.slice(start, MAX_ROWS)
+        return
     lines, number = piece.data.split(b"\n"), piece.before
     long_numbers = _LONG_NUMBER.search(piece.data) is not None
     for start in range(0, len(lines), MAX_ROWS):

@@ -9,9 +9,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import polars as pl
+
 from vlcli.records.atomic import atomic_file
 from vlcli.records.batch import Batch
-from vlcli.records.encode import compressed, json_line, portable_rows
+from vlcli.records.encode import compressed, json_line, portable_objects, portable_rows
+from vlcli.records.json_columns import to_bytes
 from vlcli.records.references import Relocator
 
 
@@ -89,9 +92,22 @@ def reject_lines(
 ) -> bytes:
     """Rows that were dropped, as the file of rejects has them."""
     lines = batch.frame["line"].to_list()
+    objects = portable_objects(batch, relocate) if more is None else None
+    if objects is not None:
+        causes = dict.fromkeys(zip(rules, reasons, strict=True))
+        heads = {cause: _head(*cause, batch.file) for cause in causes}
+        before = pl.Series([heads[cause] for cause in zip(rules, reasons, strict=True)], dtype=pl.String())
+        parts = pl.DataFrame({"before": before, "line": batch.frame["line"], "row": objects})
+        whole = pl.concat_str("before", "line", pl.lit(',"row":'), "row", pl.lit("}\n"))
+        return to_bytes(parts.select(whole).to_series())
     rows = portable_rows(batch, relocate)
     others = [{}] * len(batch) if more is None else more
     return b"".join(
         json_line({"rule": rule, "reason": reason, **other, "file": batch.file, "line": line, "row": row})
         for row, rule, reason, line, other in zip(rows, rules, reasons, lines, others, strict=True)
     )
+
+
+def _head(rule: str, reason: str, file: str) -> str:
+    """What stands before the number of the line."""
+    return json_line({"rule": rule, "reason": reason, "file": file, "line": 0})[:-3].decode()

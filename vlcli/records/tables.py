@@ -16,6 +16,7 @@ from vlcli.errors import InputError
 from vlcli.records import lineage
 from vlcli.records.batch import COLUMNS, Batch
 from vlcli.records.encode import portable_references
+from vlcli.records.objects import Objects
 from vlcli.records.pipe import FdStream
 from vlcli.records.references import Relocator
 
@@ -113,7 +114,6 @@ class Tabulator:
         return pa.array(structs, IMAGE)
 
     def _later_others(self, batch: Batch, schema: pa.Schema) -> dict[str, Any]:
-        rows = len(batch)
         names = [name for name in schema.names if name not in _TYPES]
         if isinstance(batch.rest, pl.DataFrame):
             for name in batch.rest.columns:
@@ -125,7 +125,7 @@ class Tabulator:
             for name in names:
                 wanted = schema.field(name).type
                 if name not in batch.rest.columns:
-                    arrays[name] = pa.nulls(rows, wanted)
+                    arrays[name] = pa.nulls(len(batch), wanted)
                     continue
                 column = batch.rest[name].to_arrow(compat_level=pl.CompatLevel.oldest())
                 try:
@@ -135,13 +135,14 @@ class Tabulator:
                     raise _conflict(name, batch, int(batch.frame["line"][0]), found) from None
             return arrays
         known = set(names)
-        for row, line in zip(batch.rest, batch.frame["line"], strict=True):
+        rows = batch.rest[:1] if isinstance(batch.rest, Objects) else batch.rest  # these all have the same
+        for row, line in zip(rows, batch.frame["line"], strict=False):
             if new := row.keys() - known:
                 raise _conflict(sorted(new)[0], batch, line, "a column that the first rows lack")
         return {name: self._later_column(batch, name, schema.field(name).type) for name in names}
 
     def _later_column(self, batch: Batch, name: str, wanted: pa.DataType) -> pa.Array:
-        values = [row.get(name) for row in batch.rest]  # type: ignore[union-attr]
+        values = batch.values(name)
         try:
             found = pa.array(values)
             if _fits(found.type, wanted):
@@ -156,10 +157,13 @@ def _first_others(batch: Batch) -> dict[str, Any]:
     if isinstance(batch.rest, pl.DataFrame):
         level = pl.CompatLevel.oldest()
         return {name: batch.rest[name].to_arrow(compat_level=level) for name in batch.rest.columns}
-    names = dict.fromkeys(name for row in batch.rest for name in row)
+    if isinstance(batch.rest, Objects):
+        names = dict.fromkeys(batch.rest.names())
+    else:
+        names = dict.fromkeys(name for row in batch.rest for name in row)
     arrays = {}
     for name in names:
-        values = [row.get(name) for row in batch.rest]
+        values = batch.values(name)
         try:
             arrays[name] = pa.array(values)
         except (pa.ArrowException, OverflowError, TypeError) as error:

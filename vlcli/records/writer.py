@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Protocol
 from vlcli.errors import UsageError
 from vlcli.records.atomic import atomic_file, is_special
 from vlcli.records.batch import Batch
-from vlcli.records.encode import compressed, json_line, portable_rows
+from vlcli.records.encode import compressed, json_lines
 from vlcli.records.pipe import FdStream, LineStream
 from vlcli.records.references import Relocator
 from vlcli.records.sources import FORMATS
@@ -32,7 +32,7 @@ class _Lines:
         self._out, self._relocate = out, relocate
 
     def write(self, batch: Batch) -> None:
-        self.write_lines(b"".join(map(json_line, portable_rows(batch, self._relocate))))
+        self.write_lines(json_lines(batch, self._relocate))
 
     def write_lines(self, lines: bytes) -> None:
         if lines:
