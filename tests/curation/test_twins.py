@@ -84,9 +84,12 @@ def test_groups_are_those_of_a_walk():
         assert groups.first().tolist() == literal_groups(n, links.tolist())
 
 
-@pytest.mark.parametrize("radius", [0, 1, 3, 4, 7, 12, 31])
-def test_codes_within_the_radius_are_all_found_and_no_others(radius, monkeypatch):
-    monkeypatch.setattr("vlcli.curation.hamming.TILE", 7)  # many tiles
+@pytest.mark.parametrize(
+    ("radius", "bands"), [(0, 1), (0, 3), (1, 2), (3, 1), (4, 2), (4, 5), (7, 1), (7, 3), (12, 2), (31, 1)]
+)
+def test_codes_within_the_radius_are_all_found_and_no_others(radius, bands, monkeypatch):
+    monkeypatch.setattr("vlcli.curation.hamming._agreeing", lambda *_: bands)
+    monkeypatch.setattr("vlcli.curation.hamming.MOST", 7)  # many parts
     rng = np.random.default_rng(radius)
     codes, others = np.unique(close_codes(rng, 160)), close_codes(rng, 50)
     others = np.append(others, codes[:30] ^ np.uint64(5))

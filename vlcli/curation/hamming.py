@@ -1,18 +1,21 @@
 """All pairs of 64-bit codes that differ in at most `radius` bits: exact, without comparing all with all.
 
-Cut into radius + 1 bands, two codes within the radius agree on at least one whole band (the pigeonhole principle; the
-multi-index hashing of Norouzi, Punjani and Fleet, CVPR 2012). So codes are compared only where a band is equal.
+Cut into radius + m bands, two codes within the radius agree on at least m whole bands (the pigeonhole principle;
+m = 1 is the multi-index hashing of Norouzi, Punjani and Fleet, CVPR 2012). So codes are compared only where m bands are
+equal: with a larger m there are more choices of m bands to sort by, and fewer codes that are equal on any of them.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
-TILE = 2048  # codes on each side that are compared at once
 MAX_RADIUS = 31
+MOST = 1 << 20  # pairs that are compared at once
+SORTED = 20  # a code's part in a sort costs about as much as so many comparisons
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # a, b (m,) int64, distance (m,) uint8
 
@@ -22,67 +25,69 @@ def near_codes(codes: np.ndarray, radius: int, others: np.ndarray | None = None)
 
     Codes of one array should be distinct: equal ones are compared like any others, so n equal ones cost n².
     """
-    bands = _bands(radius)
-    for number, (shift, width) in enumerate(bands):
-        left = _sorted_by_band(codes, shift, width)
-        right = left if others is None else _sorted_by_band(others, shift, width)
-        for a, b in _equal_bands(left, right, within=others is None):
-            target = codes if others is None else others
-            for x, y in _tiles(a, b, within=others is None):
-                differing = codes[x][:, None] ^ target[y][None, :]
-                i, j = np.nonzero(np.bitwise_count(differing) <= radius)
-                bits = differing[i, j]
-                keep = np.ones(len(i), bool)
-                for earlier in bands[:number]:  # a pair is found at the first band that is equal
-                    keep &= _band(bits, *earlier) != 0
+    target = codes if others is None else others
+    if not len(codes) or not len(target):
+        return
+    masks = _bands(radius + _agreeing(radius, len(codes), len(target)))
+    for chosen in itertools.combinations(range(len(masks)), len(masks) - radius):
+        mask = np.bitwise_or.reduce(masks[list(chosen)])
+        # a pair is found at the first choice: none of the bands before the last chosen one is equal besides
+        before = [masks[i] for i in range(chosen[-1]) if i not in chosen]
+        for x, y in _equal(codes, target, mask, within=others is None):
+            bits = codes[x] ^ target[y]
+            keep = np.bitwise_count(bits) <= radius
+            x, y, bits = x[keep], y[keep], bits[keep]
+            first = np.ones(len(bits), bool)
+            for band in before:
+                first &= bits & band != 0
+            if first.any():
+                x, y, bits = x[first], y[first], bits[first]
                 if others is None:
-                    keep &= x[i] != y[j]
-                if not keep.any():
-                    continue
-                one, two, bits = x[i[keep]], y[j[keep]], bits[keep]
-                if others is None:
-                    if x is y:  # both orders are in the tile
-                        once = one < two
-                        one, two, bits = one[once], two[once], bits[once]
-                    one, two = np.minimum(one, two), np.maximum(one, two)
-                yield one, two, np.bitwise_count(bits)
+                    x, y = np.minimum(x, y), np.maximum(x, y)
+                yield x, y, np.bitwise_count(bits)
 
 
-def _bands(radius: int) -> list[tuple[int, int]]:
-    """(first bit, number of bits) of radius + 1 bands that cover 64 bits."""
+def _agreeing(radius: int, n: int, m: int) -> int:
+    """How many bands must be equal, so that sorts and comparisons of evenly spread codes cost least."""
     assert 0 <= radius <= MAX_RADIUS, radius
-    edges = np.linspace(0, 64, radius + 2).round().astype(int).tolist()
-    return [(start, end - start) for start, end in itertools.pairwise(edges)]
+
+    def cost(equal: int) -> float:
+        bits = 64 * equal // (radius + equal)
+        return math.comb(radius + equal, equal) * (SORTED * (n + m) + n * m / 2**bits)
+
+    return min(range(1, 65 - radius), key=cost)
 
 
-def _band(codes: np.ndarray, shift: int, width: int) -> np.ndarray:
-    mask = np.uint64((1 << width) - 1)
-    return (codes >> np.uint64(shift)) & mask
+def _bands(number: int) -> np.ndarray:
+    """(number,) uint64: masks of bands that cover 64 bits."""
+    edges = np.linspace(0, 64, number + 1).round().astype(int).tolist()
+    masks = [((1 << (end - start)) - 1) << start for start, end in itertools.pairwise(edges)]
+    return np.array(masks, np.uint64)
 
 
-def _sorted_by_band(codes: np.ndarray, shift: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values of the band that occur, where each begins, and the codes' places in the order of these values."""
-    band = _band(codes, shift, width)
-    order = np.argsort(band, kind="stable")
-    values, starts = np.unique(band[order], return_index=True)
-    return values, np.append(starts, len(order)), order
-
-
-def _equal_bands(left: tuple, right: tuple, *, within: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The places on both sides that have one value of the band."""
-    (values, starts, order), (others, begins, other_order) = left, right
+def _equal(
+    codes: np.ndarray, target: np.ndarray, mask: np.uint64, *, within: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Places (m,), (m,) of codes and of targets that are equal under the mask; within one array each pair once."""
+    order = np.argsort(target & mask, kind="stable")
+    values = target[order] & mask
     if within:
-        shared = np.flatnonzero(np.diff(starts) > 1)
-        places = zip(shared.tolist(), shared.tolist(), strict=True)
+        left = order
+        starts = np.arange(1, len(order) + 1)
+        ends = np.searchsorted(values, values, side="right")
     else:
-        _, one, two = np.intersect1d(values, others, assume_unique=True, return_indices=True)
-        places = zip(one.tolist(), two.tolist(), strict=True)
-    for i, j in places:
-        yield order[starts[i] : starts[i + 1]], other_order[begins[j] : begins[j + 1]]
-
-
-def _tiles(a: np.ndarray, b: np.ndarray, *, within: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for i in range(0, len(a), TILE):
-        x = a[i : i + TILE]
-        for j in range(i if within else 0, len(b), TILE):
-            yield x, x if within and i == j else b[j : j + TILE]
+        left = np.arange(len(codes))
+        starts = np.searchsorted(values, codes & mask, side="left")
+        ends = np.searchsorted(values, codes & mask, side="right")
+    counts = ends - starts
+    some = np.flatnonzero(counts)
+    left, starts, counts = left[some], starts[some], counts[some]
+    ends = np.cumsum(counts)
+    done = 0
+    while done < len(left):
+        stop = max(done + 1, int(np.searchsorted(ends, ends[done] - counts[done] + MOST, side="right")))
+        part = slice(done, stop)
+        skipped = ends[part] - counts[part] - starts[part]
+        places = np.arange(ends[done] - counts[done], ends[stop - 1]) - np.repeat(skipped, counts[part])
+        yield np.repeat(left[part], counts[part]), order[places]
+        done = stop

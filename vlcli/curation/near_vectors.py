@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from vlcli.errors import UsageError
 ROWS = 512  # vectors on the left of one product
 COLUMNS = 2048  # and on its right
 SEGMENT = 8192  # vectors of a list that are read at once
-CLUSTERED = 8192  # vectors whose clusters are searched at once
+CLUSTERED = 4096  # vectors whose clusters are searched at once
 SLACK = 1e-4  # what float32 may be off before the exact product
 DENSE = 32  # where more than one pair of so many may be near, all dimensions are multiplied
 FIRST, MOST = 4096, 65_536  # pairs that are asked for their clusters at once, in the beginning and later
@@ -37,6 +38,7 @@ EXACT = 4096  # pairs whose exact cosine is computed at once
 THREADS = 32  # at most; each holds some 30 MiB at 512 dimensions
 SEED = 0
 
+T = TypeVar("T")
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # a, b (m,) int64, cosine (m,) float64
 Progress = Callable[[str, int], None]
 Job = Callable[[], Iterable[Pairs | int]]  # pairs, and for how many vectors the work is done
@@ -102,7 +104,7 @@ def _by_clusters(
     return (partial(job, cluster) for cluster in reversed(range(number)))  # the largest first
 
 
-def _in_threads(jobs: Iterable[Job]) -> Iterator[Pairs | int]:
+def _in_threads(jobs: Iterable[Callable[[], Iterable[T]]]) -> Iterator[T]:
     """As many threads as BLAS has, each with a BLAS of one: in products of this size more would wait for each other."""
     control = needed("threadpoolctl")
     threads = max(library["num_threads"] for library in control.threadpool_info())
@@ -116,14 +118,19 @@ def _nearest(
     """(n, nearest) int32: each vector's clusters; and what is multiplied first."""
     found = np.empty((len(vectors), nearest), np.int32)
     fewer = None if axes is None else FewerDimensions(axes, len(vectors))
-    for start in range(0, len(vectors), CLUSTERED):
+
+    def job(start: int) -> Iterator[int]:
         rows = np.arange(start, min(start + CLUSTERED, len(vectors)))
         block = vectors.take(rows)
+        needed("faiss").omp_set_num_threads(1)  # of this thread's searches
         found[rows] = centroids.nearest(block, nearest)
         if fewer is not None:
             fewer.put(rows, block)
-        progress("clusters", len(rows))
-    return found, fewer or vectors
+        yield len(rows)
+
+    for rows in _in_threads(partial(job, start) for start in range(0, len(vectors), CLUSTERED)):
+        progress("clusters", rows)
+    return found, vectors if fewer is None else fewer
 
 
 def _rarity(number: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
