@@ -252,7 +252,7 @@ def tables(draw: st.DrawFn) -> Batch:
     def column(name: str, cells: Any, dtype: Any) -> pl.Series:
         return pl.Series(name, draw(st.lists(cells, min_size=rows, max_size=rows)), dtype)
 
-    texts = st.none() | st.lists(STRINGS, max_size=3)
+    texts = st.none() | st.lists(STRINGS, max_size=3) | st.lists(TEXTS, max_size=3)
     known = dict.fromkeys(("id", "image", "image_id", "query"), TEXTS) | {
         "text": texts,
         "text_candidates": texts,
