@@ -15,7 +15,6 @@ EXAMPLES = (
     "vlcli shard pairs.jsonl --image-root photos/ --map text=caption -o shards/",
     "vlcli shard pairs.parquet --resize 384 --encode jpg --max-bad 1% --rejects bad.jsonl -o shards/",
     "vlcli shard pairs.parquet --resize 384 --encode jpg --max-bad 1% --retry-failed -o shards/",
-    "vlcli shard raw.jsonl -o shards/ --part 0/4",
 )
 
 MANUAL = {
