@@ -10,10 +10,10 @@ from filter_cases import RULES, corpus
 
 from vlcli.curation.ends import Source, Target
 from vlcli.curation.on_ray import filter_on_ray
-from vlcli.curation.part_directory import Part
 from vlcli.curation.parts import filter_part
 from vlcli.curation.plan import resolve
 from vlcli.errors import InputError
+from vlcli.records.part import Part
 
 
 @pytest.fixture(scope="module", autouse=True)

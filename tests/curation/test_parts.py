@@ -15,10 +15,10 @@ from filter_cases import MORE, RULES, corpus
 
 from vlcli.curation.ends import Source, Target
 from vlcli.curation.filter import filter_pairs
-from vlcli.curation.part_directory import Part, parse_part
 from vlcli.curation.parts import count_part, filter_part
 from vlcli.curation.plan import resolve
 from vlcli.errors import Incomplete, InputError, UsageError
+from vlcli.records.part import Part, parse_part
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from typer import Option
 
 from vlcli.commands import _complete as complete
+from vlcli.commands._options import PARTS
 
-_PARTS = "A corpus in parts"
 _RULES = "Rules (each overrides the preset; 'off' switches one off)"
 
 
@@ -196,21 +196,12 @@ Beams = Annotated[
     int | None,
     _translation("--beams", "N", "Of a model's search, 1 is greedy; default: as the model says.", min=1),
 ]
-Part = Annotated[
-    str | None,
-    Option(
-        "--part",
-        metavar="i/n",
-        help="Only part i (0 to n-1) of n, into the directory -o; for job arrays.",
-        rich_help_panel=_PARTS,
-    ),
-]
 CountOnly = Annotated[
     bool,
     Option(
         "--count-only",
         help="Only count what rules of two passes want to know, into the directory -o.",
-        rich_help_panel=_PARTS,
+        rich_help_panel=PARTS,
     ),
 ]
 Counts = Annotated[
@@ -219,7 +210,7 @@ Counts = Annotated[
         "--counts",
         metavar="DIR",
         help="What --count-only has counted, of every part.",
-        rich_help_panel=_PARTS,
+        rich_help_panel=PARTS,
     ),
 ]
 Engine = Annotated[
@@ -227,7 +218,7 @@ Engine = Annotated[
     Option(
         "--engine",
         help="Who shares the work: -j processes, or the cluster of RAY_ADDRESS, into the directory -o.",
-        rich_help_panel=_PARTS,
+        rich_help_panel=PARTS,
     ),
 ]
 NamesBy = Annotated[

@@ -16,6 +16,8 @@ from typer import Argument, Option
 from vlcli.commands import _complete as complete
 from vlcli.errors import InputError, UsageError
 
+PARTS = "A corpus in parts"  # a panel of --help
+
 Inputs = Annotated[
     list[str] | None,
     Argument(metavar="FILE", help="Paths, globs or directories; none or - is stdin.", show_default=False),
@@ -72,6 +74,15 @@ Resume = Annotated[
 ]
 DryRun = Annotated[
     bool, Option("-n", "--dry-run", help="Print the plan and what would be replaced, and stop.")
+]
+Part = Annotated[
+    str | None,
+    Option(
+        "--part",
+        metavar="i/n",
+        help="Only part i (0 to n-1) of n, into the directory -o; for job arrays.",
+        rich_help_panel=PARTS,
+    ),
 ]
 Jobs = Annotated[
     int | None,

@@ -25,6 +25,7 @@ from vlcli.commands._options import (
     Map,
     MaxBad,
     Output,
+    Part,
     Precision,
     Quiet,
     Rejects,
@@ -130,7 +131,7 @@ def command(
     rejects: Rejects = None,
     report: Report = None,
     force: Force = False,
-    part: opt.Part = None,
+    part: Part = None,
     count_only: opt.CountOnly = False,
     counts: opt.Counts = None,
     engine: opt.Engine = "local",
@@ -164,7 +165,7 @@ def command(
     from vlcli.curation.catalogue import named_finder
     from vlcli.curation.ends import Source, Target
     from vlcli.curation.filter import filter_pairs
-    from vlcli.curation.part_directory import Part, is_directory, parse_part
+    from vlcli.curation.part_directory import is_directory
     from vlcli.curation.parts import count_part, filter_part
     from vlcli.curation.plan import resolve
     from vlcli.curation.preset import load_preset
@@ -172,6 +173,7 @@ def command(
     from vlcli.curation.selections import lines as selection_lines
     from vlcli.curation.selections import parse_selections
     from vlcli.errors import UsageError
+    from vlcli.records import part as parts
 
     console = Console("filter", quiet=quiet, verbose=verbose)
     options = {
@@ -221,7 +223,7 @@ def command(
         raise UsageError("--hold-out N and --hold-out-to FILE go together")
     target = Target(output, to, rejects, report, force=force, embed_images=embed_images, held_out=hold_out_to)
     parted = part is not None or is_directory(output)
-    this_part = parse_part(part) if part is not None else Part()
+    this_part = parts.parse_part(part) if part is not None else parts.Part()
     if (parted or count_only) and (output is None or output == "-"):
         raise UsageError("parts go to a directory", remedy="name one with -o")
     if force and part is not None:

@@ -44,6 +44,13 @@ MANUAL = {
             "(flock on DIR/_vlcli/lock): a run that is killed leaves none, and Linux carries it over NFS. A file "
             "system without locks refuses nobody.",
         ),
+        (
+            "",
+            "With --part the parts share the directory, each with a lock and a journal of its own; what they agree on "
+            "(options, input files, the count of rows, the image format, n) stands in DIR/_vlcli/run.json, and another "
+            "n, input or option is refused. --expect counts the rows of the whole input, --max-bad those of the part. "
+            "When sizes.json stands, the directory is as if one run had written it.",
+        ),
     ),
     "FILES": (
         ("DIR/00000.tar", "A shard: image, .json and .txt of each sample."),
@@ -88,6 +95,7 @@ def command(
     max_bad: o.MaxBad = "0",
     rejects: o.Rejects = None,
     report: o.Report = None,
+    part: o.Part = None,
     resume: o.Resume = False,
     retry_failed: Annotated[
         bool,
@@ -112,25 +120,34 @@ def command(
     options are an error that says where they differ. --resume does so in a whole directory too, and --retry-failed then
     tries the rows again that failed: a shard where one comes to something else is replaced in full, its other
     images taken from itself.
+
+    --part i/n writes a contiguous range of the shards, for job arrays: the tree is the same for any n, and the part
+    that comes last writes sizes.json. Every row must have an id and be readable, as `vlcli filter` writes them.
     """
     import os
     import sys
 
     from vlcli.commands._console import Console
-    from vlcli.errors import UsageError
+    from vlcli.errors import InputError, UsageError
     from vlcli.images.resolve import ImageReader
     from vlcli.records.atomic import check_place, write_json
     from vlcli.records.bad import BadRows
+    from vlcli.records.part import parse_part
+    from vlcli.records.parted import PartedInput
+    from vlcli.records.pieces import Reading
     from vlcli.records.reader import read
     from vlcli.records.rejects import RejectsWriter
     from vlcli.shards.dataset import Sharder, count_rows
     from vlcli.shards.layout import shard_name
     from vlcli.shards.output import Options, OutputDirectory
+    from vlcli.shards.part_output import PartOutput
     from vlcli.shards.report import build_report
 
     console = Console("shard", quiet=quiet, verbose=verbose)
     if force and (resume or retry_failed):
         raise UsageError(f"--force and --{'resume' if resume else 'retry-failed'} exclude each other")
+    if part is not None:
+        _refuse_with_part(force=force, retry_failed=retry_failed, head=head)
     resume = resume or retry_failed
     named = o.gather(inputs, files_from)
     options = Options(per_shard=per_shard, encode=encode, resize=resize)
@@ -138,7 +155,15 @@ def command(
         if rejects is not None and os.path.realpath(report) == os.path.realpath(rejects):
             raise UsageError(f"--rejects and --report name one file, {report}")
         check_place(report, force=force or resume)
-    claim = OutputDirectory(output, options, force=force, resume=resume, command_line=sys.argv)
+    claim: OutputDirectory
+    if part is not None:
+        this = parse_part(part)
+        source = PartedInput(named, Reading(from_, o.parse_map(renames), True, image_root))
+        claim = PartOutput(output, options, this, source, dry_run=dry_run, command_line=sys.argv)
+        if expect is not None and source.rows != expect:
+            raise InputError(f"{source.rows} rows in all, --expect {expect}", remedy="the input is not whole")
+    else:
+        claim = OutputDirectory(output, options, force=force, resume=resume, command_line=sys.argv)
 
     def rows(bad: BadRows, *, image_bytes: bool):
         return read(
@@ -152,11 +177,14 @@ def command(
         )
 
     if dry_run:
-        count = count_rows(rows(BadRows(max_bad), image_bytes=False))
-        shards = -(-count // per_shard)
-        print(f"would write {count:,} rows into {shards:,} shards of {per_shard:,} in {output}/")
+        if isinstance(claim, PartOutput):
+            count, shards, who = len(claim.rows), claim.shards, f"part {part} "
+        else:
+            count, who = count_rows(rows(BadRows(max_bad), image_bytes=False)), ""
+            shards = range(-(-count // per_shard))
+        print(f"{who}would write {count:,} rows into {len(shards):,} shards of {per_shard:,} in {output}/")
         if shards:
-            print(f"{shard_name(0)}.tar … {shard_name(shards - 1)}.tar, {encode=!s}, {resize=!s}")
+            print(f"{shard_name(shards[0])}.tar … {shard_name(shards[-1])}.tar, {encode=!s}, {resize=!s}")
         if claim.replaced:
             print(f"would remove {len(claim.replaced):,} files there, {claim.replaced[0]} first")
         if claim.standing:
@@ -173,12 +201,15 @@ def command(
         ImageReader() as reader,
     ):
         bad = BadRows(max_bad, rejected)
-        batches = rows(bad, image_bytes=True)
+        if isinstance(claim, PartOutput):
+            batches = claim.source.batches(claim.rows, bad)
+        else:
+            batches = rows(bad, image_bytes=True)
         totals = Sharder(claim, retry=retry_failed).write(
             batches,
             reader,
             bad,
-            expect=expect,
+            expect=None if part is not None else expect,
             jobs=jobs or o.default_jobs(),
             on_shard=lambda shard, skipped: console.note(
                 f"{shard.tar.name}: {shard.samples:,} of {shard.rows:,} rows, {shard.tar.bytes:,} bytes"
@@ -190,16 +221,39 @@ def command(
         write_json(report, build_report(totals, bad, claim, inputs=named, head=head), force=force or resume)
     failed = totals.rows - totals.samples
     console.note(
-        f"{output}: {totals.rows:,} rows = {totals.samples:,} samples + {failed:,} failed, "
-        f"{totals.shards:,} shards, {totals.bytes:,} bytes"
+        f"{output}: {f'part {part}: ' if part is not None else ''}{totals.rows:,} rows = "
+        f"{totals.samples:,} samples + {failed:,} failed, {totals.shards:,} shards, {totals.bytes:,} bytes"
         + (f" ({totals.skipped:,} shards stood already)" if totals.skipped else "")
     )
     if bad.count > failed:
         console.note(f"{bad.count - failed:,} further rows could not be read and are in no shard")
-    if not totals.rows:
+    if isinstance(claim, PartOutput) and claim.source.rows:
+        if claim.missing:
+            console.note(
+                f"{claim.missing:,} of {len(claim.all_shards):,} shards, of other parts, are still missing"
+            )
+        else:
+            console.note(f"all {len(claim.all_shards):,} shards stand: {output} is whole")
+    elif not totals.rows:
         console.warn("no rows came: nothing is written")
     elif not quiet:
         console.note(
             f"open_clip wants at least as many shards as workers × processes: at most {totals.shards:,} here"
             " (more with a smaller --per-shard)"
         )
+
+
+def _refuse_with_part(*, force: bool, retry_failed: bool, head: int | None) -> None:
+    from vlcli.errors import UsageError
+
+    if force:
+        raise UsageError(
+            "--force would remove what the other parts have written", remedy="remove the directory"
+        )
+    if retry_failed:
+        raise UsageError(
+            "--retry-failed is for the whole directory",
+            remedy="when all parts are whole, give it without --part",
+        )
+    if head is not None:
+        raise UsageError("--head stops after rows of the whole input, and parts each read their own")

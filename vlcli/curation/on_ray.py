@@ -16,10 +16,11 @@ import orjson
 from vlcli.curation.behind import NOTHING, Behind
 from vlcli.curation.ends import Source, Target
 from vlcli.curation.found import Progress
-from vlcli.curation.part_directory import PRIVATE, Part, is_counted
+from vlcli.curation.part_directory import PRIVATE, is_counted
 from vlcli.curation.parts import count_part, filter_part
 from vlcli.curation.plan import Plan
 from vlcli.errors import UsageError
+from vlcli.records.part import Part
 from vlcli.records.sources import sources
 from vlcli.records.units import plan_units
 

@@ -6,13 +6,11 @@ counts/rows-00000/  part-00000/  …  merged/  _vlcli/run.json
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,36 +22,11 @@ from vlcli.curation.plan import Plan
 from vlcli.errors import Incomplete, UsageError
 from vlcli.records.atomic import sync_folder, write_json
 from vlcli.records.lock import DirectoryLock
+from vlcli.records.part import Part
 from vlcli.records.sources import FORMATS, sources
-from vlcli.records.units import Unit, shown
+from vlcli.records.units import Unit, known_by, shown
 
 PRIVATE = "_vlcli"  # what is not promised byte for byte
-_EDGE = 1 << 16  # bytes at both ends of an input by which it is known again
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of `count` parts of the plan: consecutive units."""
-
-    number: int = 0
-    count: int = 1
-
-    def of(self, units: Sequence[Unit]) -> Sequence[Unit]:
-        return units[self.number * len(units) // self.count : (self.number + 1) * len(units) // self.count]
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.count}"
-
-
-def parse_part(value: str) -> Part:
-    """`3/8`, the parts being 0/8 to 7/8."""
-    number, slash, count = value.partition("/")
-    if slash and number.isdecimal() and count.isdecimal() and int(number) < int(count):
-        return Part(int(number), int(count))
-    raise UsageError(
-        f"--part {value!r} is not i/n with 0 <= i < n",
-        remedy="for a job array from 0 to 7: --part $SLURM_ARRAY_TASK_ID/8",
-    )
 
 
 def is_directory(output: str | None) -> bool:
@@ -76,19 +49,9 @@ def description(plan: Plan, source: Source, units: Sequence[Unit], **more: Any) 
         "map": dict(source.renames),
         "image_root": str(source.image_root) if source.image_root is not None else None,
         **more,
-        "inputs": [_fingerprint(s.path) for s in sources(source.inputs) if s.path is not None],
+        "inputs": [known_by(s.path) for s in sources(source.inputs) if s.path is not None],
         "units": [{**unit, "path": os.path.basename(unit["path"])} for unit in shown(units)],
     }
-
-
-def _fingerprint(path: str) -> dict[str, Any]:
-    """Name, size, and a digest of the beginning and the end, where Parquet keeps its statistics."""
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        edges = file.read(_EDGE)
-        file.seek(max(0, size - _EDGE))
-        edges += file.read(_EDGE)
-    return {"name": os.path.basename(path), "bytes": size, "edges": hashlib.sha256(edges).hexdigest()}
 
 
 def claim(folder: Path, description: dict[str, Any], *, force: bool = False) -> None:

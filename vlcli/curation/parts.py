@@ -27,7 +27,6 @@ from vlcli.curation.image_probe import HeaderSizes
 from vlcli.curation.numbering import Numbering
 from vlcli.curation.part_directory import (
     PRIVATE,
-    Part,
     appearing,
     claim,
     compare,
@@ -49,6 +48,7 @@ from vlcli.curation.unit_writer import UnitWriter
 from vlcli.errors import UsageError
 from vlcli.records.atomic import write_json
 from vlcli.records.bad import BadRows
+from vlcli.records.part import Part
 from vlcli.records.pieces import Piece, Reading, pieces
 from vlcli.records.references import Relocator
 from vlcli.records.sources import sources

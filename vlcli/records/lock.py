@@ -12,7 +12,7 @@ from vlcli.errors import UsageError
 
 
 class DirectoryLock:
-    """An exclusive flock on a file, for as long as this object is not released and the process lives.
+    """A flock on a file, for as long as this object is not released and the process lives.
 
     The kernel holds it and not the file, so what a killed process leaves blocks nobody. Linux carries it over NFS
     to other hosts. Where a file system has no locks at all, `held` stays False and nothing is excluded.
@@ -24,13 +24,17 @@ class DirectoryLock:
         self._fd: int | None = None
         self.held = False
 
-    def acquire(self) -> None:
-        """Raises UsageError, naming the process, when another holds it. Once more by the same object: nothing."""
+    def acquire(self, *, shared: bool = False, wait: bool = False) -> None:
+        """Raises UsageError, naming a process, when another holds it. Once more by the same object: nothing.
+
+        `shared` lets others in who share it too. `wait` does not raise and comes back when the lock is free.
+        """
         if self._fd is not None:
             return
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(fd, how if wait else how | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.pread(fd, 200, 0).decode(errors="replace").strip()
             os.close(fd)

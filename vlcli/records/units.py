@@ -6,6 +6,7 @@ in); a compressed file and an Arrow stream are one unit, since they can only be 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from vlcli.records.sources import Source, open_source
 
 UNIT_BYTES = 64 << 20
 _SCAN = 8 << 20
+_EDGE = 1 << 16  # bytes at both ends of an input by which it is known again
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,18 @@ def plan_units(
     return units
 
 
-def _row_groups(path: str) -> list[tuple[int, int, int]]:
+def parquet_metadata(path: str) -> Any:
+    """What a Parquet file says of its row groups. Raises InputError for a file that is damaged."""
     import pyarrow.parquet as pq
 
     from vlcli.records.shaper import damage
 
     with damage(path):
-        meta = pq.read_metadata(path)
+        return pq.read_metadata(path)
+
+
+def _row_groups(path: str) -> list[tuple[int, int, int]]:
+    meta = parquet_metadata(path)
     spans, first = [], 0
     for group in range(meta.num_row_groups):
         spans.append((group, group + 1, first))
@@ -119,3 +126,13 @@ def _lines(path: str, unit_bytes: int) -> list[tuple[int, int, int]]:
 def shown(units: Sequence[Unit]) -> list[dict[str, Any]]:
     """For the written plan."""
     return [asdict(unit) for unit in units]
+
+
+def known_by(path: str) -> dict[str, Any]:
+    """Name, size, and a digest of the beginning and the end, where Parquet keeps its statistics."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        edges = file.read(_EDGE)
+        file.seek(max(0, size - _EDGE))
+        edges += file.read(_EDGE)
+    return {"name": os.path.basename(path), "bytes": size, "edges": hashlib.sha256(edges).hexdigest()}

@@ -14,7 +14,7 @@ from vlcli.errors import InputError, UsageError
 from vlcli.images.resolve import ImageReader
 from vlcli.records.bad import BadRows
 from vlcli.records.batch import Batch
-from vlcli.shards.layout import RETRIED, SUCCESS, UNAVAILABLE, UNDECODABLE, find_tars, sample_key, shard_name
+from vlcli.shards.layout import RETRIED, SUCCESS, UNAVAILABLE, UNDECODABLE, sample_key, shard_name
 from vlcli.shards.output import OutputDirectory
 from vlcli.shards.pack import PackedImage, pack_image
 from vlcli.shards.rows import Row, rows_of
@@ -71,7 +71,7 @@ class Sharder:
         try:
             return self._write(batches, reader, bad, expect, jobs, on_shard)
         finally:
-            self._output.lock.release()
+            self._output.release()
 
     def _write(
         self,
@@ -83,11 +83,9 @@ class Sharder:
         on_shard: Callable[[CommittedShard, bool], None],
     ) -> Totals:
         output = self._output
-        totals = Totals(extension=None if self._options.encode == "keep" else self._options.encode)
-        known = {s.extension for s in output.recorded.values() if s.extension is not None}
-        if totals.extension is None and known:
-            totals.extension = min(known)
-        rows = rows_of(batches, reader, skip=self._stands)
+        totals = Totals(extension=output.extension)
+        first = output.first_shard * self._options.per_shard
+        rows = rows_of(batches, reader, first=first, skip=self._stands)
         packed = self._packed(rows, totals, bad, expect, jobs)
         settle = self._retried if self._retry else self._verified
         for number, group in groupby(packed, key=lambda p: p.row.number // self._options.per_shard):
@@ -103,18 +101,7 @@ class Sharder:
                 output.record(shard)
             totals.add(shard, skipped=skipped)
             on_shard(shard, skipped)
-        stems = (tar.stem for tar in find_tars(output.path)) if totals.shards else ()
-        there = {int(stem) for stem in stems if stem.isdecimal()} | output.recorded.keys()
-        if surplus := [n for n in there if n >= totals.shards]:
-            raise UsageError(
-                f"{output.path}: --resume with other input: {totals.shards} shards of it, "
-                f"but shard {shard_name(min(surplus))} stands there too",
-                remedy="--force starts anew",
-            )
-        if (
-            totals.shards
-        ):  # no rows, no data set: an upstream that failed before its first row leaves nothing here
-            output.finish(totals.committed)
+        output.finish(totals.committed)
         return totals
 
     def _packed(

@@ -26,6 +26,7 @@ SIZES = "sizes.json"
 PRIVATE = "_vlcli"  # what is never promised byte for byte: times, command line, plan
 MANIFEST, RUN, COMMITTED = f"{PRIVATE}/manifest.jsonl", f"{PRIVATE}/run.json", f"{PRIVATE}/committed.jsonl"
 LOCK = f"{PRIVATE}/lock"
+PART_JOURNALS = "part-*.jsonl"  # in PRIVATE, one of each part of a job array
 RETRIED = f"{PRIVATE}/retried"  # shards made again, until they take the place of the old ones
 
 # What may stand in a tar as an image: the extensions that open_clip's loader takes.
@@ -40,7 +41,7 @@ SIDECAR_MARK = b"vlcli"  # key of the Parquet metadata by which `check` knows ou
 
 _MEMBER = re.compile(r"^((?:.*/)?[^./][^.]*)\.([^/]+)$")
 _OWN_FILE = re.compile(r"^(\d{5,}(\.tar|\.parquet|_stats\.json)|sizes\.json)$")
-_OWN_TEMPORARY = re.compile(r"^\.(\d{5,}(\.tar|\.parquet|_stats\.json)|sizes\.json)\.[0-9a-f]+\.tmp$")
+_OWN_TEMPORARY = re.compile(r"^\.((\d{5,})(\.tar|\.parquet|_stats\.json)|sizes\.json)\.[0-9a-f]+\.tmp$")
 
 
 class Writable(Protocol):
@@ -140,6 +141,12 @@ def end_archive(file: Writable, size: int) -> int:
 def is_shard_file(name: str) -> bool:
     """Whether `--force` may remove this name from an output directory: only what `shard` itself writes."""
     return _OWN_FILE.match(name) is not None or is_leftover(name)
+
+
+def is_leftover_of(name: str, shards: range) -> bool:
+    """Whether it is one of a file of these shards."""
+    match = _OWN_TEMPORARY.match(name)
+    return match is not None and match.group(2) is not None and int(match.group(2)) in shards
 
 
 def is_leftover(name: str) -> bool:

@@ -22,13 +22,16 @@ from vlcli.shards.layout import (
     LAYOUT_VERSION,
     LOCK,
     MANIFEST,
+    PART_JOURNALS,
     PER_SHARD,
     PRIVATE,
     RETRIED,
     RUN,
     SIZES,
+    find_tars,
     is_leftover,
     is_shard_file,
+    shard_name,
     sidecar_of,
     stats_of,
 )
@@ -57,7 +60,7 @@ class Options:
         }
 
 
-def _is_untouched(path: Path) -> bool:
+def is_untouched(path: Path) -> bool:
     """Empty, or left by a run that was killed before it had written anything."""
     names = [p.name for p in path.iterdir()]
     return not names or (names == [PRIVATE] and not any((path / n).exists() for n in (RUN, COMMITTED)))
@@ -71,6 +74,8 @@ class OutputDirectory:
     for that, and when what is to be continued was written with other options or by another version.
     """
 
+    first_shard = 0
+
     def __init__(
         self,
         path: Path,
@@ -81,13 +86,14 @@ class OutputDirectory:
         command_line: list[str] | None = None,
     ) -> None:
         self.path, self.options = path, options
+        self.journal = path / COMMITTED
         self.lock = DirectoryLock(path / LOCK, str(path))
         self._asked = force, resume
         self.recorded: dict[int, CommittedShard] = {}  # what the journal of an earlier run says
         self.standing: dict[int, CommittedShard] = {}  # and of that, what is really there
         self.replaced: list[str] = []  # files that `force` removes
         self._ready: dict[int, CommittedShard] = {}  # made again, and not yet all in their places
-        self._run = {
+        self._run: dict[str, Any] = {
             "version": __version__,
             "options": options.recorded(),
             "command": command_line or [],
@@ -96,18 +102,32 @@ class OutputDirectory:
         }
         check_folder(path)
         try:
-            if (path / LOCK).exists():
-                self.lock.acquire()  # told before a row is read, where there is a lock already
-            self._look()
+            self._claim()
         except BaseException:
-            self.lock.release()
+            self.release()
             raise
+
+    def _claim(self) -> None:
+        if (self.path / LOCK).exists():
+            self.lock.acquire()  # told before a row is read, where there is a lock already
+        self._look()
+
+    @property
+    def extension(self) -> str | None:
+        """Of all images of the data set, where it is known before the first of them."""
+        if self.options.encode != "keep":
+            return self.options.encode
+        return min((s.extension for s in self.recorded.values() if s.extension is not None), default=None)
+
+    def release(self) -> None:
+        """Let another run in."""
+        self.lock.release()
 
     def _look(self) -> None:
         """What stands in the directory, and whether that may be continued or replaced."""
         force, resume = self._asked
         path = self.path
-        if path.is_dir() and not _is_untouched(path):
+        if path.is_dir() and not is_untouched(path):
             unfinished = (path / RUN).exists() and not (path / SIZES).exists()
             if resume or (unfinished and not force):
                 self._load()
@@ -127,30 +147,36 @@ class OutputDirectory:
             raise UsageError(
                 f"{self.path}: nothing to resume ({RUN} is missing)", remedy="--force starts anew"
             )
-        value = read_json(run)
-        before, now = value.get("options", {}), self.options.recorded()
-        if value.get("version") != __version__:  # sidecars name it, and another one may write other bytes
+        said = read_json(run)
+        self._compare(said)
+        if said.get("parts") and not (self.path / SIZES).exists():
             raise UsageError(
-                f"{self.path}: vlcli {value.get('version')} began it, and this is {__version__}",
-                remedy="finish it with the same, or --force to start anew",
+                f"{self.path}: it is being written in {said['parts']} parts, and some are not whole",
+                remedy=f"finish them with --part i/{said['parts']}, or --force to start anew",
             )
-        for name, value in now.items():
-            if before.get(name) != value:
-                raise UsageError(
-                    f"{self.path}: --resume with another --{name}: {before.get(name)} then, {value} now",
-                    remedy="give the same, or --force to start anew",
-                )
-        journal = self.path / COMMITTED
-        for line in journal.read_bytes().splitlines() if journal.exists() else ():
-            try:
-                shard = CommittedShard.from_json(line)
-            except (ValueError, TypeError, KeyError):
-                continue  # the line that a killed run did not finish: its shard is written again
-            self.recorded[shard.shard] = shard
-        self.standing = {n: s for n, s in self.recorded.items() if s.stands_in(self.path)}
+        self._load_journal()
         for mark in (self.path / RETRIED).glob("*.ready"):
             shard = CommittedShard.from_json(mark.read_bytes())
             self._ready[shard.shard] = self.recorded[shard.shard] = self.standing[shard.shard] = shard
+
+    def _compare(self, said: dict[str, Any]) -> None:
+        """Raises UsageError when this run is another than the one that began."""
+        if said.get("version") != __version__:  # sidecars name it, and another one may write other bytes
+            raise UsageError(
+                f"{self.path}: vlcli {said.get('version')} began it, and this is {__version__}",
+                remedy="finish it with the same, or --force to start anew",
+            )
+        before = said.get("options", {})
+        for name, now in self.options.recorded().items():
+            if before.get(name) != now:
+                raise UsageError(
+                    f"{self.path}: --resume with another --{name}: {before.get(name)} then, {now} now",
+                    remedy="give the same, or --force to start anew",
+                )
+
+    def _load_journal(self) -> None:
+        self.recorded = read_journal(self.journal)
+        self.standing = {n: s for n, s in self.recorded.items() if s.stands_in(self.path)}
 
     def begin(self) -> None:
         """The first row has come: remove what is to be replaced and open the journal.
@@ -176,11 +202,9 @@ class OutputDirectory:
         leftovers += [f"{PRIVATE}/{p.name}" for p in (self.path / PRIVATE).glob(".*.tmp")]
         for name in {*self.replaced, *leftovers}:
             (self.path / name).unlink(missing_ok=True)
-        with atomic_file(
-            self.path / COMMITTED, force=True
-        ) as journal:  # without a line that a killed run tore
-            for shard in self.standing.values():
-                journal.write(shard.to_json())
+        for journal in (self.path / PRIVATE).glob(PART_JOURNALS):
+            journal.unlink()  # COMMITTED has what parts have written
+        write_journal(self.journal, self.standing.values())  # without a line that a killed run tore
         for shard in self._ready.values():
             self._put_in_place(shard)
         self._ready.clear()
@@ -194,7 +218,7 @@ class OutputDirectory:
 
     def record(self, shard: CommittedShard) -> None:
         """One more shard stands."""
-        with open(self.path / COMMITTED, "ab") as journal:
+        with open(self.journal, "ab") as journal:
             journal.write(shard.to_json())
             journal.flush()
             os.fsync(journal.fileno())
@@ -229,8 +253,16 @@ class OutputDirectory:
         self._mark(shard).unlink()
 
     def finish(self, shards: Iterable[CommittedShard]) -> None:
-        """All shards stand: write the manifest and, as the last file, sizes.json."""
+        """All shards stand: write the manifest and, as the last file, sizes.json.
+
+        Raises UsageError where the directory has more of them.
+        """
         shards = list(shards)
+        self._refuse_surplus(len(shards))
+        if (
+            not shards
+        ):  # no rows, no data set: an upstream that failed before its first row leaves nothing here
+            return
         shutil.rmtree(self.path / RETRIED, ignore_errors=True)
         with atomic_file(self.path / MANIFEST, force=True) as file:
             for shard in shards:
@@ -249,3 +281,31 @@ class OutputDirectory:
             force=True,
         )
         write_json(self.path / SIZES, {shard.tar.name: shard.samples for shard in shards}, force=True)
+
+    def _refuse_surplus(self, count: int) -> None:
+        stems = (tar.stem for tar in find_tars(self.path)) if count else ()
+        there = {int(stem) for stem in stems if stem.isdecimal()} | self.recorded.keys()
+        if surplus := [n for n in there if n >= count]:
+            raise UsageError(
+                f"{self.path}: --resume with other input: {count} shards of it, "
+                f"but shard {shard_name(min(surplus))} stands there too",
+                remedy="--force starts anew",
+            )
+
+
+def read_journal(path: Path) -> dict[int, CommittedShard]:
+    """What a journal says of each shard, the last time it does; nothing where there is none."""
+    recorded = {}
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            shard = CommittedShard.from_json(line)
+        except (ValueError, TypeError, KeyError):
+            continue  # the line that a killed run did not finish: its shard is written again
+        recorded[shard.shard] = shard
+    return recorded
+
+
+def write_journal(path: Path, shards: Iterable[CommittedShard]) -> None:
+    with atomic_file(path, force=True) as journal:
+        for shard in shards:
+            journal.write(shard.to_json())

@@ -129,16 +129,22 @@ def plain(value: Any) -> Any:
 
 
 def rows_of(
-    batches: Iterator[Batch], reader: ImageReader, *, skip: Callable[[int], bool] = lambda number: False
+    batches: Iterator[Batch],
+    reader: ImageReader,
+    *,
+    first: int = 0,
+    skip: Callable[[int], bool] = lambda number: False,
 ) -> Iterator[Row]:
     """The rows with their image bytes, a few hundred at a time; of rows that `skip` names, no bytes are read.
+
+    `first` is the number of the first row in the whole input.
 
     The bytes are at hand here, so a row whose `image_id` is missing, or is no more than its reference, is
     given the sha256 of its bytes: paths do not enter shards. `id` is what the first stage of any pipe gives
     it. Damage in a container (a source that changed, a broken Parquet file) is raised; an image that is
     missing is the row's own problem.
     """
-    number = 0
+    number = first
     with Identity() as identity:
         for batch in batches:
             for start in range(0, len(batch), _CHUNK):
