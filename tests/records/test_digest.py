@@ -8,7 +8,7 @@ import orjson
 import polars as pl
 import pytest
 import xxhash
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlcli.records.digest import contents_json, json_pairs, key64, sha256, sha256_hex, sum128
@@ -27,6 +27,7 @@ def _columns(rows):
     )
 
 
+@settings(deadline=None)
 @given(_ROWS)
 def test_the_json_of_a_column_is_orjsons_of_each_row(rows):
     wanted = [orjson.dumps([i, t]).decode() for i, t in rows]
@@ -43,6 +44,7 @@ def test_contents_that_are_objects():
     assert contents_json(["a"], [{"title": ["t"]}]).to_list() == ['["a",{"title":["t"]}]']
 
 
+@settings(deadline=None)
 @given(st.lists(_WORDS, max_size=20))
 def test_digests_and_keys_are_those_of_the_libraries(words):
     strings = pl.Series(words, dtype=pl.String())
