@@ -1,7 +1,7 @@
 """`shard --resize` on JPEGs of 640 × 480 and 2000 × 1500 against img2dataset's Resizer: images/s, and equal quality.
 
     pip install --no-deps img2dataset==1.47.0 "albumentations<2" albucore==0.0.23 "opencv-python-headless<5"
-    python tests/bench/shard_resize.py [--pictures DIR] [--number 12] [--rounds 5]
+    python tests/bench/shard_resize.py [--pictures DIR] [--number 12] [--rounds 20]
 
 Both do the same to the same files, in turns, on one thread: read, judge, shrink the short side to 256 or 384, encode at
 quality 95. Ours also takes the EXIF and the sha256. Times are the processor's for this process and the best of all
@@ -193,7 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--pictures", type=Path)
     parser.add_argument("--number", type=int, default=12)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=20)
     asked = parser.parse_args()
     pictures = photographs(asked.pictures) if asked.pictures else drawings(asked.number)
     for width, height, least in SIZES:

@@ -112,7 +112,7 @@ def command(
 ) -> None:
     """Pack pairs into WebDataset shards that open_clip, img2dataset's readers and Hugging Face datasets open.
 
-    Every image is decoded in full before it is packed; one that is not whole is recorded in the shard's
+    Every image is read to its end before it is packed; one that is not whole is recorded in the shard's
     Parquet sidecar and counted against --max-bad. Equal rows and options give equal bytes, whatever -j is.
     sizes.json appears when all is whole. The same command again finishes a run that stopped: a shard stands
     completely or not at all, and one that was being written is written again. The rows are read anew, from

@@ -32,7 +32,7 @@ def shrink(picture: Image.Image, size: tuple[int, int], box: Box) -> Image.Image
         resize_alg=fast.ResizeAlg.convolution(fast.FilterType.catmull_rom),
         crop_box=fast.CropBox(left, upper, right - left, lower - upper),
     )
-    small = Image.new("RGB", size)
+    small = Image.new("RGB", size, None)  # not filled: every pixel is written
     resizer = _resizer() if picture.width * picture.height <= _COMMON else fast.Resizer()
     resizer.resize_pil(picture, small, options)
     return small
