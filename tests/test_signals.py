@@ -270,6 +270,7 @@ try:
         print("cleaned")
 except Terminated:
     print("arrived")
+signal.setitimer(signal.ITIMER_REAL, 0)  # as the program does at its end
 """
 
 
