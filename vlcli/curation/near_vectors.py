@@ -58,8 +58,8 @@ def near_vectors(
     """Places of `vectors` and of `others` whose cosine is within `bound`, each pair once; without `others` a < b.
 
     With `groups` (of `vectors` alone) pairs are linked in them, and those that are in one group already passed over:
-    what is nearly equal throughout does not cost its square. The clusters are learnt from `vectors`. Raises UsageError
-    without the extra `dedup`, and where dimensions differ.
+    what is nearly equal throughout does not cost its square, and which pairs come is left to chance. The clusters are
+    learnt from `vectors`. Raises UsageError without the extra `dedup`, and where dimensions differ.
     """
     if others is not None and len(others) and len(vectors) and others.dim != vectors.dim:
         raise UsageError(f"vectors of {vectors.dim} dimensions cannot be compared with {others.dim}")
@@ -209,10 +209,8 @@ class _Compare:
                 yield from self._segments(a[i : i + SEGMENT], b[j : j + SEGMENT], candidates)
             return
         while len(a) > 1:
-            if self._groups is not None:
-                a = a[
-                    np.argsort(self._groups.of(a), kind="stable")
-                ]  # what need not be compared stands together
+            if self._groups is not None:  # what need not be compared stands together
+                a = a[np.argsort(self._groups.of(a), kind="stable")]
             yield from self._segments(a[:SEGMENT], None, candidates)
             for j in range(SEGMENT, len(a), SEGMENT):
                 yield from self._segments(a[:SEGMENT], a[j : j + SEGMENT], candidates)
