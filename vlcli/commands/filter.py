@@ -46,8 +46,8 @@ EXAMPLES = (
     "vlcli filter raw.jsonl --preset wukong -o kept.jsonl --report report.json",
     "vlcli filter raw.parquet --map text=caption --min-side 64 --max-words 31 | vlcli shard -o shards/",
     "vlcli filter raw.parquet --where \"split = 'val'\" -o val.jsonl",
+    "vlcli filter raw.parquet --preset wukong -o kept/ -j 4",
     "vlcli filter raw.parquet --preset wukong --count-only -o counts/ --part 0/1",
-    "vlcli filter raw.parquet --preset wukong --counts counts/ -o kept/ --part 0/1",
     "vlcli filter raw.jsonl --hold-out 4 --hold-out-to test.jsonl -o train.jsonl",
     "vlcli filter raw.jsonl --source-lang zh --augment-text de,ru --translator 'command:./mt {source} {target}'",
 )
