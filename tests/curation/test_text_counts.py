@@ -5,14 +5,21 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vlcli.curation import repeats, text_frequency
 from vlcli.curation.bounds import Bound, parse_bound
+from vlcli.curation.repeats import Repeats
 from vlcli.curation.text_counts import TextCounts
 from vlcli.curation.text_frequency import COUNT, PLAIN, FrequentTexts, max_text_freq, plain
+from vlcli.records.digest import key64
 
 BOUND = Bound("<=", 2)
 
@@ -49,11 +56,39 @@ def test_counts_equal_a_counter(first, second, sizes):
         counts.add(frame(first))
         counts.add(frame(second))
         found = counts.over(BOUND)
+    _compare(found, first, second)
+
+
+def _compare(found: pl.DataFrame, first: list[list[str]], second: list[list[str]]) -> None:
     expected = {t: n for t, n in literal(first + second).items() if n > 2}
     assert dict(found.iter_rows()) == expected
     texts = [t for row in first + second for t in row]
     asked = FrequentTexts(found).counts(pl.Series("text", texts, dtype=pl.String()))
     assert asked.to_list() == [expected.get(next(iter(literal([[t]])))) for t in texts]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    ROWS,
+    ROWS,
+    st.sampled_from(
+        [{}, {"held_bytes": 1, "run_keys": 1, "range_keys": 2}, {"held_bytes": 1, "run_keys": 99}]
+    ),
+    st.sampled_from([None, 0, 1, 3 << 62]),
+    st.booleans(),
+)
+def test_repeats_equal_a_counter_even_where_texts_share_a_key(first, second, sizes, mask, apart):
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder:
+        if mask is not None:
+            patch.setattr(repeats, "key64", lambda texts: key64(texts) & np.uint64(mask))
+        with Repeats(**sizes) as counts, Repeats(**sizes) as others:
+            counts.add(frame(first))
+            (others if apart else counts).add(frame(second))
+            if apart:
+                others.save(Path(folder))
+                counts.merge([Path(folder)])
+            found = counts.over(BOUND)
+        _compare(found, first, second)
 
 
 def test_spilled_files_go_with_the_counter(tmp_path):
@@ -78,8 +113,8 @@ def test_ten_are_kept_and_eleven_dropped():
     assert keep.to_list() == [True, False]
 
 
-def test_another_text_with_the_same_hash_is_not_taken_for_it(monkeypatch):
-    monkeypatch.setattr(pl.Series, "hash", lambda self, *_: pl.Series([7] * len(self), dtype=pl.UInt64()))
+def test_another_text_with_the_same_key_is_not_taken_for_it(monkeypatch):
+    monkeypatch.setattr(text_frequency, "key64", lambda texts: np.full(len(texts), 7, np.uint64))
     found = pl.DataFrame({PLAIN: ["甲", "乙", "丙"], COUNT: [30, 20, 10]})
     asked = FrequentTexts(found).counts(pl.Series("text", ["丙", "丁", "甲", "乙"]))
     assert asked.to_list() == [10, None, 30, 20]

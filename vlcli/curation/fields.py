@@ -154,6 +154,10 @@ def _put(rest: Any, name: str, values: dict[int, list[str] | None]) -> Any:
 
 def explode(texts: pl.Series, standing: NDArray[np.bool_]) -> pl.DataFrame:
     """row, text, is_text: a line for each text of the rows that stand; an empty one for a row without any."""
+    if (texts.list.len() == 1).all() and not texts.null_count():
+        numbers = np.arange(len(texts), dtype=np.uint32)
+        lines = pl.DataFrame({"row": numbers, "text": texts.explode(empty_as_null=True)})
+        return lines.with_columns(pl.col("text").fill_null(""), is_text=pl.lit(True)).filter(standing)
     rows = pl.DataFrame({"row": np.arange(len(texts), dtype=np.uint32), "text": texts}).filter(standing)
     rows = rows.with_columns(is_text=(pl.col("text").list.len() > 0).fill_null(False))
     return rows.explode("text", empty_as_null=True).with_columns(pl.col("text").fill_null(""))

@@ -257,11 +257,13 @@ class Judge:
         after = left & keep
         fallen = left & ~keep & is_text
         self.tallies[place].texts.add(int((left & is_text).sum()), int((after & is_text).sum()))
-        if fallen.any():
-            docket.texts_changed = True
-            self.dropped_texts[place].add(docket.texts["text"].filter(fallen))
         has_text = np.zeros(len(docket.standing), np.bool_)
         has_text[rows[after]] = True
+        if fallen.any():
+            docket.texts_changed |= bool(
+                has_text[rows[fallen]].any()
+            )  # a row that stands has lost one of several
+            self.dropped_texts[place].add(docket.texts["text"].filter(fallen))
         self._rows(docket, place, has_text)
         return after
 

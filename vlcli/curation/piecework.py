@@ -106,6 +106,7 @@ class PieceWorker:
         self._identity = Identity()
         self._stack = ExitStack()
         self._stack.enter_context(self._identity)
+        self._stack.callback(self._shaping.close)
         self._sizes = self._stack.enter_context(HeaderSizes())
         self.surveys: dict[str, Survey] = {}  # by the rule
         for step in self.steps:
@@ -144,7 +145,7 @@ class PieceWorker:
             outcome.rejects += bad
         outcome.unnamed = sum(batch.frame["id"].null_count() for batch in batches)
         if self._names_rows:
-            batches = yield from self._named(batches)
+            batches, _ = yield from self._named(batches)
         elif any(survey.needs_images for survey in self.surveys.values()) or (
             where is not None and "image_id" in where.columns
         ):
@@ -163,14 +164,14 @@ class PieceWorker:
         """All rules in their order, and what is kept; of a piece that is not wanted rows are only numbered."""
         outcome = Outcome([])
         if not piece.is_wanted:
-            named = yield from self._named([batch for batch, _ in self._read(piece, outcome)])
+            named, _ = yield from self._named([batch for batch, _ in self._read(piece, outcome)])
             if self._cap:
                 yield from self._ranks(named)
             return outcome
         where, checksum, lines = self._where(), Checksum(), list[bytes]()
         found = list(self._read(piece, outcome))
         outcome.unnamed = sum(batch.frame["id"].null_count() for batch, _ in found)
-        batches = yield from self._named([batch for batch, _ in found])
+        batches, firsts = yield from self._named([batch for batch, _ in found])
         ranked = (yield from self._ranks(batches)) if self._cap else []
         judge = Judge(
             where,
@@ -180,7 +181,7 @@ class PieceWorker:
             known=self.known,
             fields=self._fields,
         )
-        for batch, (_, bad) in zip(batches, found, strict=True):
+        for batch, first, (_, bad) in zip(batches, firsts, found, strict=True):
             outcome.lineage = outcome.lineage or batch.lineage
             outcome.rejects += bad
             outcome.rows.given += len(bad)
@@ -190,7 +191,11 @@ class PieceWorker:
             outcome.rejects += _unreadable(docket)
             self._tally(docket, kept, outcome)
             self._reject(docket, judge, outcome)
-            checksum.add(kept.frame["image_id"], self._fields.contents(kept))
+            contents = self._fields.contents(kept)
+            if first is None or docket.texts_changed or not isinstance(contents, pl.Series):
+                checksum.add(kept.frame["image_id"], contents)
+            else:  # it is what the ids are made of
+                checksum.add_hex(first.filter(pl.Series(docket.standing)))
             if self._job.lines is not None:
                 lines.append(json_lines(kept, self._job.lines))
             elif len(kept):
@@ -272,11 +277,15 @@ class PieceWorker:
             outcome.read += len(batch) + len(bad)
             yield batch, bad
 
-    def _named(self, batches: list[Batch]) -> Generator[Keys, NDArray[np.int64], list[Batch]]:
+    def _named(
+        self, batches: list[Batch]
+    ) -> Generator[Keys, NDArray[np.int64], tuple[list[Batch], list[pl.Series | None]]]:
+        """The batches with ids, and the digests that these are made of (`Unnamed.firsts`)."""
         unnamed = [self._identity.ask(batch) for batch in batches]
         ordinals = yield _joined([one.keys for one in unnamed])
         ends = np.cumsum([0, *(len(one.keys) for one in unnamed)])
-        return [one.settle(ordinals[ends[i] : ends[i + 1]]) for i, one in enumerate(unnamed)]
+        named = [one.settle(ordinals[ends[i] : ends[i + 1]]) for i, one in enumerate(unnamed)]
+        return named, [one.firsts for one in unnamed]
 
     def _ranks(self, batches: list[Batch]) -> Generator[Keys, NDArray[np.int64], list[pl.Series]]:
         where, queries = self._where(), []

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from vlcli.records.digest import contents_json, json_pairs, sha256, sum128
+from vlcli.records.digest import contents_json, from_hex, json_pairs, sha256, sum128
 
 
 @dataclass
@@ -73,9 +73,11 @@ class TopStrings:
 
     def add(self, strings: pl.Series | Iterable[str]) -> None:
         text = pl.Series("text", strings, dtype=pl.String())
-        cut = pl.col("text").str.slice(0, self._longest - 1) + "…"
-        cut = pl.when(pl.col("text").str.len_chars() > self._longest).then(cut).otherwise(pl.col("text"))
-        self.add_counts(text.to_frame().with_columns(cut.alias("text"), count=pl.lit(1, pl.Int64())))
+        long = (text.str.len_bytes() > self._longest).arg_true()
+        long = long.filter(text.gather(long).str.len_chars() > self._longest)
+        if len(long):
+            text = text.clone().scatter(long, text.gather(long).str.slice(0, self._longest - 1) + "…")
+        self.add_counts(text.to_frame().with_columns(count=pl.lit(1, pl.Int64())))
 
     def add_counts(self, counts: pl.DataFrame, error: int = 0) -> None:
         """`text` and `count`, what other strings have come to, too low by at most `error`."""
@@ -86,6 +88,8 @@ class TopStrings:
             self._settle()
 
     def _settle(self) -> None:
+        if not self._held:
+            return
         both = pl.concat([self._counts, *self._held]).group_by("text").agg(pl.col("count").sum())
         self._held, self._held_rows = [], 0
         if both.height > 2 * self._capacity:
@@ -109,7 +113,8 @@ class TopStrings:
 
 
 class Checksum:
-    """Of rows as (image_id, texts), whatever their order: the sum of their SHA-256, modulo 2^128.
+    """Of rows as (image_id, texts), whatever their order: the sum of the first 128 bits of each row's SHA-256, modulo
+    2^128. That is taken of `[image_id, texts, 0]`, and so it is the id of a row that is the first of its kind.
 
     A sum and not an exclusive or, so that two equal rows do not cancel.
     """
@@ -120,10 +125,14 @@ class Checksum:
     def add(self, image_ids: pl.Series | Sequence[str | None], contents: pl.Series | Sequence[Any]) -> None:
         """`contents` is what each row says: a list of texts, an object of such lists, or null."""
         if isinstance(contents, pl.Series):
-            rows = json_pairs(pl.Series(image_ids, dtype=pl.String()), contents)
+            rows = json_pairs(pl.Series(image_ids, dtype=pl.String()), contents, ",0]")
         else:
-            rows = contents_json(image_ids, contents)
+            rows = contents_json(image_ids, contents, ",0]")
         self.add_sum(sum128(sha256(rows)))
+
+    def add_hex(self, digests: pl.Series) -> None:
+        """Rows of whose digest 32 hex digits are known."""
+        self.add_sum(sum128(from_hex(digests)))
 
     def add_sum(self, value: int) -> None:
         """What another checksum, of other rows, has come to (`value`)."""

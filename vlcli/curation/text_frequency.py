@@ -10,10 +10,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from vlcli.curation.bounds import Bound
+from vlcli.curation.key_set import Keys, KeySet
 from vlcli.curation.rule import Rule
 from vlcli.curation.survey import Survey
 from vlcli.records.batch import Batch
 from vlcli.records.digest import key64
+from vlcli.records.letters import holding
 
 PLAIN = "plain"  # the text as it is compared: NFC and stripped (spec D4)
 COUNT = "text_count"  # rows of the corpus with this text, where that is over the bound; else null
@@ -29,7 +31,9 @@ def plain(column: str = "text") -> pl.Expr:
 
 
 def _normalised(texts: pl.Series) -> pl.Series:
-    rows = (~texts.str.contains(_UNCHANGED)).arg_true()
+    # Ideographs from U+4000 on and ASCII are told by their bytes; a pattern is slower, and looks at the others alone.
+    rows = pl.Series(np.flatnonzero(holding(texts, lambda b: (b - np.uint8(0xC2) < 0x22) | (b > 0xE9))))
+    rows = rows.filter(~texts.gather(rows).str.contains(_UNCHANGED))
     return texts.clone().scatter(rows, texts.gather(rows).str.normalize("NFC")) if len(rows) else texts
 
 
@@ -46,9 +50,9 @@ class TextFrequency(Survey):
     """How many rows have each text."""
 
     def __init__(self, bound: Bound) -> None:
-        from vlcli.curation.text_counts import TextCounts
+        from vlcli.curation.repeats import Repeats
 
-        self._bound, self._counts = bound, TextCounts()
+        self._bound, self._counts = bound, Repeats()
         self._frequent: FrequentTexts | None = None
 
     def add(self, batch: Batch, texts: pl.DataFrame, standing: NDArray[np.bool_]) -> None:
@@ -85,33 +89,35 @@ class TextFrequency(Survey):
 class FrequentTexts:
     """The texts over the bound and their counts, to be asked a batch at a time.
 
-    A sorted array of hashes finds the few candidates; the strings themselves decide. Building a join's hash
-    table anew for every batch would cost as much as all of these texts each time.
+    Keys in order find the few candidates; the strings themselves decide. Building a join's hash table anew for every
+    batch would cost as much as all of these texts each time.
     """
 
     def __init__(self, found: pl.DataFrame) -> None:
-        """`found` has PLAIN and COUNT (`TextCounts.over`)."""
-        hashes = key64(found[PLAIN])
-        order = np.argsort(hashes, kind="stable")
-        self._hashes = hashes[order]
-        self._by_hash = found[order]
+        """`found` has PLAIN and COUNT (`Repeats.over`)."""
+        keys = key64(found[PLAIN])
+        order = np.argsort(keys, kind="stable")
+        self._settle(keys[order], found[order])
+
+    def _settle(self, keys: Keys, by_key: pl.DataFrame) -> None:
+        self._keys, self._by_key = keys, by_key
+        self._set = KeySet(keys)
 
     @property
     def found(self) -> pl.DataFrame:
         """PLAIN and COUNT, the most frequent first."""
-        return self._by_hash.sort([COUNT, PLAIN], descending=[True, False])
+        return self._by_key.sort([COUNT, PLAIN], descending=[True, False])
 
     def freeze(self, folder: Path) -> None:
         """Write it to `folder`, for `thaw` to map."""
-        np.save(folder / "hashes.npy", self._hashes)
-        self._by_hash.write_ipc(folder / "texts.arrow", compression="uncompressed")
+        np.save(folder / "keys.npy", self._keys)
+        self._by_key.write_ipc(folder / "texts.arrow", compression="uncompressed")
 
     @classmethod
     def thaw(cls, folder: Path) -> FrequentTexts:
-        """What another has frozen, without a copy of the hashes in this process's memory."""
+        """What another has frozen, without a copy of the keys in this process's memory."""
         self = cls.__new__(cls)
-        self._hashes = np.load(folder / "hashes.npy", mmap_mode="r")
-        self._by_hash = pl.read_ipc(folder / "texts.arrow")
+        self._settle(np.load(folder / "keys.npy", mmap_mode="r"), pl.read_ipc(folder / "texts.arrow"))
         return self
 
     def look_up(self, batch: Batch, texts: pl.DataFrame) -> pl.Series:
@@ -126,19 +132,20 @@ class FrequentTexts:
     def of(self, plains: pl.Series) -> pl.Series:
         """The count of each string, spelt as PLAIN is; null where it is within the bound, or null itself."""
         counts = np.zeros(len(plains), np.int64)
-        hashes = key64(plains)
-        at = np.searchsorted(self._hashes, hashes)
-        left = np.flatnonzero(plains.is_not_null().to_numpy())
-        while len(left):
-            inside = at[left] < len(self._hashes)
-            left = left[inside]
-            left = left[self._hashes[at[left]] == hashes[left]]
-            if not len(left):
-                break
-            same = (self._by_hash[PLAIN][at[left]] == plains[left]).to_numpy()
-            hits = left[same]
-            counts[hits] = self._by_hash[COUNT].to_numpy()[at[hits]]
-            left = left[~same]  # another text with the same hash: it stands next to this one
-            at[left] += 1
+        keys = key64(plains)
+        rows, at = self._set.find(keys)
+        given = plains.is_not_null().to_numpy()[rows]
+        rows, at = rows[given], at[given]
+        while len(rows):
+            same = (self._by_key[PLAIN][at] == plains[rows]).to_numpy()
+            counts[rows[same]] = self._by_key[COUNT].to_numpy()[at[same]]
+            rows, at = (
+                rows[~same],
+                at[~same] + 1,
+            )  # another text with the same key: it stands next to this one
+            more = at < len(self._keys)
+            rows, at = rows[more], at[more]
+            more = self._keys[at] == keys[rows]
+            rows, at = rows[more], at[more]
         found = pl.Series(COUNT, counts)
         return found.set(found == 0, None)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import orjson
 import polars as pl
-import pyarrow as pa
 from numpy.typing import NDArray
+
+from vlcli.records.letters import holding
 
 Digests = NDArray[np.uint8]
 
@@ -24,41 +25,30 @@ def json_pairs(image_ids: pl.Series, texts: pl.Series, end: str = "]") -> pl.Ser
     A null image or a null list of texts is `null`.
     """
     frame = pl.DataFrame({"i": image_ids, "t": texts})
-    one = frame.select(pl.col("t").list.len().eq(1).all()).item()
-    image = pl.when(pl.col("i").is_null()).then(pl.lit("null")).otherwise('"' + pl.col("i") + '"')
-    if one:  # a list with one text each: its text alone is as good, and cheaper
+    if frame.select(pl.col("t").list.len().eq(1).all()).item():
+        # A list with one text each: its text alone is as good, and cheaper.
         frame = frame.with_columns(pl.col("t").list.first())
-        special, listed = is_special(frame["t"]) | frame["t"].is_null(), '["' + pl.col("t") + '"]'
+        special = is_special(frame["t"]) | frame["t"].is_null() | frame["i"].is_null()
+        json = frame.select(pl.format('["{}",["{}"]' + end, "i", "t")).to_series()
     else:
         flat = frame.with_row_index("row").select("row", pl.col("t")).explode("t", empty_as_null=False)
         odd = flat["row"].filter(is_special(flat["t"]) | flat["t"].is_null()).unique()
         special = pl.repeat(False, frame.height, eager=True).scatter(odd, True)
+        image = pl.when(pl.col("i").is_null()).then(pl.lit("null")).otherwise('"' + pl.col("i") + '"')
         count = pl.col("t").list.len()
         listed = pl.when(count == 0).then(pl.lit("[]")).otherwise('["' + pl.col("t").list.join('","') + '"]')
         listed = pl.when(count.is_null()).then(pl.lit("null")).otherwise(listed)
-    found = frame.select(
-        json=pl.concat_str(pl.lit("["), image, pl.lit(","), listed, pl.lit(end)),
-        special=special | is_special(frame["i"]),
-    )
-    odd = found["special"].arg_true()
+        json = frame.select(pl.concat_str(pl.lit("["), image, pl.lit(","), listed, pl.lit(end))).to_series()
+    odd = (special | is_special(frame["i"])).arg_true()
     if not len(odd):
-        return found["json"]
+        return json
     rows = zip(image_ids.gather(odd), texts.gather(odd).to_list(), strict=True)
-    return found["json"].scatter(odd, [_json([i, t], end) for i, t in rows])
+    return json.scatter(odd, [_json([i, t], end) for i, t in rows])
 
 
 def is_special(strings: pl.Series) -> pl.Series:
     """Which of them hold a character that JSON escapes: a control character, a quotation mark, a backslash."""
-    array = strings.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.large_string())
-    _, places, letters = array.buffers()
-    found = np.zeros(len(array), np.bool_)
-    if letters is None or not len(array):
-        return pl.Series(found)
-    ends = np.frombuffer(places, np.int64, len(array) + 1, offset=8 * array.offset)
-    data = np.frombuffer(letters, np.uint8)[ends[0] : ends[-1]]
-    at = np.flatnonzero((data < 0x20) | (data == 0x22) | (data == 0x5C))
-    found[np.searchsorted(ends, at + ends[0], side="right") - 1] = True
-    return pl.Series(found)
+    return pl.Series(holding(strings, lambda b: (b < 0x20) | (b == 0x22) | (b == 0x5C)))
 
 
 def _json(content: list[Any], end: str) -> str:
@@ -67,10 +57,7 @@ def _json(content: list[Any], end: str) -> str:
 
 def sha256(strings: pl.Series) -> Digests:
     """(n, 32) SHA-256 of the UTF-8 of each string, none of which is null."""
-    digits = _hex(strings)
-    letters = digits.to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()[2]
-    whole = binascii.unhexlify(memoryview(letters)[: 64 * len(digits)]) if len(digits) else b""
-    return np.frombuffer(whole, np.uint8).reshape(-1, 32)
+    return from_hex(_hex(strings), 64)
 
 
 def sha256_hex(strings: pl.Series, digits: int = 64) -> pl.Series:
@@ -92,14 +79,20 @@ def key64(strings: pl.Series, seed: int = 0) -> NDArray[np.uint64]:
     return keys.to_series().fill_null(0).to_numpy()
 
 
+def from_hex(digits: pl.Series, width: int = 32) -> Digests:
+    """(n, width / 2) bytes of strings of `width` hex digits each."""
+    letters = digits.to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()[2]
+    whole = binascii.unhexlify(memoryview(letters)[: width * len(digits)]) if len(digits) else b""
+    return np.frombuffer(whole, np.uint8).reshape(-1, width // 2)
+
+
 def sum128(digests: Digests) -> int:
     """The sum of the first 128 bits of each digest, modulo 2^128."""
     words = np.ascontiguousarray(digests[:, :16]).view(">u4").astype(np.uint64).sum(axis=0, dtype=np.uint64)
     return sum(int(word) << shift for word, shift in zip(words, (96, 64, 32, 0), strict=True)) % (1 << 128)
 
 
-def contents_json(image_ids: Iterable[str | None], contents: Sequence[Any]) -> pl.Series:
+def contents_json(image_ids: Iterable[str | None], contents: Sequence[Any], end: str = "]") -> pl.Series:
     """The same array for contents that are no plain lists of texts."""
-    return pl.Series(
-        [_json([i, c], "]") for i, c in zip(image_ids, contents, strict=True)], dtype=pl.String()
-    )
+    rows = zip(image_ids, contents, strict=True)
+    return pl.Series([_json([i, c], end) for i, c in rows], dtype=pl.String())

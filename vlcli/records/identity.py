@@ -105,6 +105,11 @@ class Unnamed:
         self.keys = key64(contents)
         self._firsts = sha256_hex(contents, 32)
 
+    @property
+    def firsts(self) -> pl.Series | None:
+        """32 hex digits of each row's digest as the first of its kind; None where rows came with an id."""
+        return self._firsts if len(self._firsts) == len(self._batch) else None
+
     def settle(self, ordinals: NDArray[np.int64]) -> Batch:
         """The batch with every `id`."""
         if not len(self._rows):

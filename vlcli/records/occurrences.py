@@ -14,6 +14,7 @@ Keys = npt.NDArray[np.uint64]
 Counts = npt.NDArray[np.uint32]
 
 _FIRST_SLOTS = 1 << 12
+_SMALL = 1 << 22  # slots up to which a table grows fourfold
 _MAX_LOAD = 0.75  # linear probing stays short enough below it
 _CHUNK = 1 << 20  # slots moved at a time when a table grows
 
@@ -29,6 +30,7 @@ class Occurrences:
     def __init__(self, *, memory: int = 256 << 20, directory: str | os.PathLike[str] | None = None) -> None:
         self._seen = _Table(memory, directory, counts=False)
         self._again = _Table(memory, directory, counts=True)  # key → how often it came after the first time
+        self._repeats = True  # whether keys came again within the last call
 
     @property
     def size(self) -> int:
@@ -40,12 +42,22 @@ class Occurrences:
         keys = np.ascontiguousarray(keys, dtype=np.uint64)
         if not len(keys):
             return np.zeros(0, np.int64)
-        order = np.argsort(keys, kind="stable")
+        keys = _mix(keys)
+        # Equal keys must stay in the order in which they came; keys that are all different sort faster without.
+        order = np.argsort(keys, kind="stable" if self._repeats else "quicksort")
         ranked = keys[order]
-        starts = np.flatnonzero(np.concatenate(([True], ranked[1:] != ranked[:-1])))
+        differs = np.concatenate(([True], ranked[1:] != ranked[:-1]))
+        ordinals = np.empty(len(keys), np.int64)
+        if differs.all():
+            ordinals[order] = self._add(ranked, np.ones(len(keys), np.uint32))
+            self._repeats = False
+            return ordinals
+        if not self._repeats:
+            self._repeats = True
+            order = np.argsort(keys, kind="stable")
+        starts = np.flatnonzero(differs)
         repeats = np.diff(np.append(starts, len(keys)))
         before = self._add(ranked[starts], repeats.astype(np.uint32))
-        ordinals = np.empty(len(keys), np.int64)
         within = np.arange(len(keys)) - np.repeat(starts, repeats)
         ordinals[order] = np.repeat(before.astype(np.int64), repeats) + within
         return ordinals
@@ -53,7 +65,9 @@ class Occurrences:
     def add(self, keys: Keys, amounts: Counts) -> None:
         """Keys that are all different have come this often in addition."""
         for start in range(0, len(keys), _CHUNK):
-            self._add(np.array(keys[start : start + _CHUNK]), np.array(amounts[start : start + _CHUNK]))
+            mixed = _mix(np.array(keys[start : start + _CHUNK]))
+            order = np.argsort(mixed)
+            self._add(mixed[order], np.array(amounts[start : start + _CHUNK])[order])
 
     def items(self) -> tuple[Keys, Counts]:
         """All keys in order, and their counts."""
@@ -62,10 +76,12 @@ class Occurrences:
         again, more = self._again.items()
         assert more is not None
         counts[np.searchsorted(keys, again)] += more
-        return keys, counts
+        keys = _unmix(keys)
+        order = np.argsort(keys)
+        return keys[order], counts[order]
 
     def _add(self, keys: Keys, amounts: Counts) -> Counts:
-        """Add to the counts of distinct `keys`; returns what they were."""
+        """Add to the counts of distinct mixed `keys` in order; returns what they were."""
         before = self._seen.add(keys, None)
         more = amounts - (before == 0)
         rows = np.flatnonzero(more)
@@ -86,7 +102,8 @@ class Occurrences:
 
 class _Table:
     """Open addressing: keys, and a count for each or (`counts` false) only that it is there. Slots of key 0 are empty;
-    the key 0 itself stands beside the table."""
+    the key 0 itself stands beside the table. A key's first slot is its leading bits: keys that come in order walk
+    through memory, and do not jump in it."""
 
     def __init__(self, memory: int, directory: str | os.PathLike[str] | None, *, counts: bool) -> None:
         self._memory, self._directory, self._counted = memory, directory, counts
@@ -95,7 +112,7 @@ class _Table:
         self.size = 0
 
     def add(self, keys: Keys, amounts: Counts | None) -> Counts:
-        """Add to the counts of distinct `keys`; returns what they were: 0 or 1 where there are none."""
+        """Add to the counts of distinct `keys` in order; returns what they were: 0 or 1 where there are none."""
         while self.size + len(keys) > _MAX_LOAD * len(self._keys):
             self._grow()
         before = self._insert(keys, amounts)
@@ -116,8 +133,8 @@ class _Table:
         return keys, counts
 
     def _insert(self, keys: Keys, amounts: Counts | None) -> Counts:
-        mask = np.uint64(len(self._keys) - 1)
-        slots = (_mix(keys) & mask).astype(np.int64)
+        mask = len(self._keys) - 1
+        slots = (keys >> np.uint64(64 - mask.bit_length())).astype(np.int64)
         before = np.zeros(len(keys), np.uint32)
         left = np.flatnonzero(keys)
         while len(left):
@@ -134,12 +151,12 @@ class _Table:
                 before[won] = self._counts[where]
                 self._counts[where] += amounts[won]
             left = left[~mine]
-            slots[left] = (slots[left] + 1) & int(mask)
+            slots[left] = (slots[left] + 1) & mask
         return before
 
     def _grow(self) -> None:
         old_keys, old_counts = self._keys, self._counts
-        self._keys, self._counts = self._allocate(2 * len(old_keys))
+        self._keys, self._counts = self._allocate((4 if len(old_keys) < _SMALL else 2) * len(old_keys))
         self.size = int(self._zero > 0)
         for start in range(0, len(old_keys), _CHUNK):
             keys = old_keys[start : start + _CHUNK]
@@ -167,10 +184,26 @@ class _Table:
         self.size = 0
 
 
+_FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
 def _mix(keys: Keys) -> Keys:
     """splitmix64's finaliser (Steele et al. 2014): keys that are not hashes yet spread over the table."""
     mixed = keys ^ (keys >> np.uint64(30))
-    mixed = mixed * np.uint64(0xBF58476D1CE4E5B9)
+    mixed *= np.uint64(_FIRST)
     mixed ^= mixed >> np.uint64(27)
-    mixed = mixed * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    mixed *= np.uint64(_SECOND)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
+
+
+def _unmix(mixed: Keys) -> Keys:
+    """The keys again: every step can be taken back."""
+    keys = _unshift(mixed, 31) * np.uint64(pow(_SECOND, -1, 1 << 64))
+    keys = _unshift(keys, 27) * np.uint64(pow(_FIRST, -1, 1 << 64))
+    return _unshift(keys, 30)
+
+
+def _unshift(x: Keys, by: int) -> Keys:
+    """The y of which x is y ^ (y >> by), for `by` over 21."""
+    return x ^ (x >> np.uint64(by)) ^ (x >> np.uint64(2 * by))

@@ -9,7 +9,6 @@ from typing import Any
 from vlcli.errors import InputError, UsageError
 from vlcli.records.bad import BadRows
 from vlcli.records.batch import Batch
-from vlcli.records.jsonl import Lines
 from vlcli.records.pieces import Piece, Reading, Shaping, pieces
 from vlcli.records.sources import Source, open_source, sources
 from vlcli.records.units import Unit, known_by, parquet_metadata, plan_units
@@ -79,7 +78,7 @@ class PartedInput:
         for piece in pieces(self._found, self._reading, wanted) if wanted else ():
             if at >= span.stop:
                 break
-            rows = _rows_of(piece)
+            rows = piece.rows
             if at + rows <= span.start:
                 at += rows
                 continue
@@ -112,7 +111,7 @@ class PartedInput:
                     metadata[unit.path] = parquet_metadata(unit.path)
                 return int(metadata[unit.path].row_group(unit.start).num_rows)
         reading = Reading(self._reading.format)
-        return sum(_rows_of(piece) for piece in pieces(self._found, reading, [unit]))
+        return sum(piece.rows for piece in pieces(self._found, reading, [unit]))
 
 
 class _Refused:
@@ -129,13 +128,6 @@ class _Refused:
             **place,
             remedy="divert such rows with `vlcli filter` first",
         )
-
-
-def _rows_of(piece: Piece) -> int:
-    """Blank lines are no rows."""
-    if isinstance(piece.content, Lines):
-        return sum(1 for line in piece.content.data.split(b"\n") if line and not line.isspace())
-    return int(piece.content.table.num_rows)
 
 
 def _require_ids(batch: Batch) -> None:

@@ -16,6 +16,7 @@ from vlcli.records.sources import STDIN, Opened, Source, open_source
 
 if TYPE_CHECKING:
     from vlcli.records.columnar import Rows
+    from vlcli.records.parquet import ParquetFile, RowGroup
     from vlcli.records.units import Unit
 
 OnBad = Callable[[int, str, Any], None]  # (line or row, cause, the row as it stands) of a bad row
@@ -36,7 +37,7 @@ class Place:
 @dataclass(frozen=True)
 class Piece:
     place: Place
-    content: Lines | Rows
+    content: Lines | Rows | RowGroup
     is_wanted: bool = True  # false: its rows are only read to count them
 
     @property
@@ -46,7 +47,16 @@ class Piece:
     @property
     def size(self) -> int:
         """In bytes."""
-        return len(self.content.data) if isinstance(self.content, Lines) else int(self.content.table.nbytes)
+        if isinstance(self.content, Lines):
+            return len(self.content.data)
+        return self.content.size
+
+    @property
+    def rows(self) -> int:
+        """How many, bad ones included."""
+        if isinstance(self.content, Lines):
+            return sum(1 for line in self.content.data.split(b"\n") if line and not line.isspace())
+        return self.content.rows
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,7 @@ def pieces(found: Sequence[Source], reading: Reading, units: Sequence[Unit] | No
 
 def _contents(
     opened: Opened, reading: Reading, renames: Renames, units: list[Unit] | None
-) -> Iterator[Lines | Rows]:
+) -> Iterator[Lines | Rows | RowGroup]:
     source, name = opened.source, opened.source.name
     whole = units is None or units[0].is_whole
     if opened.kind == "jsonl":
@@ -110,9 +120,11 @@ def _contents(
     if opened.kind != "parquet":
         yield from columnar.arrow_file_rows(source.path, file=name)
         return
+    from vlcli.records.parquet import parquet_rows
+
     spans = [(None, 0)] if whole else [(range(unit.start, unit.end), unit.first) for unit in units or ()]
     for groups, first in spans:
-        yield from columnar.parquet_rows(
+        yield from parquet_rows(
             source.path,
             image_bytes=reading.image_bytes,
             renames=renames,
@@ -128,6 +140,7 @@ class Shaping:
     def __init__(self, renames: Mapping[str, str] | None) -> None:
         self.renames = Renames(renames)
         self._shaper: tuple[Any, Any] = (None, None)
+        self._parquet: ParquetFile | None = None
 
     def batches(self, piece: Piece, on_bad: OnBad) -> Iterator[Batch]:
         place = piece.place
@@ -145,25 +158,42 @@ class Shaping:
         for batch in found:
             yield replace(batch, source=place.number)
 
-    def _shaped(self, place: Place, rows: Rows, on_bad: OnBad) -> Iterator[Batch]:
+    def close(self) -> None:
+        if self._parquet is not None:
+            self._parquet.close()
+            self._parquet = None
+
+    def _read(self, content: Rows | RowGroup) -> Iterator[Rows]:
+        from vlcli.records.parquet import ParquetFile, RowGroup
+
+        if not isinstance(content, RowGroup):
+            yield content
+            return
+        if self._parquet is None or self._parquet.path != content.path:
+            self.close()
+            self._parquet = ParquetFile(content.path, content.file)
+        yield from self._parquet.read(content)
+
+    def _shaped(self, place: Place, content: Rows | RowGroup, on_bad: OnBad) -> Iterator[Batch]:
         from vlcli.records.shaper import Shaper, settle
 
-        key = (place, rows.table.schema.names, rows.metadata)
-        if self._shaper[0] != key:
-            names = settle(rows.table.schema, self.renames, place.file)
-            if place.alone:  # a slip in --map shows before a row has gone anywhere
-                self.renames.check_all_seen()
-            shaper = Shaper(
-                names,
-                rows.metadata,
-                file=place.file,
-                folder=place.folder,
-                folder_label=place.label,
-                embedded=place.embedded,
-            )
-            self._shaper = key, shaper
-        if rows.table.num_rows:
-            yield self._shaper[1].shape(rows.table, rows.first, rows.present, on_bad)
+        for rows in self._read(content):
+            key = (place, rows.table.schema.names, rows.metadata)
+            if self._shaper[0] != key:
+                names = settle(rows.table.schema, self.renames, place.file)
+                if place.alone:  # a slip in --map shows before a row has gone anywhere
+                    self.renames.check_all_seen()
+                shaper = Shaper(
+                    names,
+                    rows.metadata,
+                    file=place.file,
+                    folder=place.folder,
+                    folder_label=place.label,
+                    embedded=place.embedded,
+                )
+                self._shaper = key, shaper
+            if rows.table.num_rows:
+                yield self._shaper[1].shape(rows.table, rows.first, rows.present, on_bad)
 
 
 def first_rows(batch: Batch, bad_lines: Sequence[int], count: int) -> Batch:

@@ -32,8 +32,8 @@ def anchor(references: pl.Series, folder: str) -> pl.Series:
     if not folder:
         return references
     prefix = folder if folder.endswith("/") else folder + "/"
-    fixed = references.str.contains(_FIXED_PATTERN)
-    return references.zip_with(fixed.fill_null(True), prefix + references)
+    fixed = references.str.contains(_FIXED_PATTERN).fill_null(True)
+    return references if fixed.all() else references.zip_with(fixed, prefix + references)
 
 
 class Relocator:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -42,6 +43,21 @@ def settle(schema: pa.Schema, renames: Renames, file: str) -> list[str]:
         twice = next(n for n in schema.names if schema.names.count(n) > 1)
         raise InputError(f"two columns are named {twice!r}", file=file)
     return renames.names(schema.names, file)
+
+
+def _holds_nul(table: pa.RecordBatch) -> bool:
+    """Whether a NUL may stand in a string of the table: no column's letters are without one."""
+    return any(_may_hold_nul(column) for column in table.columns)
+
+
+def _may_hold_nul(column: pa.Array) -> bool:
+    kind = column.type
+    if pa.types.is_primitive(kind) or is_binary(kind):
+        return False
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return True
+    letters = column.buffers()[2]
+    return letters is not None and letters.size > 0 and int(np.frombuffer(letters, np.uint8).min()) == 0
 
 
 class Shaper:
@@ -103,7 +119,7 @@ class Shaper:
         }
         schema = COLUMNS | BOOKKEEPING
         typed = pl.DataFrame([known[name].cast(dtype).alias(name) for name, dtype in schema.items()])
-        for name in COLUMNS:
+        for name in COLUMNS if _holds_nul(table) else ():
             if typed.schema[name] == pl.String:
                 self._mark(bad, typed[name].str.contains("\0", literal=True), f"a NUL character in {name}")
             elif typed.schema[name] == pl.List(pl.String):

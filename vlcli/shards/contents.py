@@ -20,7 +20,7 @@ from vlcli.shards.layout import SIDECAR_MARK, SUCCESS
 from vlcli.shards.reader import read_sidecar, sidecar_metadata
 from vlcli.shards.rows import row_texts
 
-METHOD = "sum of the first 128 bits of SHA-256 of each row's JSON, modulo 2^128"
+METHOD = "sum of the first 128 bits of SHA-256 of each row's JSON [id, texts, 0], modulo 2^128"
 
 
 @dataclass
