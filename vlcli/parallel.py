@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
 import queue
 import signal
 import sys
@@ -52,6 +53,7 @@ class Crew:
         context = multiprocessing.get_context("spawn")
         self._messages: queue.SimpleQueue[tuple[int, tuple[Any, ...]]] = queue.SimpleQueue()
         self._processes, self._connections = [], []
+        self._outgoing: list[queue.SimpleQueue[tuple[Any, ...] | None]] = []
         kept = {name: os.environ.get(name) for name in _ONE_THREAD}
         try:
             os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
@@ -60,9 +62,11 @@ class Crew:
                 process = context.Process(target=_work, args=(there, make, args), daemon=True)
                 self._connections.append(here)
                 self._processes.append(process)
+                self._outgoing.append(queue.SimpleQueue())
                 process.start()
                 there.close()
-                threading.Thread(target=self._listen, args=(number, here), daemon=True).start()
+                for talk in (self._listen, self._speak):
+                    threading.Thread(target=talk, args=(number, here), daemon=True).start()
         except BaseException:
             self.kill()
             raise
@@ -77,10 +81,20 @@ class Crew:
         # Always ready to receive, so that no process waits to be heard while this one waits to speak.
         try:
             while True:
-                self._messages.put((number, connection.recv()))
+                self._messages.put((number, _receive(connection)))
         except (EOFError, OSError):
             self._messages.put((number, ("gone", None, None)))
         except Exception as error:  # it could be sent and cannot be received
+            self._messages.put((number, ("error", None, error)))
+
+    def _speak(self, number: int, connection: Any) -> None:
+        # A process that computes does not listen, and this one has other things to do than to wait for it.
+        try:
+            while (message := self._outgoing[number].get()) is not None:
+                _send(connection, message)
+        except OSError:
+            self._messages.put((number, ("gone", None, None)))
+        except Exception as error:  # what cannot be pickled
             self._messages.put((number, ("error", None, error)))
 
     def run(self, kind: str, pieces: Iterable[Any], answer: Answer) -> Iterator[Any]:
@@ -169,10 +183,7 @@ class Crew:
                 return number, message
 
     def _send(self, number: int, message: tuple[Any, ...]) -> None:
-        try:
-            self._connections[number].send(message)
-        except OSError:
-            self._gone(number)
+        self._outgoing[number].put(message)
 
     def _gone(self, number: int) -> None:
         self._processes[number].join(1)
@@ -188,6 +199,8 @@ class Crew:
         self._close()
 
     def _close(self) -> None:
+        for outgoing in self._outgoing:
+            outgoing.put(None)
         for connection in self._connections:
             connection.close()
         for process in self._processes:
@@ -203,6 +216,22 @@ class Crew:
         self.kill()  # nothing that they hold is wanted any more
 
 
+def _send(connection: Any, message: Any) -> None:
+    """Large buffers go as they are, and not through the pickle."""
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
+    raw = [buffer.raw() for buffer in buffers]
+    connection.send_bytes(pickle.dumps((head, [buffer.nbytes for buffer in raw])))
+    for buffer in raw:
+        if buffer.nbytes:
+            connection.send_bytes(buffer)
+
+
+def _receive(connection: Any) -> Any:
+    head, sizes = pickle.loads(connection.recv_bytes())
+    return pickle.loads(head, buffers=[connection.recv_bytes() if size else b"" for size in sizes])
+
+
 def _work(connection: Any, make: Callable[..., Any], args: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells all; the first process decides
     quiet = os.open(os.devnull, os.O_RDWR)
@@ -213,7 +242,7 @@ def _work(connection: Any, make: Callable[..., Any], args: tuple[Any, ...]) -> N
     reply: tuple[str, int | None, Any]
     while True:
         try:
-            what, place, *content = connection.recv()
+            what, place, *content = _receive(connection)
         except (EOFError, OSError):
             sys.exit(0)
         try:
@@ -234,8 +263,8 @@ def _work(connection: Any, make: Callable[..., Any], args: tuple[Any, ...]) -> N
         except Exception as error:
             reply = ("error", place, error)
         try:
-            connection.send(reply)
+            _send(connection, reply)
         except OSError:
             sys.exit(0)
         except Exception as error:  # what cannot be pickled
-            connection.send(("error", place, RuntimeError(f"{reply[2]!r}: {error}")))
+            _send(connection, ("error", place, RuntimeError(f"{reply[2]!r}: {error}")))

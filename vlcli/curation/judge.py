@@ -173,15 +173,19 @@ class Judge:
         return docket
 
     def _phases(self) -> Iterator[list[int]]:
-        """Places of rules that are evaluated in one pass; a change and a costly rule stand alone."""
+        """Places of rules that are evaluated in one pass; a change and a costly rule stand alone, and texts are not
+        looked at before the rules on rows that come first have spoken."""
         together: list[int] = []
+        judged = ""
         for place in range(self._front, len(self.steps)):
             step = self.steps[place]
             alone = isinstance(step, Change) or step.costly
-            if together and (alone or isinstance(self.steps[together[-1]], Change)):
+            kind = step.judges if isinstance(step, Rule) else ""
+            if together and (alone or kind != judged):
                 yield together
                 together = []
             together.append(place)
+            judged = kind
             if alone:
                 yield together
                 together = []

@@ -25,7 +25,7 @@ from vlcli.curation.tally import Checksum, Totals
 from vlcli.curation.where import Where
 from vlcli.records.batch import Batch
 from vlcli.records.encode import json_lines
-from vlcli.records.identity import Identity
+from vlcli.records.identity import Identity, Ids, Unnamed
 from vlcli.records.lineage import Chain
 from vlcli.records.occurrences import Keys
 from vlcli.records.pieces import Piece, Shaping, first_rows
@@ -131,9 +131,16 @@ class PieceWorker:
     @property
     def _names_rows(self) -> bool:
         """Whether the first pass needs ids."""
-        return self._job.counts_ids or (
-            self._where_sql is not None and "id" in Where(self._where_sql).columns
-        )
+        return self._job.counts_ids or self._where_reads_ids
+
+    @property
+    def _names_all(self) -> bool:
+        """Whether the second pass needs ids of rows that do not pass, or before it is known which do."""
+        return self._job.rejects is not None or self._job.came or self._where_reads_ids
+
+    @property
+    def _where_reads_ids(self) -> bool:
+        return self._where_sql is not None and "id" in Where(self._where_sql).columns
 
     def count(self, piece: Piece) -> Generator[Keys, NDArray[np.int64], Outcome]:
         """The first pass: the rows that pass the condition and the per-query cap, and their texts, are surveyed."""
@@ -145,7 +152,8 @@ class PieceWorker:
             outcome.rejects += bad
         outcome.unnamed = sum(batch.frame["id"].null_count() for batch in batches)
         if self._names_rows:
-            batches, _ = yield from self._named(batches)
+            numbered = yield from self._numbered(batches)
+            batches = [one.batch.with_columns(one.ids(ordinals).ids) for one, ordinals in numbered]
         elif any(survey.needs_images for survey in self.surveys.values()) or (
             where is not None and "image_id" in where.columns
         ):
@@ -164,14 +172,21 @@ class PieceWorker:
         """All rules in their order, and what is kept; of a piece that is not wanted rows are only numbered."""
         outcome = Outcome([])
         if not piece.is_wanted:
-            named, _ = yield from self._named([batch for batch, _ in self._read(piece, outcome)])
+            numbered = yield from self._numbered([batch for batch, _ in self._read(piece, outcome)])
             if self._cap:
-                yield from self._ranks(named)
+                yield from self._ranks([one.batch for one, _ in numbered])
             return outcome
         where, checksum, lines = self._where(), Checksum(), list[bytes]()
         found = list(self._read(piece, outcome))
         outcome.unnamed = sum(batch.frame["id"].null_count() for batch, _ in found)
-        batches, firsts = yield from self._named([batch for batch, _ in found])
+        numbered = yield from self._numbered([batch for batch, _ in found])
+        batches = [one.batch for one, _ in numbered]
+        names: list[Ids | None] = [None] * len(
+            batches
+        )  # of all rows, where more than the kept ones need theirs
+        if self._names_all:
+            names = [one.ids(ordinals) for one, ordinals in numbered]
+            batches = [batch.with_columns(n.ids) for batch, n in zip(batches, names, strict=True) if n]
         ranked = (yield from self._ranks(batches)) if self._cap else []
         judge = Judge(
             where,
@@ -181,13 +196,19 @@ class PieceWorker:
             known=self.known,
             fields=self._fields,
         )
-        for batch, first, (_, bad) in zip(batches, firsts, found, strict=True):
+        for batch, (one, ordinals), named, (_, bad) in zip(batches, numbered, names, found, strict=True):
             outcome.lineage = outcome.lineage or batch.lineage
             outcome.rejects += bad
             outcome.rows.given += len(bad)
             outcome.rows.bad += len(bad)
             docket = judge.judge(batch)
-            kept = docket.result().take(pl.Series(docket.standing))
+            standing = pl.Series(docket.standing)
+            kept = docket.result().take(standing)
+            if named is None:
+                ids, first = one.ids(ordinals, docket.standing)
+                kept = kept.with_columns(ids)
+            else:
+                first = None if named.firsts is None else named.firsts.filter(standing)
             outcome.rejects += _unreadable(docket)
             self._tally(docket, kept, outcome)
             self._reject(docket, judge, outcome)
@@ -195,14 +216,14 @@ class PieceWorker:
             if first is None or docket.texts_changed or not isinstance(contents, pl.Series):
                 checksum.add(kept.frame["image_id"], contents)
             else:  # it is what the ids are made of
-                checksum.add_hex(first.filter(pl.Series(docket.standing)))
+                checksum.add_hex(first)
             if self._job.lines is not None:
                 lines.append(json_lines(kept, self._job.lines))
             elif len(kept):
                 assert isinstance(outcome.kept, list)
                 outcome.kept.append(kept)
                 if self._job.came:
-                    outcome.came.append(docket.batch.take(pl.Series(docket.standing)))
+                    outcome.came.append(docket.batch.take(standing))
             outcome.kept_rows += len(kept)
         if self._job.lines is not None:
             outcome.kept = b"".join(lines)
@@ -277,15 +298,15 @@ class PieceWorker:
             outcome.read += len(batch) + len(bad)
             yield batch, bad
 
-    def _named(
+    def _numbered(
         self, batches: list[Batch]
-    ) -> Generator[Keys, NDArray[np.int64], tuple[list[Batch], list[pl.Series | None]]]:
-        """The batches with ids, and the digests that these are made of (`Unnamed.firsts`)."""
+    ) -> Generator[Keys, NDArray[np.int64], list[tuple[Unnamed, NDArray[np.int64]]]]:
+        """The batches, and for those of their rows that have no id how many equal ones came before."""
         unnamed = [self._identity.ask(batch) for batch in batches]
-        ordinals = yield _joined([one.keys for one in unnamed])
-        ends = np.cumsum([0, *(len(one.keys) for one in unnamed)])
-        named = [one.settle(ordinals[ends[i] : ends[i + 1]]) for i, one in enumerate(unnamed)]
-        return named, [one.firsts for one in unnamed]
+        keys = [one.keys for one in unnamed]
+        ordinals = yield _joined(keys)
+        ends = np.cumsum([0, *map(len, keys)])
+        return [(one, ordinals[ends[i] : ends[i + 1]]) for i, one in enumerate(unnamed)]
 
     def _ranks(self, batches: list[Batch]) -> Generator[Keys, NDArray[np.int64], list[pl.Series]]:
         where, queries = self._where(), []

@@ -130,7 +130,7 @@ class Repeats:
 
     def _put_texts(self) -> None:
         if self._texts:
-            pl.concat(self._texts).write_ipc(self._file("texts"), compression="lz4")
+            pl.concat(self._texts).write_ipc(self._file("texts"), compression="uncompressed")
         self._texts, self._texts_bytes = [], 0
 
     def _put_keys(self) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from vlcli.records.objects import Objects
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # Columns of design §2 that rules, shards and loaders read. Every frame has all of them, null where a row has
 # none.
@@ -30,6 +33,8 @@ BOOKKEEPING: dict[str, Any] = {
     "text_is_scalar": pl.Boolean(),  # `text` came as a string and goes out as one
     "image_bytes": pl.Binary(),  # embedded pixels, when the source has them and the reader was asked for them
 }
+
+_LEVEL = pl.CompatLevel.oldest()
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,14 @@ class Batch:
 
     def __len__(self) -> int:
         return self.frame.height
+
+    def __reduce__(self) -> Any:
+        # As it travels between processes: Arrow's buffers need no copy, and columns without a value no buffer.
+        frame, rest = self.frame, self.rest
+        given = [name for name in frame.columns if frame[name].null_count() < len(self)]
+        sent = rest.to_arrow(compat_level=_LEVEL) if isinstance(rest, pl.DataFrame) else rest
+        others = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("frame", "rest")}
+        return _arrived, (len(self), frame.select(given).to_arrow(compat_level=_LEVEL), sent, others)
 
     def order(self) -> NDArray[np.int64]:
         """(rows,) a number for each row of all inputs, ascending in input order."""
@@ -107,3 +120,18 @@ class Batch:
             if one and "text" in row:
                 row["text"] = row["text"][0] if row["text"] else ""
             yield {**row, **other}
+
+
+def _arrived(height: int, known: pa.Table, rest: Any, others: dict[str, Any]) -> Batch:
+    columns = dict(zip(known.column_names, known.columns, strict=True))
+    frame = pl.DataFrame(
+        [
+            pl.Series(name, pl.from_arrow(columns[name])).cast(dtype)
+            if name in columns
+            else pl.repeat(None, height, dtype=dtype, eager=True).alias(name)
+            for name, dtype in (COLUMNS | BOOKKEEPING).items()
+        ]
+    )
+    if not isinstance(rest, list | Objects):
+        rest = pl.DataFrame(rest) if rest.num_columns else pl.DataFrame(height=height)
+    return Batch(frame, rest, **others)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -32,7 +32,7 @@ class Identity:
     def assign(self, batch: Batch) -> Batch:
         """The batch with `id` filled, and `image_id` wherever a row has an image."""
         unnamed = self.ask(batch)
-        return unnamed.settle(self.answer(unnamed.keys))
+        return unnamed.batch.with_columns(unnamed.ids(self.answer(unnamed.keys)).ids)
 
     def ask(self, batch: Batch) -> Unnamed:
         """The first half of `assign`, for which batches need not come in order: it remembers nothing."""
@@ -96,29 +96,51 @@ class Unnamed:
     """A batch whose rows without `id` wait to be told how many equal rows came before each: `keys` asks for that."""
 
     def __init__(self, batch: Batch) -> None:
-        self._batch = batch
+        self.batch = batch
         self._rows = batch.frame["id"].is_null().arg_true()
-        part = batch.frame[self._rows]
+        part = batch.frame.select("image_id", "text")
+        part = part if len(self._rows) == len(batch) else part[self._rows]
         self._image_ids, self._texts = part["image_id"], part["text"].fill_null([])
-        contents = json_pairs(self._image_ids, self._texts, end=",0]")
-        # A collision of the 64-bit keys would only skip an ordinal: the identity is hashed from the content itself.
-        self.keys = key64(contents)
-        self._firsts = sha256_hex(contents, 32)
 
     @property
-    def firsts(self) -> pl.Series | None:
-        """32 hex digits of each row's digest as the first of its kind; None where rows came with an id."""
-        return self._firsts if len(self._firsts) == len(self._batch) else None
+    def keys(self) -> Keys:
+        """Equal for rows with the same image and texts. A collision of these 64 bits would only skip an ordinal: the
+        identity is hashed from the content itself."""
+        counts = self._texts.list.len().to_numpy().astype(np.uint64)
+        one = self._texts.list.first() if (counts == 1).all() else self._texts.list.join("\0")
+        keys = key64(self._image_ids) * np.uint64(_ODD[0])
+        keys ^= key64(one) * np.uint64(_ODD[1])
+        keys += counts * np.uint64(_ODD[2])
+        return keys
 
-    def settle(self, ordinals: NDArray[np.int64]) -> Batch:
-        """The batch with every `id`."""
-        if not len(self._rows):
-            return self._batch
-        found, counts = self._firsts, pl.Series(ordinals)
+    def ids(self, ordinals: NDArray[np.int64], wanted: NDArray[np.bool_] | None = None) -> Ids:
+        """`id` of every row, or of those that are wanted (rows,); `ordinals` answer `keys`."""
+        ids, rows = self.batch.frame["id"], self._rows
+        image_ids, texts = self._image_ids, self._texts
+        if wanted is not None:
+            at = rows.to_numpy()
+            keep = wanted[at]
+            kept = pl.Series(keep)
+            ids, rows = ids.filter(pl.Series(wanted)), pl.Series((np.cumsum(wanted) - 1)[at[keep]])
+            image_ids, texts, ordinals = image_ids.filter(kept), texts.filter(kept), ordinals[keep]
+        if not len(rows):
+            return Ids(ids, None)
+        firsts = sha256_hex(json_pairs(image_ids, texts, end=",0]"), 32)
+        found, counts = firsts, pl.Series(ordinals)
         if len(again := (counts > 0).arg_true()):
-            contents = json_pairs(self._image_ids.gather(again), self._texts.gather(again), end=",")
+            contents = json_pairs(image_ids.gather(again), texts.gather(again), end=",")
             contents = contents + counts.gather(again).cast(pl.String()) + "]"
             found = found.clone().scatter(again, sha256_hex(contents, 32))
-        ids = self._batch.frame["id"]
-        named = found.alias("id") if len(found) == len(ids) else ids.clone().scatter(self._rows, found)
-        return self._batch.with_columns(named)
+        if len(found) == len(ids):
+            return Ids(found.alias("id"), firsts)
+        return Ids(ids.clone().scatter(rows, found), None)
+
+
+_ODD = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+
+
+class Ids(NamedTuple):
+    ids: pl.Series
+    firsts: (
+        pl.Series | None
+    )  # 32 hex digits of each row's digest as the first of its kind; None where ids were given

@@ -35,7 +35,7 @@ class RowGroup:
 
     @property
     def is_small(self) -> bool:
-        return self.rows <= MAX_ROWS and self.size <= BATCH_BYTES and not self.few
+        return self.rows <= 4 * MAX_ROWS and self.size <= 2 * BATCH_BYTES and not self.few
 
 
 class ParquetFile:

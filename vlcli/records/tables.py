@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -249,6 +250,8 @@ class ParquetEncoder:
         self._writer: pq.ParquetWriter | None = None
         self._pending: list[pa.Table] = []
         self._rows = self._bytes = 0
+        self._thread = ThreadPoolExecutor(1, "parquet")
+        self._written: Future[None] | None = None
 
     def write(self, batch: Batch) -> None:
         if not len(batch):
@@ -273,19 +276,33 @@ class ParquetEncoder:
             self._writer = pq.ParquetWriter(
                 self._out, self._tabulate.schema_or_default(), compression="zstd", write_page_checksum=True
             )
+        self._wait()
         if self._pending:
-            table = pa.concat_tables(self._pending).combine_chunks()
-            self._writer.write_table(table, row_group_size=table.num_rows)
+            self._written = self._thread.submit(_write_group, self._writer, list(self._pending))
             self._pending.clear()
             self._rows = self._bytes = 0
 
+    def _wait(self) -> None:
+        """A row group is compressed while the rows of the next come."""
+        if self._written is not None:
+            self._written.result()
+            self._written = None
+
     def finish(self) -> None:
         self._flush()
+        self._wait()
+        self._thread.shutdown()
         assert self._writer is not None
         self._writer.close()
 
     def abort(self) -> None:
         self._pending.clear()  # the file never gets its name
+        self._thread.shutdown()
+
+
+def _write_group(writer: pq.ParquetWriter, tables: list[pa.Table]) -> None:
+    table = pa.concat_tables(tables).combine_chunks()
+    writer.write_table(table, row_group_size=table.num_rows)
 
 
 def _weights(batch: Batch, table: pa.Table) -> NDArray[np.int64]:
