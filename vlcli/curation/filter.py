@@ -7,7 +7,7 @@ spooled for that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -59,24 +59,29 @@ def filter_pairs(
             held_out = stack.enter_context(target.of_held_out().open(source.image_root, sizes.read, step))
         job = behind.job(plan, source.renames, writer.relocate, rejects.relocate)
         job = replace(job, head=source.head)
-        team = stack.enter_context(Team(job, 1 if source.head is not None else jobs))
+        # Pixels are read in the second pass alone, and then it reads the input anew.
+        keeps = not target.embed_images
+        team = stack.enter_context(Team(job, 1 if source.head is not None else jobs, keeps=keeps))
         translating = None
         if behind.translation is not None:
             translating = stack.enter_context(Translating(behind.translation))
         found = stack.enter_context(Found(plan, team.worker, behind, translating))
         inputs: Sequence[str] = source.inputs
-        if team.counts_first or found.selecting.looks_ahead:
+        kept: list[Piece] | None = None
+        if (team.counts_first and not keeps) or (found.selecting.looks_ahead and not team.counts_first):
             inputs = repeatable(inputs)
         if team.counts_first:
             with Numbering() as numbering:
-                survey(plan, source, source.pieces(inputs), team, numbering, max_bad, on_progress)
+                again = survey(plan, source, source.pieces(inputs), team, numbering, max_bad, on_progress)
+            kept = again if keeps else None
             team.gather()
         team.finish()
         if found.selecting.looks_ahead:
-            _look_ahead(plan, source, inputs, team, found, max_bad, on_progress)
+            pieces = source.pieces(inputs) if kept is None else kept
+            _look_ahead(plan, source, pieces, team, found, max_bad, on_progress)
         bad = BadRows(max_bad, rejects)
         numbering = stack.enter_context(Numbering())
-        pieces = source.pieces(inputs, image_bytes=target.embed_images)
+        pieces = source.pieces(inputs, image_bytes=target.embed_images) if kept is None else kept
         for outcome in team.run("judge", pieces, numbering):
             divert(outcome, bad, rejects)
             found.write(outcome, writer, rejects, held_out, on_progress)
@@ -96,7 +101,7 @@ def filter_pairs(
 def _look_ahead(
     plan: Plan,
     source: Source,
-    inputs: Sequence[str],
+    pieces: Iterable[Piece],
     team: Team,
     found: Found,
     max_bad: str,
@@ -105,7 +110,7 @@ def _look_ahead(
     """A pass that judges everything, for selections that have to know which rows pass."""
     bad = BadRows(max_bad, None)
     with Numbering() as numbering, Found(plan, team.worker) as seen:
-        for outcome in team.run("judge", source.pieces(inputs), numbering):
+        for outcome in team.run("judge", pieces, numbering):
             seen.meet(outcome)
             divert(outcome, bad, None)
             assert not isinstance(outcome.kept, bytes)
@@ -127,8 +132,9 @@ def survey(
     on_progress: Progress,
     *,
     part_of_many: bool = False,
-) -> None:
-    """The first pass."""
+) -> list[Piece]:
+    """The first pass. Returns what the second may read instead of the input, where the team keeps that."""
+    again: list[Piece] = []
     bad, found = BadRows(max_bad, None), Found(plan, team.worker)
     by_id = plan.where is not None and "id" in Where(plan.where).columns
     for outcome in team.run("count", pieces, numbering):
@@ -139,6 +145,9 @@ def survey(
             )
         found.meet(outcome)
         divert(outcome, bad, None)
+        if outcome.again is not None:
+            again.append(outcome.again)
         on_progress("counting", outcome.read)
     bad.judge()
     found.check_columns(source)
+    return again

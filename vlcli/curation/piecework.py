@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from vlcli.records.encode import json_lines
 from vlcli.records.identity import Identity, Ids, Unnamed
 from vlcli.records.lineage import Chain
 from vlcli.records.occurrences import Keys
-from vlcli.records.pieces import Piece, Shaping, first_rows
+from vlcli.records.pieces import Piece, Shaped, Shaping, first_rows
 from vlcli.records.references import Relocator
 from vlcli.records.rejects import reject_lines
 
@@ -66,6 +67,7 @@ class Outcome:
     counts: JudgeCounts | None = None
     seen: Seen | None = None
     lineage: Chain = ()  # of the source
+    again: Piece | None = None  # the same rows for the second pass, where it need not read the input
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Job:
     rejects: Relocator | None = None  # the same for rejects; None: they are only counted
     came: bool = False  # whether the rows that are kept are wanted as they came in, too
     head: int | None = None  # input rows that count, where one worker reads all
+    keep: Path | None = None  # where what the first pass has parsed waits for the second
     counts_ids: bool = (
         False  # the first pass numbers rows without an id, for the parts that come after this one
     )
@@ -146,10 +149,11 @@ class PieceWorker:
         """The first pass: the rows that pass the condition and the per-query cap, and their texts, are surveyed."""
         outcome = Outcome([])
         where = self._where()
-        batches = []
-        for batch, bad in self._read(piece, outcome):
-            batches.append(batch)
-            outcome.rejects += bad
+        made = list(self._read(piece, outcome))
+        if self._job.keep is not None:
+            outcome.again = self._kept(piece, made, outcome.read)
+        batches = [batch for batch, _ in made]
+        outcome.rejects = [row for _, bad in made for row in bad]
         outcome.unnamed = sum(batch.frame["id"].null_count() for batch in batches)
         if self._names_rows:
             numbered = yield from self._numbered(batches)
@@ -165,7 +169,7 @@ class PieceWorker:
             texts = self._fields.lines(batch, standing).filter("is_text")
             for survey in self.surveys.values():
                 survey.add(batch, texts, standing)
-        outcome.seen = self._seen(where)
+        outcome.seen = self._seen(where, piece)
         return outcome
 
     def judge(self, piece: Piece) -> Generator[Keys, NDArray[np.int64], Outcome]:
@@ -227,7 +231,11 @@ class PieceWorker:
             outcome.kept_rows += len(kept)
         if self._job.lines is not None:
             outcome.kept = b"".join(lines)
-        outcome.checksum, outcome.counts, outcome.seen = checksum.value, judge.counts(), self._seen(where)
+        outcome.checksum, outcome.counts, outcome.seen = (
+            checksum.value,
+            judge.counts(),
+            self._seen(where, piece),
+        )
         return outcome
 
     def save(self, folder: Path) -> Path:
@@ -277,11 +285,28 @@ class PieceWorker:
             Where(self._where_sql) if self._where_sql is not None else None
         )  # each remembers what it has seen
 
-    def _seen(self, where: Where | None) -> Seen:
+    def _seen(self, where: Where | None, piece: Piece) -> Seen:
         met = where.met if where is not None else None
-        return Seen(set(self._shaping.renames.missing), set(self._fields.met), met)
+        shaped = piece.content
+        unmet = shaped.unmet if isinstance(shaped, Shaped) else self._shaping.renames.missing
+        return Seen(set(unmet), set(self._fields.met), met)
+
+    def _kept(self, piece: Piece, made: list[tuple[Batch, list[Bad]]], rows: int) -> Piece:
+        if not piece.is_read:
+            return piece
+        assert self._job.keep is not None
+        path = self._job.keep / uuid.uuid4().hex
+        unmet = set(self._shaping.renames.missing)
+        return replace(piece, content=Shaped.save(path, made, rows, is_text=piece.is_text, unmet=unmet))
 
     def _read(self, piece: Piece, outcome: Outcome) -> Iterator[tuple[Batch, list[Bad]]]:
+        if isinstance(piece.content, Shaped):
+            for batch, bad in piece.content.load():
+                outcome.read += len(batch) + len(bad)
+                if self.left is not None:
+                    self.left -= len(batch) + len(bad)
+                yield batch, bad
+            return
         diverted: list[Bad] = []
         name, is_text = piece.place.file, piece.is_text
 

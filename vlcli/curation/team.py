@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,16 @@ LARGE = 24 << 20  # bytes of input after which it pays to start processes, which
 
 
 class Team:
-    """A context manager; `run` both passes through it."""
+    """A context manager; `run` both passes through it. With `keeps`, what a first pass has parsed is kept."""
 
-    def __init__(self, job: Job, jobs: int) -> None:
-        self._job, self._jobs = job, jobs
+    def __init__(self, job: Job, jobs: int, *, keeps: bool = False) -> None:
         self._stack = ExitStack()
-        self.worker = PieceWorker(job)
-        self._stack.enter_context(self.worker)
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="vlcli-filter-")))
+        if keeps:
+            job = replace(job, keep=self._folder / "again")
+            (self._folder / "again").mkdir()
+        self._job, self._jobs = job, jobs
+        self.worker = self._stack.enter_context(PieceWorker(job))
         self._crew: Crew | None = None
         self._is_finished = False
 

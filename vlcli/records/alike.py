@@ -12,6 +12,7 @@ import orjson
 import polars as pl
 import pyarrow as pa
 import pyarrow.json
+from numpy.typing import NDArray
 
 from vlcli.records.batch import BOOKKEEPING, COLUMNS, Batch
 from vlcli.records.columns import KNOWN, PUBLIC_NAMES, Renames
@@ -40,10 +41,11 @@ def read_alike(
 
     None where they are not objects of the same keys and types, or where there is any doubt.
     """
-    rows = data.count(b"\n") + 1
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 0x0A)
+    rows = len(ends) + 1
     # Strings of JSON hold no line end, so a brace after one opens an object that cannot be inside another, since
     # no column has objects: with a brace at each line's start and as many objects as lines, each line is one.
-    if not data.startswith(b"{") or data.count(b"\n{") != rows - 1 or b"\\u0000" in data:
+    if not _opens(data, ends) or b"\\u0000" in data:
         return None
     try:
         plan = _plan(data, f"{file}:{before + 1}", renames)
@@ -56,7 +58,7 @@ def read_alike(
         others = {name: columns[key] for name, key in plan.others.items()}
         rest = pl.DataFrame([pl.Series(name, pl.from_arrow(column)) for name, column in others.items()])
         if len(others) > 1 or any(column.null_count for column in others.values()):
-            _check_keys(data, rows, list(plan.others.values()))
+            _check_keys(data, ends, list(plan.others.values()))
         _check_floats(data, plan, columns)
     except (_Doubt, pa.ArrowException, orjson.JSONDecodeError):
         return None
@@ -170,17 +172,22 @@ def _known(name: str, column: pa.Array) -> pl.Series:
     return pl.Series(name, column.cast(pa.large_string()))
 
 
-def _check_keys(data: bytes, rows: int, keys: list[str]) -> None:
+def _opens(data: bytes, ends: NDArray[np.int64]) -> bool:
+    """Whether an object opens at the start of each line."""
+    if not data.startswith(b"{") or data.endswith(b"\n"):
+        return False
+    return bool((np.frombuffer(data, np.uint8)[ends + 1] == 0x7B).all())
+
+
+def _check_keys(data: bytes, ends: NDArray[np.int64], keys: list[str]) -> None:
     """Raises _Doubt unless every line has all these keys in this order.
 
     A quotation mark inside a string is escaped, so `"key":` stands nowhere but where the key does.
     """
     if any(not _is_plain(key) for key in keys):
         raise _Doubt
-    letters = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(letters == 0x0A)
     offsets = np.concatenate(([0], ends + 1, [len(data)])).astype(np.int64)
-    lines = pa.LargeStringArray.from_buffers(rows, pa.py_buffer(offsets), pa.py_buffer(data))
+    lines = pa.LargeStringArray.from_buffers(len(ends) + 1, pa.py_buffer(offsets), pa.py_buffer(data))
     places = pl.DataFrame({"line": pl.Series(lines)}).select(
         pl.col("line").str.find(f'"{key}":', literal=True).alias(str(i)) for i, key in enumerate(keys)
     )

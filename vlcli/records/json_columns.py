@@ -22,6 +22,7 @@ _ESCAPES = {chr(c): orjson.dumps(chr(c)).decode()[1:-1] for c in [*range(0x20), 
 class _Field(NamedTuple):
     key: str  # as JSON
     values: pl.Series  # as JSON; null where the row has no such key
+    mark: str = ""  # what stands around each value: nothing, or the quotation marks of a string
 
 
 def can_be_joined(batch: Batch) -> bool:
@@ -52,15 +53,22 @@ def json_objects(batch: Batch) -> pl.Series | None:
     for name in COLUMNS:
         column = batch.frame[name]
         if column.null_count() < len(column):
+            if column.dtype == pl.String() and not column.null_count():
+                fields.append(_Field(f'"{name}"', _escaped(column), '"'))
+                continue
             values = _texts(batch) if name == "text" else _values(column)
             if values is None:
                 return None
             fields.append(_Field(f'"{name}"', values))
     for column in rest:
+        key = orjson.dumps(column.name).decode()
+        if column.dtype == pl.String() and not column.null_count():
+            fields.append(_Field(key, _escaped(column), '"'))
+            continue
         values = _values(column)
         if values is None:
             return None
-        fields.append(_Field(orjson.dumps(column.name).decode(), values.fill_null("null")))
+        fields.append(_Field(key, values.fill_null("null")))
     if not fields:
         return pl.Series(["{}"]).new_from_index(0, len(batch))
     return _joined(fields)
@@ -70,10 +78,10 @@ def _joined(fields: list[_Field]) -> pl.Series:
     # Commas stand on the side of a field that all rows have; without one, before each, and the first is cut off.
     certain = next((i for i, field in enumerate(fields) if not field.values.null_count()), -1)
     parts: list[Any] = []
-    for i, (key, values) in enumerate(fields):
-        before, after = (f"{key}:", ",") if i < certain else (f",{key}:", "")
+    for i, (key, values, mark) in enumerate(fields):
+        before, after = (f"{key}:{mark}", f"{mark},") if i < certain else (f",{key}:{mark}", mark)
         if i == certain:
-            before = f"{key}:"
+            before = f"{key}:{mark}"
         if not values.null_count():
             parts += [pl.lit(before), pl.col(str(i)), pl.lit(after)]
         else:

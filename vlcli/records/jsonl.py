@@ -17,7 +17,7 @@ from vlcli.records.batch import BOOKKEEPING, COLUMNS, Batch
 from vlcli.records.columns import KNOWN, BadValue, Renames, has_nul, take_known
 from vlcli.records.references import anchor
 
-BLOCK = 2 << 20  # bytes read at a time; a batch is what one block holds
+BLOCK = 8 << 20  # bytes read at a time; a batch is what one block holds
 MAX_ROWS = 1 << 16  # rows of a batch at most
 MAX_LINE = 256 << 20  # no caption is that long: what has no line ends is not JSONL
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")

@@ -21,6 +21,9 @@ class Objects(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return self._rows
 
+    def __reduce__(self) -> Any:
+        return _arrived, (self.frame.to_arrow(compat_level=pl.CompatLevel.oldest()), self._rows)
+
     @overload
     def __getitem__(self, at: int) -> dict[str, Any]: ...
     @overload
@@ -48,3 +51,7 @@ class Objects(Sequence[dict[str, Any]]):
     def values(self, name: str) -> list[Any]:
         """What `object.get(name)` gives for each."""
         return self.frame[name].to_list() if name in self.frame.columns else [None] * self._rows
+
+
+def _arrived(table: Any, rows: int) -> Objects:
+    return Objects(pl.DataFrame(table) if table.num_columns else pl.DataFrame(), rows)

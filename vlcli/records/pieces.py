@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,21 +36,41 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Shaped:
+    """What was made of a piece waits in a file, to be read again without being parsed again."""
+
+    path: Path
+    size: int
+    rows: int
+    is_text: bool
+    unmet: frozenset[str]  # columns to be renamed that had not come by then
+
+    @classmethod
+    def save(cls, path: Path, made: Any, rows: int, *, is_text: bool, unmet: set[str]) -> Shaped:
+        with path.open("wb") as file:
+            pickle.dump(made, file, protocol=5)
+            size = file.tell()
+        return cls(path, size, rows, is_text, frozenset(unmet))
+
+    def load(self) -> Any:
+        with self.path.open("rb") as file:
+            return pickle.load(file)
+
+
+@dataclass(frozen=True)
 class Piece:
     place: Place
-    content: Lines | Rows | RowGroup
+    content: Lines | Rows | RowGroup | Shaped
     is_wanted: bool = True  # false: its rows are only read to count them
 
     @property
     def is_text(self) -> bool:
-        return isinstance(self.content, Lines)
+        return isinstance(self.content, Lines) or (isinstance(self.content, Shaped) and self.content.is_text)
 
     @property
     def size(self) -> int:
         """In bytes."""
-        if isinstance(self.content, Lines):
-            return len(self.content.data)
-        return self.content.size
+        return len(self.content.data) if isinstance(self.content, Lines) else self.content.size
 
     @property
     def rows(self) -> int:
@@ -57,6 +78,13 @@ class Piece:
         if isinstance(self.content, Lines):
             return sum(1 for line in self.content.data.split(b"\n") if line and not line.isspace())
         return self.content.rows
+
+    @property
+    def is_read(self) -> bool:
+        """Whether its rows came with it; others are read where they are shaped."""
+        from vlcli.records.parquet import RowGroup
+
+        return not isinstance(self.content, RowGroup | Shaped)
 
 
 @dataclass(frozen=True)
@@ -144,6 +172,7 @@ class Shaping:
 
     def batches(self, piece: Piece, on_bad: OnBad) -> Iterator[Batch]:
         place = piece.place
+        assert not isinstance(piece.content, Shaped)
         if isinstance(piece.content, Lines):
             found = parse(
                 piece.content,
