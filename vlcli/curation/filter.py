@@ -14,9 +14,10 @@ from typing import Any
 
 from vlcli.curation.behind import NOTHING, Behind
 from vlcli.curation.ends import Source, Target
-from vlcli.curation.found import Found, Progress, divert, made_by
+from vlcli.curation.found import Found, Progress, made_by
 from vlcli.curation.image_probe import HeaderSizes
 from vlcli.curation.numbering import Numbering
+from vlcli.curation.piece_reader import divert
 from vlcli.curation.plan import Plan
 from vlcli.curation.team import Team
 from vlcli.curation.translating import Translating

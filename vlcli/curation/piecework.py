@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,6 +17,7 @@ from vlcli.curation.fields import Fields
 from vlcli.curation.image_probe import HeaderSizes
 from vlcli.curation.judge import BAD, KEPT, Docket, Judge, JudgeCounts
 from vlcli.curation.numbering import IDS, QUERIES
+from vlcli.curation.piece_reader import Bad, Came, Dropped, PieceReader, joined, without_id
 from vlcli.curation.plan import Plan
 from vlcli.curation.query_cap import query_keys, ranks
 from vlcli.curation.rule import Rule
@@ -25,41 +26,20 @@ from vlcli.curation.tally import Checksum, Totals
 from vlcli.curation.where import Where
 from vlcli.records.batch import Batch
 from vlcli.records.encode import json_lines
-from vlcli.records.identity import Identity
 from vlcli.records.lineage import Chain
 from vlcli.records.occurrences import Keys
-from vlcli.records.pieces import Piece, Shaping, first_rows
+from vlcli.records.pieces import Piece
 from vlcli.records.references import Relocator
 from vlcli.records.rejects import reject_lines
 
 
-class Bad(NamedTuple):
-    """A row that cannot be used, as `BadRows.add` takes it."""
-
-    file: str
-    line: int
-    cause: str
-    raw: Any
-    text_lines: bool
-
-
-class Dropped(NamedTuple):
-    """Rows that did not pass, as lines of the file of rejects ("" where none is written)."""
-
-    lines: bytes
-    rows: int
-
-
 @dataclass
-class Outcome:
-    """What came of one piece."""
+class Outcome(Came):
+    """What the rules made of one piece."""
 
-    kept: list[Batch] | bytes  # bytes: JSON lines
+    kept: list[Batch] | bytes = field(default_factory=list)  # bytes: JSON lines
     kept_rows: int = 0
     came: list[Batch] = field(default_factory=list)  # the kept rows as they came in, where that is asked for
-    rejects: list[Bad | Dropped] = field(default_factory=list)  # in input order
-    read: int = 0  # rows, bad ones included
-    unnamed: int = 0  # rows whose id was made here
     rows: Totals = field(default_factory=Totals)
     texts: Totals = field(default_factory=Totals)
     checksum: int = 0
@@ -92,20 +72,18 @@ class Job:
     )
 
 
-class PieceWorker:
+class PieceWorker(PieceReader):
     """Holds what is made once in a process: rules, and what they look up. A context manager."""
 
     def __init__(self, job: Job) -> None:
+        super().__init__(job.renames, job.head)
         self._job = job
         where, self.steps = job.plan.steps()
         self._where_sql = where.sql if where is not None else None
         self._cap = [step for step in self.steps if step.name == "max-per-query"]
-        self._shaping = Shaping(job.renames)
-        self.left = job.head
         self._fields = Fields(job.plan.fields)
-        self._identity = Identity()
         self._stack = ExitStack()
-        self._stack.enter_context(self._identity)
+        self._stack.callback(super().close)
         self._sizes = self._stack.enter_context(HeaderSizes())
         self.surveys: dict[str, Survey] = {}  # by the rule
         for step in self.steps:
@@ -136,13 +114,13 @@ class PieceWorker:
 
     def count(self, piece: Piece) -> Generator[Keys, NDArray[np.int64], Outcome]:
         """The first pass: the rows that pass the condition and the per-query cap, and their texts, are surveyed."""
-        outcome = Outcome([])
+        outcome = Outcome()
         where = self._where()
         batches = []
         for batch, bad in self._read(piece, outcome):
             batches.append(batch)
             outcome.rejects += bad
-        outcome.unnamed = sum(batch.frame["id"].null_count() for batch in batches)
+        outcome.unnamed = without_id(batches)
         if self._names_rows:
             batches = yield from self._named(batches)
         elif any(survey.needs_images for survey in self.surveys.values()) or (
@@ -161,7 +139,7 @@ class PieceWorker:
 
     def judge(self, piece: Piece) -> Generator[Keys, NDArray[np.int64], Outcome]:
         """All rules in their order, and what is kept; of a piece that is not wanted rows are only numbered."""
-        outcome = Outcome([])
+        outcome = Outcome()
         if not piece.is_wanted:
             named = yield from self._named([batch for batch, _ in self._read(piece, outcome)])
             if self._cap:
@@ -169,7 +147,7 @@ class PieceWorker:
             return outcome
         where, checksum, lines = self._where(), Checksum(), list[bytes]()
         found = list(self._read(piece, outcome))
-        outcome.unnamed = sum(batch.frame["id"].null_count() for batch, _ in found)
+        outcome.unnamed = without_id([batch for batch, _ in found])
         batches = yield from self._named([batch for batch, _ in found])
         ranked = (yield from self._ranks(batches)) if self._cap else []
         judge = Judge(
@@ -240,12 +218,6 @@ class PieceWorker:
     def close(self) -> None:
         self._stack.close()
 
-    def __enter__(self) -> PieceWorker:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
-
     def _where(self) -> Where | None:
         return (
             Where(self._where_sql) if self._where_sql is not None else None
@@ -253,30 +225,7 @@ class PieceWorker:
 
     def _seen(self, where: Where | None) -> Seen:
         met = where.met if where is not None else None
-        return Seen(set(self._shaping.renames.missing), set(self._fields.met), met)
-
-    def _read(self, piece: Piece, outcome: Outcome) -> Iterator[tuple[Batch, list[Bad]]]:
-        diverted: list[Bad] = []
-        name, is_text = piece.place.file, piece.is_text
-
-        def on_bad(line: int, cause: str, raw: Any) -> None:
-            diverted.append(Bad(name, line, cause, raw, is_text))
-
-        for batch in self._shaping.batches(piece, on_bad):
-            bad = list(diverted)
-            diverted.clear()
-            if self.left is not None:
-                batch = first_rows(batch, [row.line for row in bad], self.left)
-                bad = bad[: self.left - len(batch)]
-                self.left -= len(batch) + len(bad)
-            outcome.read += len(batch) + len(bad)
-            yield batch, bad
-
-    def _named(self, batches: list[Batch]) -> Generator[Keys, NDArray[np.int64], list[Batch]]:
-        unnamed = [self._identity.ask(batch) for batch in batches]
-        ordinals = yield _joined([one.keys for one in unnamed])
-        ends = np.cumsum([0, *(len(one.keys) for one in unnamed)])
-        return [one.settle(ordinals[ends[i] : ends[i + 1]]) for i, one in enumerate(unnamed)]
+        return Seen(self.unmet, set(self._fields.met), met)
 
     def _ranks(self, batches: list[Batch]) -> Generator[Keys, NDArray[np.int64], list[pl.Series]]:
         where, queries = self._where(), []
@@ -284,7 +233,7 @@ class PieceWorker:
             column = batch.frame["query"]
             queries.append(column if where is None else column.filter(where.judge(where.view(batch))))
         keys = [query_keys(column) for column in queries]
-        before = yield _joined(keys)
+        before = yield joined(keys)
         ends = np.cumsum([0, *map(len, keys)])
         return [ranks(column, before[ends[i] : ends[i + 1]]) for i, column in enumerate(queries)]
 
@@ -315,10 +264,6 @@ class PieceWorker:
                 self._job.rejects,
             )
         outcome.rejects.append(Dropped(lines, len(places)))
-
-
-def _joined(keys: list[Keys]) -> Keys:
-    return np.concatenate([np.zeros(0, np.uint64), *keys])
 
 
 def _in_turn(found: list[pl.Series]) -> Any:

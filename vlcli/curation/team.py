@@ -1,35 +1,28 @@
-"""Who does `filter`'s piecework: this process, and others beside it once an input proves large."""
+"""Who does `filter`'s piecework, and how what one process has counted is known to all."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlcli.curation.numbering import Numbering
 from vlcli.curation.piecework import Job, Outcome, PieceWorker
-from vlcli.parallel import Crew, run_here
+from vlcli.curation.shared_work import SharedWork
+from vlcli.parallel import Crew
 from vlcli.records.occurrences import Keys
 from vlcli.records.pieces import Piece
 
-LARGE = 24 << 20  # bytes of input after which it pays to start processes, which takes a second
 
-
-class Team:
+class Team(SharedWork[PieceWorker]):
     """A context manager; `run` both passes through it."""
 
     def __init__(self, job: Job, jobs: int) -> None:
-        self._job, self._jobs = job, jobs
-        self._stack = ExitStack()
-        self.worker = PieceWorker(job)
-        self._stack.enter_context(self.worker)
+        super().__init__(PieceWorker, job, jobs, head=job.head)
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="vlcli-filter-")))
-        self._crew: Crew | None = None
         self._is_finished = False
 
     @property
@@ -39,37 +32,23 @@ class Team:
     def run(self, kind: str, pieces: Iterable[Piece], numbering: Numbering) -> Iterator[Outcome]:
         """`count` or `judge` of every piece, in order; `numbering` is new, or goes on from the parts before."""
         names = self.worker.questions(kind)
-        self.worker.left = self._job.head
 
         def answer(which: int, keys: Keys) -> NDArray[np.int64]:
             return numbering.answer(names[which], keys)
 
-        rest = iter(pieces)
-        yield from run_here(getattr(self.worker, kind), self._first(rest), answer)
-        if self.worker.left != 0 and (next_one := next(rest, None)) is not None:
-            yield from self._others().run(kind, _and(next_one, rest), answer)
-
-    def _first(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
-        """What this process does alone: all, or the first pieces of a large input."""
-        done = 0
-        while self.worker.left != 0 and (self._jobs == 1 or (done <= LARGE and self._crew is None)):
-            piece = next(pieces, None)
-            if piece is None:
-                return
-            done += piece.size
-            yield piece
+        return self.work(kind, pieces, answer)
 
     def _others(self) -> Crew:
-        if self._crew is None:
-            self._crew = self._stack.enter_context(Crew(PieceWorker, (self._job,), self._jobs))
-            if self._is_finished:
-                self._tell()
-        return self._crew
+        is_new = self._crew is None
+        crew = super()._others()
+        if is_new and self._is_finished:
+            self._tell()
+        return crew
 
     def gather(self) -> None:
         """After the first pass: what all have counted comes together."""
         if self._crew is not None:
-            self.worker.merge(self._crew.call("save", self._folder / "counted"))
+            self.worker.merge(self.call("save", self._folder / "counted"))
 
     def finish(self) -> None:
         """Before the second pass: what has been counted is settled, and all learn of it."""
@@ -86,16 +65,4 @@ class Team:
         folder = self._folder / "known"
         folder.mkdir()
         self.worker.freeze(folder)
-        assert self._crew is not None
-        self._crew.call("thaw", folder)
-
-    def __enter__(self) -> Team:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
-
-
-def _and(first: Piece, rest: Iterator[Piece]) -> Iterator[Piece]:
-    yield first
-    yield from rest
+        self.call("thaw", folder)

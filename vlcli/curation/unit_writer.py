@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from vlcli.curation.ends import Source, Target
-from vlcli.curation.found import Found, Progress, divert
+from vlcli.curation.found import Found, Progress
 from vlcli.curation.image_probe import HeaderSizes
 from vlcli.curation.part_directory import mark
+from vlcli.curation.piece_reader import divert
 from vlcli.curation.piecework import Outcome
 from vlcli.records.atomic import write_json
 from vlcli.records.bad import BadRows
