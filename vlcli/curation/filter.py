@@ -64,7 +64,7 @@ def filter_pairs(
         translating = None
         if behind.translation is not None:
             translating = stack.enter_context(Translating(behind.translation))
-        found = stack.enter_context(Found(plan, team.worker, behind, translating))
+        found = stack.enter_context(Found(plan, team.worker, behind, translating, on_progress))
         inputs: Sequence[str] = source.inputs
         if team.counts_first or found.selecting.looks_ahead:
             inputs = repeatable(inputs)
@@ -80,7 +80,7 @@ def filter_pairs(
         pieces = source.pieces(inputs, image_bytes=target.embed_images)
         for outcome in team.run("judge", pieces, numbering):
             divert(outcome, bad, rejects)
-            found.write(outcome, writer, rejects, held_out, on_progress)
+            found.write(outcome, writer, rejects, held_out)
             on_progress("filtering", outcome.read)
         bad.judge()
         found.finish()

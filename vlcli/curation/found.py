@@ -43,9 +43,10 @@ class Found:
         worker: PieceWorker,
         behind: Behind = NOTHING,
         translating: Translating | None = None,
+        on_progress: Progress = lambda _, __: None,
     ) -> None:
         self._plan, self._worker, self._behind = plan, worker, behind
-        self._translating = translating
+        self._translating, self._on_progress = translating, on_progress
         self.selecting = Selecting(behind.selections, Fields(plan.fields))
         self._where = Where(plan.where) if plan.where is not None else None
         self._judge = Judge(self._where, worker.steps, known=worker.known)
@@ -78,8 +79,7 @@ class Found:
         outcome: Outcome,
         writer: Writer,
         rejects: RejectsWriter | None,
-        held_out: Writer | None,
-        on_progress: Progress,
+        held_out: Writer | None = None,
     ) -> None:
         """Adds the outcome, and writes what goes on of the rows that passed."""
         self.add(outcome)
@@ -94,7 +94,7 @@ class Found:
             if self._translating is None:
                 writer.write(batch)
             else:
-                for part in self._translating.parts(batch, on_progress):
+                for part in self._translating.parts(batch, self._on_progress):
                     writer.write(part)
 
     def finish(self) -> None:
