@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,16 +54,23 @@ def divert(came: Came, bad: BadRows, rejects: RejectsWriter | None) -> None:
             rejects.write_lines(item.lines, item.rows)
 
 
+class PieceJob(Protocol):
+    """What the readers of a run are told once."""
+
+    @property
+    def renames(self) -> dict[str, str]: ...
+    @property
+    def head(self) -> int | None:
+        """Input rows that count, where one process reads all."""
+
+
 class PieceReader:
-    """Holds what is made once in a process; a context manager.
+    """Holds what is made once in a process; a context manager. `left` is how many input rows still count."""
 
-    `left` is how many input rows still count, where one reads all.
-    """
-
-    def __init__(self, renames: Mapping[str, str], head: int | None) -> None:
-        self._shaping = Shaping(renames)
+    def __init__(self, job: PieceJob) -> None:
+        self._shaping = Shaping(job.renames)
         self._identity = Identity()
-        self.left = head
+        self.left = job.head
 
     @property
     def unmet(self) -> set[str]:

@@ -76,7 +76,7 @@ class PieceWorker(PieceReader):
     """Holds what is made once in a process: rules, and what they look up. A context manager."""
 
     def __init__(self, job: Job) -> None:
-        super().__init__(job.renames, job.head)
+        super().__init__(job)
         self._job = job
         where, self.steps = job.plan.steps()
         self._where_sql = where.sql if where is not None else None

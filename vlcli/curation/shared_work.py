@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import chain
 from typing import Any, Generic, Self, TypeVar
 
-from vlcli.curation.piece_reader import PieceReader
+from vlcli.curation.piece_reader import PieceJob, PieceReader
 from vlcli.parallel import Answer, Crew, run_here
 from vlcli.records.pieces import Piece
 
@@ -19,19 +19,17 @@ W = TypeVar("W", bound=PieceReader)
 class SharedWork(Generic[W]):
     """A context manager; all passes over the input go through it. `worker` is this process's."""
 
-    def __init__(self, make: Callable[..., W], job: Any, jobs: int, *, head: int | None) -> None:
-        """Every process calls `make(job)`; methods of what it returns are the kinds of work. With `head` (input rows
-        that count) one process reads all."""
-        self._make, self._job, self._head = make, job, head
-        self._jobs = 1 if head is not None else jobs
+    def __init__(self, worker: W, job: PieceJob, jobs: int) -> None:
+        """Every other process makes a worker like this one of `job`; methods of it are the kinds of work."""
+        self._job, self._jobs = job, 1 if job.head is not None else jobs
         self._stack = ExitStack()
-        self.worker: W = make(job)
-        self._stack.enter_context(self.worker)
+        self.worker = worker
+        self._stack.enter_context(worker)
         self._crew: Crew | None = None
 
     def work(self, kind: str, pieces: Iterable[Piece], answer: Answer) -> Iterator[Any]:
         """What the generator `kind(piece)` of some worker returns, for each piece, in order (see `Crew.run`)."""
-        self.worker.left = self._head
+        self.worker.left = self._job.head
         rest = iter(pieces)
         yield from run_here(getattr(self.worker, kind), self._first(rest), answer)
         if self.worker.left != 0 and (next_one := next(rest, None)) is not None:
@@ -53,7 +51,7 @@ class SharedWork(Generic[W]):
 
     def _others(self) -> Crew:
         if self._crew is None:
-            self._crew = self._stack.enter_context(Crew(self._make, (self._job,), self._jobs))
+            self._crew = self._stack.enter_context(Crew(type(self.worker), (self._job,), self._jobs))
         return self._crew
 
     def __enter__(self) -> Self:

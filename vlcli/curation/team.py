@@ -21,7 +21,7 @@ class Team(SharedWork[PieceWorker]):
     """A context manager; `run` both passes through it."""
 
     def __init__(self, job: Job, jobs: int) -> None:
-        super().__init__(PieceWorker, job, jobs, head=job.head)
+        super().__init__(PieceWorker(job), job, jobs)
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="vlcli-filter-")))
         self._is_finished = False
 
