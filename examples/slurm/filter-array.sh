@@ -4,7 +4,8 @@
 #   PARTS=64 bash examples/slurm/filter-array.sh raw/ kept/ --preset wukong
 #
 # The files in kept/ are the same for any PARTS. A task that fails is run again as it is (`sbatch --array=7 …`): units that
-# stand are skipped. Queries are numbered by the first array, texts counted by the second, and the third writes.
+# stand are skipped. Queries are numbered by the first array, texts counted by the second, and the third, whose job is
+# printed, writes.
 set -euo pipefail
 input=$1 output=$2
 shift 2
@@ -19,4 +20,5 @@ step() { # step DEPENDENCY COMMAND…: an array of tasks i of n; prints the id o
 numbered=$(step "" vlcli filter "$input" "$@" --count-only -o "$counts")
 counted=$(step "$numbered" vlcli filter "$input" "$@" --count-only -o "$counts")
 written=$(step "$counted" vlcli filter "$input" "$@" --counts "$counts" -o "$output")
-echo "jobs $numbered, $counted, $written; then: vlcli shard $output -o shards/"
+echo "jobs $numbered, $counted, $written; then: vlcli shard $output -o shards/" >&2
+echo "$written"

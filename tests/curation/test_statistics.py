@@ -7,6 +7,7 @@ import statistics
 from collections import Counter
 from pathlib import Path
 
+import filter_cases
 import numpy as np
 import polars as pl
 import pytest
@@ -14,14 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlcli.curation import statistics as corpus
-from vlcli.curation.ends import Source
+from vlcli.curation import counting
+from vlcli.curation.counting import Wanted
+from vlcli.curation.ends import Source, Target
+from vlcli.curation.filter import filter_pairs
 from vlcli.curation.measures import IDEOGRAPH
+from vlcli.curation.parts import filter_part
+from vlcli.curation.plan import resolve
+from vlcli.curation.query_list import Queries
 from vlcli.curation.spread import Bins, Spread
-from vlcli.curation.statistics import Wanted, collect, cut_words
+from vlcli.curation.statistics import collect, cut_words
 from vlcli.curation.text_counts import TextCounts
 from vlcli.curation.words import segment
 from vlcli.errors import InputError, UsageError
+from vlcli.records.part import Part
 from vlcli.text.wordpiece import WordPiece
 
 RAW = Path(__file__).parents[2] / "examples/emoji/raw.parquet"
@@ -78,7 +85,7 @@ def names() -> list[str]:
 def test_the_real_corpus_is_counted_as_a_loop_counts_it(unit, names, monkeypatch):
     if unit == "jieba":  # spilled to disk, and split there
         small = lambda: TextCounts(flush_bytes=1, buckets=3, bucket_bytes=1)  # noqa: E731
-        monkeypatch.setattr(corpus, "TextCounts", small)
+        monkeypatch.setattr(counting, "TextCounts", small)
     report = collect(Source([str(RAW)], renames=EMOJI), Wanted.of(unit, "rjieba", top=50))
     ideograph = lambda text: bool(pl.Series([text]).str.contains(IDEOGRAPH).item())  # noqa: E731
     words = segment(names)
@@ -176,3 +183,44 @@ def test_nothing_is_counted_in_nothing(tmp_path):
     assert (report["pairs"], report["images"], report["unique_tokens"], report["fields"]) == (0, 0, 0, {})
     assert report["tokens_per_caption"]["mean"] is None
     assert report["words"]["top"] == []
+
+
+@pytest.mark.parametrize("unit", ["wordpiece", "mixed"])
+def test_one_process_or_two(tmp_path, unit, monkeypatch):
+    monkeypatch.setattr("vlcli.curation.shared_work.LARGE", 0)
+    monkeypatch.setattr("vlcli.records.jsonl.BLOCK", 20_000)
+    inputs = filter_cases.corpus(tmp_path, rows=2000, bad=(5, 700))
+    reports, lists = [], []
+    for jobs in (1, 2):
+        queries = Queries(tmp_path / f"{jobs}.txt", phrase=2)
+        wanted = Wanted.of(unit, "rjieba", where="id > '4' and width > 150", queries=queries, skip=("狗",))
+        reports.append(collect(Source(inputs), wanted, max_bad="2", jobs=jobs))
+        lists.append((tmp_path / f"{jobs}.txt").read_bytes())
+    assert reports[0] == reports[1]
+    assert reports[0]["rows"]["used"] > 500
+    assert reports[0]["rows"]["bad"] == 2
+    assert lists[0] == lists[1] != b""
+
+
+def test_errors_are_told_as_one_process_tells_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("vlcli.curation.shared_work.LARGE", 0)
+    monkeypatch.setattr("vlcli.records.jsonl.BLOCK", 9_000)
+    inputs = filter_cases.corpus(tmp_path, rows=900, bad=(250, 40, 280))
+    for jobs in (2, 1):
+        with pytest.raises(InputError, match=r"a\.jsonl:41: not JSON"):
+            collect(Source(inputs), Wanted.of("char", "rjieba"), jobs=jobs)
+        monkeypatch.setattr("vlcli.curation.shared_work.Crew", None)  # one process alone needs no other
+    with pytest.raises(UsageError, match="--map text=title: no row has a column 'title'"):
+        collect(Source(inputs[1:2], renames={"title": "text"}), Wanted.of("char", "rjieba"))
+
+
+def test_the_directory_of_a_corpus_in_parts(tmp_path):
+    inputs = filter_cases.corpus(tmp_path, rows=600)
+    plan = resolve(None, {"min-side": "200"})
+    filter_pairs(plan, Source(inputs), Target(str(tmp_path / "kept.jsonl")))
+    filter_part(plan, Source(inputs), Target(str(tmp_path / "kept")), Part())
+    reports = [
+        collect(Source([str(tmp_path / n)]), Wanted.of("char", "rjieba")) for n in ("kept.jsonl", "kept")
+    ]
+    assert {**reports[0], "inputs": []} == {**reports[1], "inputs": []}
+    assert len(list((tmp_path / "kept").glob("*.jsonl"))) > 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from filter_cases import MORE, RULES, corpus
 
-from vlcli.curation import team
 from vlcli.curation.ends import Source, Target
 from vlcli.curation.filter import filter_pairs
 from vlcli.curation.plan import resolve
@@ -15,7 +14,7 @@ from vlcli.errors import InputError, UsageError
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Pieces of a few rows, and processes at once."""
-    monkeypatch.setattr(team, "LARGE", 0)
+    monkeypatch.setattr("vlcli.curation.shared_work.LARGE", 0)
     monkeypatch.setattr("vlcli.records.jsonl.BLOCK", 20_000)
 
 

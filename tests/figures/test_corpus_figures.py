@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from vlcli.curation.counting import Wanted
 from vlcli.curation.ends import Source
-from vlcli.curation.statistics import Wanted, collect
+from vlcli.curation.statistics import collect
 from vlcli.errors import InputError, UsageError
 from vlcli.figures import wordcloud
 from vlcli.figures.canvas import render

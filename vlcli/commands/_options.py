@@ -210,6 +210,31 @@ def gather(inputs: list[str] | None, files_from: str | None) -> list[str]:
     return found
 
 
+def choose_part(part: str | None, output: str | None, *, force: bool, always: bool = False) -> Any:
+    """The `Part` that is asked for, all of them where `output` is a directory of units; None where it is one file."""
+    from vlcli.curation.part_directory import is_directory
+    from vlcli.records import part as parts
+
+    if part is None and not always and not is_directory(output):
+        return None
+    found = parts.parse_part(part) if part is not None else parts.Part()
+    if output is None or output == "-":
+        raise UsageError("parts go to a directory", remedy="name one with -o")
+    if force and part is not None:
+        raise UsageError(
+            "--force would remove what the other parts have written", remedy="remove the directory"
+        )
+    return found
+
+
+def part_note(output: str | None, part: dict[str, int]) -> str:
+    """What a part has come to: `part` has its number, their count, its units, and how many of them stood."""
+    units, stood = part["units"], part["stood"]
+    return (
+        f"{output}: part {part['number']}/{part['count']}: {units:,} units, {stood:,} of them stood already"
+    )
+
+
 def default_jobs() -> int:
     """At most 4, and no more than the machine, the batch system or the container gives to this job."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only

@@ -58,7 +58,10 @@ MANUAL = {
             "TMPDIR",
             "Where a pipe, which is read twice, is spooled, vectors that are computed, and a part of all vectors.",
         ),
-        ("OMP_NUM_THREADS", "Threads of the vector method."),
+        (
+            "OMP_NUM_THREADS",
+            "Threads of the vector method, where that is fewer than -j; of a model, whatever -j is.",
+        ),
     ),
 }
 
@@ -171,6 +174,7 @@ def command(
     report: o.Report = None,
     force: o.Force = False,
     dry_run: o.DryRun = False,
+    jobs: o.Jobs = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
 ) -> None:
@@ -179,7 +183,7 @@ def command(
     Images alone are compared, not texts. Of each group the first row in input order stays. Hashes within --radius
     are all found, and so are equal files; vectors go through ALIGN's clusters, which miss few pairs. The input is
     read twice (a pipe is spooled to $TMPDIR); only hashes are held: 16 bytes a row (bytes), 8 (phash), 40 (vectors,
-    which stay on disk). A row whose image cannot be read is bad.
+    which stay on disk). A row whose image cannot be read is bad. -j threads read, hash and compare.
     """
     import sys
     import time
@@ -204,6 +208,7 @@ def command(
     if method == "vectors" and not given:
         raise UsageError("--method vectors needs vectors", remedy="--embeddings, --checkpoint or --tower")
     e.check(checkpoint, tower, init, size)
+    threads = jobs or o.default_jobs()
     ways: dict[str, Method] = {
         "bytes": Bytes(),
         "phash": Hashes(radius),
@@ -211,6 +216,7 @@ def command(
             parse_bound(min_cosine, "min", "--min-cosine", whole=False),
             Clusters(clusters, nearest, shared),
             seed,
+            threads,
         ),
     }
     way = ways[method]
@@ -249,7 +255,7 @@ def command(
                 encode = _encode(checkpoint, tower, init, size, device, precision, batch_size, console)
             source, keys, others, encoder = _vectors(source, against, embeddings, encode, stack, on_progress)
         else:
-            (keys, others), encoder = _hashes(method, source, against, on_progress), None
+            (keys, others), encoder = _hashes(method, source, against, threads, on_progress), None
         result, pairs = dedup_pairs(
             way,
             keys,
@@ -270,7 +276,7 @@ def command(
     console.note(summary(result))
 
 
-def _hashes(method: str, source: Any, against: list[str] | None, on_progress: Any) -> Any:
+def _hashes(method: str, source: Any, against: list[str] | None, jobs: int, on_progress: Any) -> Any:
     """What makes the keys of the input, and the keys of the evaluation sets."""
     import numpy as np
 
@@ -281,7 +287,7 @@ def _hashes(method: str, source: Any, against: list[str] | None, on_progress: An
     key: Any = phash_key() if method == "phash" else sha256_key
 
     def keys() -> ImageKeys:
-        return ImageKeys(key, np.uint64, 1 if method == "phash" else 2)
+        return ImageKeys(key, np.uint64, 1 if method == "phash" else 2, jobs=jobs)
 
     others = None
     if against:

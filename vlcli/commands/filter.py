@@ -35,9 +35,11 @@ from vlcli.commands._options import (
     To,
     Verbose,
     Where,
+    choose_part,
     default_jobs,
     gather,
     parse_map,
+    part_note,
 )
 
 __all__ = ["EXAMPLES", "MANUAL", "command"]
@@ -165,7 +167,6 @@ def command(
     from vlcli.curation.catalogue import named_finder
     from vlcli.curation.ends import Source, Target
     from vlcli.curation.filter import filter_pairs
-    from vlcli.curation.part_directory import is_directory
     from vlcli.curation.parts import count_part, filter_part
     from vlcli.curation.plan import resolve
     from vlcli.curation.preset import load_preset
@@ -173,7 +174,6 @@ def command(
     from vlcli.curation.selections import lines as selection_lines
     from vlcli.curation.selections import parse_selections
     from vlcli.errors import UsageError
-    from vlcli.records import part as parts
 
     console = Console("filter", quiet=quiet, verbose=verbose)
     options = {
@@ -222,14 +222,8 @@ def command(
     if (hold_out is None) != (hold_out_to is None):
         raise UsageError("--hold-out N and --hold-out-to FILE go together")
     target = Target(output, to, rejects, report, force=force, embed_images=embed_images, held_out=hold_out_to)
-    parted = part is not None or is_directory(output)
-    this_part = parts.parse_part(part) if part is not None else parts.Part()
-    if (parted or count_only) and (output is None or output == "-"):
-        raise UsageError("parts go to a directory", remedy="name one with -o")
-    if force and part is not None:
-        raise UsageError(
-            "--force would remove what the other parts have written", remedy="remove the directory"
-        )
+    this_part = choose_part(part, output, force=force, always=count_only)
+    parted = this_part is not None
     if counts is not None and (part is None or count_only):
         raise UsageError(
             "--counts is for a part of the corpus", remedy="give --part i/n as --count-only had it"
@@ -292,7 +286,7 @@ def command(
             result = filter_on_ray(
                 plan, source, target, behind=behind, max_bad=max_bad, on_progress=on_progress
             )
-        elif parted:
+        elif this_part is not None:
             result = filter_part(plan, source, target, this_part, counts, behind=behind, **effort)
         else:
             result = filter_pairs(plan, source, target, behind=behind, **effort)
@@ -303,10 +297,7 @@ def command(
             f"no row has a column {line['column']!r}: the preset's rule {line['rule']} judged nothing"
         )
     if parted and engine == "local":
-        units = result["part"]
-        console.note(
-            f"{output}: part {this_part}: {units['units']:,} units, {units['stood']:,} of them stood already"
-        )
+        console.note(part_note(output, result["part"]))
     console.note(summary(result))
     for line in selection_lines(result["selections"]):
         console.note(line)

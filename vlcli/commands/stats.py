@@ -103,23 +103,25 @@ def command(
     seed: o.Seed = 0,
     json: o.Json = False,
     force: o.Force = False,
+    jobs: o.Jobs = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
 ) -> None:
     """Count pairs, images, captions, tokens and words, and how long, how large and how frequent they are.
 
-    One pass, in bounded memory, and exact: unique tokens, medians and the frequencies of words too. The first
-    table has the columns of Wukong's Table 2; --wordcloud draws its Figure 3 with every character legible, the
-    same bytes for the same counts and --seed.
+    One pass, in bounded memory, and exact whatever -j is: unique tokens, medians and the frequencies of words too.
+    The first table has the columns of Wukong's Table 2; --wordcloud draws its Figure 3 with every character legible,
+    the same bytes for the same counts and --seed. The files of a corpus in parts are counted by naming their directory.
     """
     import time
 
     from vlcli.commands._console import Console, show_table
     from vlcli.commands._evaluation import print_json
+    from vlcli.curation.counting import Wanted
     from vlcli.curation.ends import Source
     from vlcli.curation.query_list import Queries
     from vlcli.curation.sensitive import load_words
-    from vlcli.curation.statistics import Wanted, collect, cut_words
+    from vlcli.curation.statistics import collect, cut_words
     from vlcli.curation.statistics_tables import tables
     from vlcli.figures.corpus import CLOUD_WORDS, Figures
 
@@ -152,7 +154,9 @@ def command(
             if not console.is_terminal and time.monotonic() - began >= console.log_every:
                 console.log(f"counting: {done:,} rows")
 
-        report = collect(source, wanted, max_bad=max_bad, on_progress=on_progress)
+        report = collect(
+            source, wanted, max_bad=max_bad, jobs=jobs or o.default_jobs(), on_progress=on_progress
+        )
     notes = figures.draw(report)
     report = cut_words(report, words)
     if json:

@@ -92,7 +92,9 @@ class Target:
         """Where the rows held out go, as where the others do."""
         return replace(self, output=self.held_out, format=None)
 
-    def open(self, image_root: Path | None, read_image: Callable[[str], bytes], step: dict[str, Any]) -> Any:
+    def open(
+        self, image_root: Path | None, read_image: Callable[[str], bytes] | None, step: dict[str, Any]
+    ) -> Any:
         """The writer of the rows, a context manager; `read_image` is asked where images are embedded."""
         return open_writer(
             self.output,

@@ -14,9 +14,10 @@ from typing import Any
 
 from vlcli.curation.behind import NOTHING, Behind
 from vlcli.curation.ends import Source, Target
-from vlcli.curation.found import Found, Progress, divert, made_by
+from vlcli.curation.found import Found, Progress, made_by
 from vlcli.curation.image_probe import HeaderSizes
 from vlcli.curation.numbering import Numbering
+from vlcli.curation.piece_reader import divert
 from vlcli.curation.plan import Plan
 from vlcli.curation.team import Team
 from vlcli.curation.translating import Translating
@@ -61,11 +62,11 @@ def filter_pairs(
         job = replace(job, head=source.head)
         # Pixels are read in the second pass alone, and then it reads the input anew.
         keeps = not target.embed_images
-        team = stack.enter_context(Team(job, 1 if source.head is not None else jobs, keeps=keeps))
+        team = stack.enter_context(Team(job, jobs, keeps=keeps))
         translating = None
         if behind.translation is not None:
             translating = stack.enter_context(Translating(behind.translation))
-        found = stack.enter_context(Found(plan, team.worker, behind, translating))
+        found = stack.enter_context(Found(plan, team.worker, behind, translating, on_progress))
         inputs: Sequence[str] = source.inputs
         kept: list[Piece] | None = None
         if (team.counts_first and not keeps) or (found.selecting.looks_ahead and not team.counts_first):
@@ -84,7 +85,7 @@ def filter_pairs(
         pieces = source.pieces(inputs, image_bytes=target.embed_images) if kept is None else kept
         for outcome in team.run("judge", pieces, numbering):
             divert(outcome, bad, rejects)
-            found.write(outcome, writer, rejects, held_out, on_progress)
+            found.write(outcome, writer, rejects, held_out)
             on_progress("filtering", outcome.read)
         bad.judge()
         found.finish()

@@ -13,7 +13,8 @@ from vlcli.curation.behind import NOTHING, Behind
 from vlcli.curation.ends import Source
 from vlcli.curation.fields import Fields
 from vlcli.curation.judge import Judge, JudgeCounts, Tops
-from vlcli.curation.piecework import Bad, Outcome, PieceWorker, Seen
+from vlcli.curation.piece_reader import Unmet
+from vlcli.curation.piecework import Outcome, PieceWorker, Seen
 from vlcli.curation.plan import Plan
 from vlcli.curation.report import build_report
 from vlcli.curation.selecting import Selecting
@@ -22,8 +23,6 @@ from vlcli.curation.translating import Translating
 from vlcli.curation.where import Where
 from vlcli.errors import UsageError
 from vlcli.records import lineage
-from vlcli.records.bad import BadRows
-from vlcli.records.columns import Renames
 from vlcli.records.rejects import RejectsWriter
 from vlcli.records.writer import Writer
 
@@ -35,16 +34,6 @@ def made_by(plan: Plan, behind: Behind) -> dict[str, Any]:
     return lineage.step("filter", __version__, plan.fingerprint() | behind.fingerprint())
 
 
-def divert(outcome: Outcome, bad: BadRows, rejects: RejectsWriter | None) -> None:
-    """Rows that are bad and rows that were dropped, in input order."""
-    bad.seen += outcome.read
-    for item in outcome.rejects:
-        if isinstance(item, Bad):
-            bad.add(item.file, item.line, item.cause, item.raw, text_lines=item.text_lines)
-        elif rejects is not None:
-            rejects.write_lines(item.lines, item.rows)
-
-
 class Found:
     """What the outcomes of all pieces come to, and what is done with the rows that are kept. A context manager."""
 
@@ -54,14 +43,15 @@ class Found:
         worker: PieceWorker,
         behind: Behind = NOTHING,
         translating: Translating | None = None,
+        on_progress: Progress = lambda _, __: None,
     ) -> None:
         self._plan, self._worker, self._behind = plan, worker, behind
-        self._translating = translating
+        self._translating, self._on_progress = translating, on_progress
         self.selecting = Selecting(behind.selections, Fields(plan.fields))
         self._where = Where(plan.where) if plan.where is not None else None
         self._judge = Judge(self._where, worker.steps, known=worker.known)
         self._fields = Fields(plan.fields)
-        self._unmet: set[str] | None = None  # of --map
+        self._unmet = Unmet()
         self._lineage: lineage.Chain = ()
         self.rows, self.texts, self._checksum = Totals(), Totals(), Checksum()
 
@@ -69,8 +59,7 @@ class Found:
         """Which columns there were."""
         seen = outcome.seen
         assert seen is not None
-        if outcome.read:
-            self._unmet = seen.unmet if self._unmet is None else self._unmet & seen.unmet
+        self._unmet.meet(outcome.read, seen.unmet)
         self._fields.met |= seen.fields
         if self._where is not None:
             self._where.absorb(seen.where)
@@ -90,8 +79,7 @@ class Found:
         outcome: Outcome,
         writer: Writer,
         rejects: RejectsWriter | None,
-        held_out: Writer | None,
-        on_progress: Progress,
+        held_out: Writer | None = None,
     ) -> None:
         """Adds the outcome, and writes what goes on of the rows that passed."""
         self.add(outcome)
@@ -106,7 +94,7 @@ class Found:
             if self._translating is None:
                 writer.write(batch)
             else:
-                for part in self._translating.parts(batch, on_progress):
+                for part in self._translating.parts(batch, self._on_progress):
                     writer.write(part)
 
     def finish(self) -> None:
@@ -121,10 +109,8 @@ class Found:
 
     def check_columns(self, source: Source) -> None:
         """After the last row: a column that was named and that no row had is a slip."""
-        if self._unmet and source.head is None:
-            renames = Renames(source.renames)
-            renames.missing = self._unmet
-            renames.check_all_seen()
+        if source.head is None:
+            self._unmet.check(source.renames)
         if self._where is not None:
             self._where.finish()
 
@@ -174,7 +160,7 @@ class Found:
             "dropped_texts": _first(counts.dropped_texts),
             "replaced": _first(counts.replaced),
             "found": sorted(counts.found),
-            "unmet": sorted(self._unmet) if self._unmet is not None else None,
+            "unmet": None if self._unmet.names is None else sorted(self._unmet.names),
             "fields": sorted(self._fields.met),
             "where": None if where is None else [where[0], sorted(where[1])],
         }
@@ -186,7 +172,6 @@ class Found:
         self._checksum.add_sum(int(saved["checksum"], 16) if self.selecting.chain else 0)
         self.add(
             Outcome(
-                [],
                 read=saved["rows"]["given"],
                 rows=Totals(**saved["rows"]),
                 texts=Totals(**saved["texts"]),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -44,26 +46,49 @@ def phash_key() -> Key:
 class ImageKeys:
     """Keys of the images of batches; `causes` says by row number why one has none."""
 
-    def __init__(self, key: Key, dtype: type = np.uint64, width: int = 1) -> None:
-        self._key, self._width, self._dtype = key, width, dtype
+    def __init__(self, key: Key, dtype: type = np.uint64, width: int = 1, *, jobs: int = 1) -> None:
+        """`jobs` threads make keys: decoders and hashes work outside of Python's lock."""
+        self._key, self._width, self._dtype, self._jobs = key, width, dtype, jobs
         self._chunks: list[np.ndarray] = []
         self.rows = 0
         self.causes: dict[int, str] = {}
 
     def add(self, batch: Batch, reader: ImageReader) -> None:
-        found = []
-        images = zip(batch.frame["image"], batch.frame["image_bytes"], strict=True)
-        for row, (reference, data) in enumerate(images):
+        found: list[Any] = []
+        waiting: deque[tuple[str | None, Future[Any]]] = deque()
+
+        def take() -> None:
+            reference, key = waiting.popleft()
             try:
-                if data is None:
-                    if reference is None:
-                        raise ValueError("no image")
-                    data = reader.read(reference)
-                found.append(self._key(data))
+                found.append(key.result())
             except (ValueError, OSError) as error:
-                self.causes[self.rows + row] = _cause(error, reference)
-        self.rows += len(batch)
+                self.causes[self.rows] = _cause(error, reference)
+            self.rows += 1
+
+        images = zip(batch.frame["image"], batch.frame["image_bytes"], strict=True)
+        with ThreadPoolExecutor(self._jobs, "keys") as pool:
+            for reference, data in images:
+                waiting.append((reference, self._asked(pool, reader, reference, data)))
+                if len(waiting) > 4 * self._jobs:
+                    take()
+            while waiting:
+                take()
         self._chunks.append(np.array(found, self._dtype).reshape(-1, self._width))
+
+    def _asked(
+        self, pool: ThreadPoolExecutor, reader: ImageReader, reference: str | None, data: bytes | None
+    ) -> Future[Any]:
+        """The key, being made. Images are read here, in their order: a reader holds one row group."""
+        try:
+            if data is None:
+                if reference is None:
+                    raise ValueError("no image")
+                data = reader.read(reference)
+        except (ValueError, OSError) as error:
+            failed: Future[Any] = Future()
+            failed.set_exception(error)
+            return failed
+        return pool.submit(self._key, data)
 
     def finish(self) -> np.ndarray:
         """(n,) or (n, width): the keys of the rows that have one."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -102,6 +103,19 @@ def _by_clusters(
         yield done[cluster]
 
     return (partial(job, cluster) for cluster in reversed(range(number)))  # the largest first
+
+
+@contextmanager
+def at_most(threads: int | None) -> Iterator[None]:
+    """Let BLAS and faiss, and with them what is here, have so many threads at most."""
+    if threads is None:
+        yield
+        return
+    needed("faiss")  # what is not loaded yet is not bounded
+    control = needed("threadpoolctl")
+    most = max(library["num_threads"] for library in control.threadpool_info())
+    with control.threadpool_limits(min(threads, most)):
+        yield
 
 
 def _in_threads(jobs: Iterable[Callable[[], Iterable[T]]]) -> Iterator[T]:

@@ -18,7 +18,6 @@ import orjson
 
 from vlcli import __version__
 from vlcli.curation.ends import Source
-from vlcli.curation.plan import Plan
 from vlcli.errors import Incomplete, UsageError
 from vlcli.records.atomic import sync_folder, write_json
 from vlcli.records.lock import DirectoryLock
@@ -41,11 +40,14 @@ def is_counted(folder: Path, count: int) -> bool:
     return all((folder / part_name(number)).is_dir() for number in range(count))
 
 
-def description(plan: Plan, source: Source, units: Sequence[Unit], **more: Any) -> dict[str, Any]:
+def description(
+    command: str, rules: Any, source: Source, units: Sequence[Unit], **more: Any
+) -> dict[str, Any]:
     """What has to be the same for all who write to one directory."""
     return {
         "version": __version__,
-        "rules": plan.fingerprint(),
+        "command": command,
+        "rules": rules,
         "map": dict(source.renames),
         "image_root": str(source.image_root) if source.image_root is not None else None,
         **more,
@@ -65,9 +67,7 @@ def claim(folder: Path, description: dict[str, Any], *, force: bool = False) -> 
                 path.unlink()
     if not run.exists():
         if folder.is_dir() and any(path.name != PRIVATE for path in folder.iterdir()):
-            raise UsageError(
-                f"{folder} is not empty, and no run of filter stands there", remedy="name another"
-            )
+            raise UsageError(f"{folder} is not empty, and no run into it stands there", remedy="name another")
         (folder / PRIVATE / "units").mkdir(parents=True, exist_ok=True)
         with suppress(UsageError):  # another part was faster; it is compared with what that says
             write_json(run, description, force=False)
@@ -79,9 +79,8 @@ def compare(run: Path, description: dict[str, Any], what: str) -> None:
     now = orjson.loads(orjson.dumps(description))
     for key in description:
         if stands.get(key) != now[key]:
-            shown_as = (
-                f": {stands.get(key)} then, {now[key]} now" if key in ("parts", "format", "version") else ""
-            )
+            then = f": {stands.get(key)} then, {now[key]} now"
+            shown_as = then if key in ("version", "command", "parts", "format") else ""
             raise UsageError(
                 f"{what}: it was made with other {key}{shown_as}",
                 remedy="give the same input, rules and parts, or name another directory",

@@ -9,14 +9,11 @@ directory that `count_part` has written for every part.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from vlcli.curation.behind import NOTHING, Behind
 from vlcli.curation.ends import Source, Target
@@ -32,9 +29,7 @@ from vlcli.curation.part_directory import (
     compare,
     description,
     locked,
-    mark,
     part_name,
-    remove_leftovers,
     require,
     rows_before,
     rows_name,
@@ -44,15 +39,12 @@ from vlcli.curation.plan import Plan
 from vlcli.curation.selecting import Selecting
 from vlcli.curation.team import Team
 from vlcli.curation.translating import Translating
-from vlcli.curation.unit_writer import UnitWriter
+from vlcli.curation.unit_run import begin, pieces_of, units_of
 from vlcli.errors import UsageError
 from vlcli.records.atomic import write_json
 from vlcli.records.bad import BadRows
 from vlcli.records.part import Part
-from vlcli.records.pieces import Piece, Reading, pieces
-from vlcli.records.references import Relocator
-from vlcli.records.sources import sources
-from vlcli.records.units import Unit, plan_units
+from vlcli.records.units import Unit
 
 _COUNT_FIRST = "first `--count-only -o COUNTS/ --part i/n` for every part, then `--counts COUNTS/`"
 
@@ -74,9 +66,8 @@ def count_part(
     there. Raises UsageError where other input, rules or another number of parts have been counted there, Incomplete
     where the second call comes before the first of all others.
     """
-    _refuse_head(source)
-    units = plan_units(sources(source.inputs), source.format)
-    claim(folder, description(plan, source, units, parts=part.count))
+    units = units_of(source)
+    claim(folder, _described(plan, source, units, parts=part.count))
     if (folder / part_name(part.number)).is_dir():
         return "was counted already"
     lock = folder / PRIVATE / f"{part_name(part.number)}.lock"
@@ -88,7 +79,7 @@ def count_part(
         in_two = part.count > 1 and team.counts_first and plan.bound("max-per-query") is not None
         if in_two and not (folder / rows_name(part.number)).is_dir():
             for outcome in team.run(
-                "judge", _of_units(source, mine, standing=set(range(len(units)))), numbering
+                "judge", pieces_of(source, mine, standing=frozenset(range(len(units)))), numbering
             ):
                 on_progress("numbering", outcome.read)
             with appearing(folder, rows_name(part.number)) as made:
@@ -96,7 +87,7 @@ def count_part(
             return "has its queries counted; the same command again, when all parts have, counts the rest"
         if in_two:
             numbering.seed(*rows_before(folder, part))
-        rows = _of_units(source, mine)
+        rows = pieces_of(source, mine)
         survey(plan, source, rows, team, numbering, max_bad, on_progress, part_of_many=part.count > 1)
         team.gather()
         if not in_two:
@@ -125,110 +116,61 @@ def filter_part(
     written when the last unit stands. Raises UsageError where another run stands there, Incomplete where `counts`
     lacks parts.
     """
-    _refuse_head(source)
     assert target.output is not None
     if target.held_out is not None or not Selecting(behind.selections, Fields()).is_by_row:
         raise UsageError(
             "what is chosen among all rows is no matter of a part",
             remedy=f"choose from the files of all parts: vlcli filter {target.output}",
         )
-    folder, units = Path(target.output), plan_units(sources(source.inputs), source.format)
-    kind = target.format or "jsonl"
-    claim(
-        folder,
-        description(plan, source, units, format=kind, behind=behind.fingerprint()),
-        force=target.force,
-    )
-    mine = part.of(units)
+    units = units_of(source)
+    described = _described(plan, source, units, format=target.format or "jsonl", behind=behind.fingerprint())
     with ExitStack() as stack:
-        stack.enter_context(
-            locked(folder / PRIVATE / f"{part_name(part.number)}.lock", f"part {part} of {folder}")
-        )
-        for place in (folder, target.rejects):
-            remove_leftovers(place, [unit.number for unit in mine])
-        sizes = stack.enter_context(HeaderSizes())
-        rejects = Relocator(target.rejects) if target.rejects is not None else None
-        start = Relocator(source.image_root or folder) if kind == "jsonl" else None
-        job = replace(behind.job(plan, source.renames, start, rejects), counts_ids=part.count > 1)
+        run = stack.enter_context(begin(source, target, part, units, described))
+        lines, rejects = run.relocators()
+        job = replace(behind.job(plan, source.renames, lines, rejects), counts_ids=part.count > 1)
         team = stack.enter_context(Team(job, jobs))
         numbering = stack.enter_context(Numbering())
-        standing = {unit.number for unit in mine if mark(folder, unit.number).exists()}
-        wanted = [unit for unit in mine if unit.number not in standing]
-        if wanted and counts is not None:
+        if run.wanted and counts is not None:
             _know(plan, source, units, team, numbering, counts, part)
-        elif wanted:
+        elif run.wanted:
             if part.count > 1 and team.counts_first:
                 raise UsageError("a part alone cannot count over the whole corpus", remedy=_COUNT_FIRST)
             if team.counts_first:
                 with Numbering() as first:
-                    survey(plan, source, _of_units(source, units), team, first, max_bad, on_progress)
+                    survey(plan, source, pieces_of(source, units), team, first, max_bad, on_progress)
                 team.gather()
             team.finish()
-        # Rows of units that stand are numbered anew, but for those behind the last unit that is missing.
-        read = [unit for unit in mine if wanted and unit.number <= wanted[-1].number]
         translating = None
-        if wanted and behind.translation is not None:
+        if run.wanted and behind.translation is not None:
             translating = stack.enter_context(Translating(behind.translation))
-        writer = UnitWriter(folder, kind, target, source, sizes, made_by(plan, behind))
-        queue: deque[Unit] = deque()
-        bad, orphans = BadRows(max_bad), part.count > 1 and counts is None
-        tagged = _of_units(source, read, image_bytes=target.embed_images, standing=standing, queue=queue)
-        with writer:
-            for outcome in team.run("judge", tagged, numbering):
-                unit = queue.popleft()
-                if orphans and outcome.unnamed:
-                    raise UsageError(
-                        "rows have no id, and a part alone cannot know which rows of others are equal to them",
-                        remedy=_COUNT_FIRST,
-                    )
-                on_progress("filtering", outcome.read)
-                if unit.number in standing:
-                    continue
-                writer.add(
-                    unit, lambda: Found(plan, team.worker, behind, translating), outcome, bad, on_progress
-                )
-            for unit in wanted:  # those without a single row
-                writer.move_to(unit, lambda: Found(plan, team.worker, behind))
-        bad.judge()
+        run.write(
+            lambda given: team.run("judge", given, numbering),
+            lambda: Found(plan, team.worker, behind, translating, on_progress),
+            BadRows(max_bad),
+            lambda rows: on_progress("filtering", rows),
+            step=made_by(plan, behind),
+            read_image=stack.enter_context(HeaderSizes()).read,
+            named_by=_COUNT_FIRST if part.count > 1 and counts is None else None,
+        )
         if translating is not None:
             translating.finish()
         found = Found(plan, team.worker, behind, translating)
-        for unit in mine:
-            found.load(orjson.loads(mark(folder, unit.number).read_bytes()))
-        report = found.report(list(source.inputs), None)
-        report["part"] = {
-            "number": part.number,
-            "count": part.count,
-            "units": len(mine),
-            "stood": len(standing),
-        }
-        if all(mark(folder, unit.number).exists() for unit in units):
+        for saved in run.saved():
+            found.load(saved)
+        report = found.report(list(source.inputs), None) | {"part": run.shown()}
+        if (all_saved := run.saved_by_all()) is not None:
             whole = Found(plan, team.worker, behind)
-            for unit in units:
-                whole.load(orjson.loads(mark(folder, unit.number).read_bytes()))
+            for saved in all_saved:
+                whole.load(saved)
             whole.check(source)
-            write_json(folder / PRIVATE / "report.json", whole.report(list(source.inputs), None), force=True)
+            run.report(whole.report(list(source.inputs), None))
     if target.report is not None:
         write_json(target.report, report, force=target.force)
     return report
 
 
-def _of_units(
-    source: Source,
-    units: Sequence[Unit],
-    *,
-    image_bytes: bool = False,
-    standing: set[int] = frozenset(),  # type: ignore[assignment]
-    queue: deque[Unit] | None = None,
-) -> Iterator[Piece]:
-    """The pieces of these units; `queue` is told the unit of each."""
-    found = sources(source.inputs)
-    reading = Reading(source.format, source.renames, image_bytes, source.image_root)
-    for unit in units:
-        for piece in pieces(found, reading, [unit]):
-            if queue is not None:
-                queue.append(unit)
-            yield replace(piece, is_wanted=unit.number not in standing)
+def _described(plan: Plan, source: Source, units: Sequence[Unit], **more: Any) -> dict[str, Any]:
+    return description("filter", plan.fingerprint(), source, units, **more)
 
 
 def _know(
@@ -244,7 +186,7 @@ def _know(
     run = counts / PRIVATE / "run.json"
     if not run.exists():
         raise UsageError(f"--counts {counts}: no counts stand there", remedy="make them with --count-only")
-    compare(run, description(plan, source, units, parts=part.count), f"--counts {counts}")
+    compare(run, _described(plan, source, units, parts=part.count), f"--counts {counts}")
     require(counts, part.count, part_name, "--counts ")
     folders = [counts / part_name(n) for n in range(part.count)]
     numbering.seed(*rows_before(counts, part))
@@ -256,8 +198,3 @@ def _know(
             team.worker.freeze(made)
     team.worker.thaw(merged)
     team.know()
-
-
-def _refuse_head(source: Source) -> None:
-    if source.head is not None:
-        raise UsageError("--head stops after rows of the whole input, and parts each read their own")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import uuid
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,6 +17,7 @@ from vlcli.curation.fields import Fields
 from vlcli.curation.image_probe import HeaderSizes
 from vlcli.curation.judge import BAD, KEPT, Docket, Judge, JudgeCounts
 from vlcli.curation.numbering import IDS, QUERIES
+from vlcli.curation.piece_reader import Bad, Came, Dropped, PieceReader, joined, without_id
 from vlcli.curation.plan import Plan
 from vlcli.curation.query_cap import query_keys, ranks
 from vlcli.curation.rule import Rule
@@ -26,41 +26,21 @@ from vlcli.curation.tally import Checksum, Totals
 from vlcli.curation.where import Where
 from vlcli.records.batch import Batch
 from vlcli.records.encode import json_lines
-from vlcli.records.identity import Identity, Ids, Unnamed
+from vlcli.records.identity import Ids
 from vlcli.records.lineage import Chain
 from vlcli.records.occurrences import Keys
-from vlcli.records.pieces import Piece, Shaped, Shaping, first_rows
+from vlcli.records.pieces import Piece, Shaped
 from vlcli.records.references import Relocator
 from vlcli.records.rejects import reject_lines
 
 
-class Bad(NamedTuple):
-    """A row that cannot be used, as `BadRows.add` takes it."""
-
-    file: str
-    line: int
-    cause: str
-    raw: Any
-    text_lines: bool
-
-
-class Dropped(NamedTuple):
-    """Rows that did not pass, as lines of the file of rejects ("" where none is written)."""
-
-    lines: bytes
-    rows: int
-
-
 @dataclass
-class Outcome:
-    """What came of one piece."""
+class Outcome(Came):
+    """What the rules made of one piece."""
 
-    kept: list[Batch] | bytes  # bytes: JSON lines
+    kept: list[Batch] | bytes = field(default_factory=list)  # bytes: JSON lines
     kept_rows: int = 0
     came: list[Batch] = field(default_factory=list)  # the kept rows as they came in, where that is asked for
-    rejects: list[Bad | Dropped] = field(default_factory=list)  # in input order
-    read: int = 0  # rows, bad ones included
-    unnamed: int = 0  # rows whose id was made here
     rows: Totals = field(default_factory=Totals)
     texts: Totals = field(default_factory=Totals)
     checksum: int = 0
@@ -95,21 +75,18 @@ class Job:
     )
 
 
-class PieceWorker:
+class PieceWorker(PieceReader):
     """Holds what is made once in a process: rules, and what they look up. A context manager."""
 
     def __init__(self, job: Job) -> None:
+        super().__init__(job)
         self._job = job
         where, self.steps = job.plan.steps()
         self._where_sql = where.sql if where is not None else None
         self._cap = [step for step in self.steps if step.name == "max-per-query"]
-        self._shaping = Shaping(job.renames)
-        self.left = job.head
         self._fields = Fields(job.plan.fields)
-        self._identity = Identity()
         self._stack = ExitStack()
-        self._stack.enter_context(self._identity)
-        self._stack.callback(self._shaping.close)
+        self._stack.callback(super().close)
         self._sizes = self._stack.enter_context(HeaderSizes())
         self.surveys: dict[str, Survey] = {}  # by the rule
         for step in self.steps:
@@ -147,17 +124,16 @@ class PieceWorker:
 
     def count(self, piece: Piece) -> Generator[Keys, NDArray[np.int64], Outcome]:
         """The first pass: the rows that pass the condition and the per-query cap, and their texts, are surveyed."""
-        outcome = Outcome([])
+        outcome = Outcome()
         where = self._where()
         made = list(self._read(piece, outcome))
         if self._job.keep is not None:
-            outcome.again = self._kept(piece, made, outcome.read)
+            outcome.again = self._kept(piece, made, self._job.keep)
         batches = [batch for batch, _ in made]
-        outcome.rejects = [row for _, bad in made for row in bad]
-        outcome.unnamed = sum(batch.frame["id"].null_count() for batch in batches)
+        outcome.rejects += [row for _, bad in made for row in bad]
+        outcome.unnamed = without_id(batches)
         if self._names_rows:
-            numbered = yield from self._numbered(batches)
-            batches = [one.batch.with_columns(one.ids(ordinals).ids) for one, ordinals in numbered]
+            batches = yield from self._named(batches)
         elif any(survey.needs_images for survey in self.surveys.values()) or (
             where is not None and "image_id" in where.columns
         ):
@@ -174,7 +150,7 @@ class PieceWorker:
 
     def judge(self, piece: Piece) -> Generator[Keys, NDArray[np.int64], Outcome]:
         """All rules in their order, and what is kept; of a piece that is not wanted rows are only numbered."""
-        outcome = Outcome([])
+        outcome = Outcome()
         if not piece.is_wanted:
             numbered = yield from self._numbered([batch for batch, _ in self._read(piece, outcome)])
             if self._cap:
@@ -182,12 +158,11 @@ class PieceWorker:
             return outcome
         where, checksum, lines = self._where(), Checksum(), list[bytes]()
         found = list(self._read(piece, outcome))
-        outcome.unnamed = sum(batch.frame["id"].null_count() for batch, _ in found)
+        outcome.unnamed = without_id([batch for batch, _ in found])
         numbered = yield from self._numbered([batch for batch, _ in found])
         batches = [one.batch for one, _ in numbered]
-        names: list[Ids | None] = [None] * len(
-            batches
-        )  # of all rows, where more than the kept ones need theirs
+        # Of all rows, where more than the kept ones need theirs.
+        names: list[Ids | None] = [None] * len(batches)
         if self._names_all:
             names = [one.ids(ordinals) for one, ordinals in numbered]
             batches = [batch.with_columns(n.ids) for batch, n in zip(batches, names, strict=True) if n]
@@ -274,12 +249,6 @@ class PieceWorker:
     def close(self) -> None:
         self._stack.close()
 
-    def __enter__(self) -> PieceWorker:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
-
     def _where(self) -> Where | None:
         return (
             Where(self._where_sql) if self._where_sql is not None else None
@@ -287,51 +256,8 @@ class PieceWorker:
 
     def _seen(self, where: Where | None, piece: Piece) -> Seen:
         met = where.met if where is not None else None
-        shaped = piece.content
-        unmet = shaped.unmet if isinstance(shaped, Shaped) else self._shaping.renames.missing
+        unmet = piece.content.unmet if isinstance(piece.content, Shaped) else self.unmet
         return Seen(set(unmet), set(self._fields.met), met)
-
-    def _kept(self, piece: Piece, made: list[tuple[Batch, list[Bad]]], rows: int) -> Piece:
-        if not piece.is_read:
-            return piece
-        assert self._job.keep is not None
-        path = self._job.keep / uuid.uuid4().hex
-        unmet = set(self._shaping.renames.missing)
-        return replace(piece, content=Shaped.save(path, made, rows, is_text=piece.is_text, unmet=unmet))
-
-    def _read(self, piece: Piece, outcome: Outcome) -> Iterator[tuple[Batch, list[Bad]]]:
-        if isinstance(piece.content, Shaped):
-            for batch, bad in piece.content.load():
-                outcome.read += len(batch) + len(bad)
-                if self.left is not None:
-                    self.left -= len(batch) + len(bad)
-                yield batch, bad
-            return
-        diverted: list[Bad] = []
-        name, is_text = piece.place.file, piece.is_text
-
-        def on_bad(line: int, cause: str, raw: Any) -> None:
-            diverted.append(Bad(name, line, cause, raw, is_text))
-
-        for batch in self._shaping.batches(piece, on_bad):
-            bad = list(diverted)
-            diverted.clear()
-            if self.left is not None:
-                batch = first_rows(batch, [row.line for row in bad], self.left)
-                bad = bad[: self.left - len(batch)]
-                self.left -= len(batch) + len(bad)
-            outcome.read += len(batch) + len(bad)
-            yield batch, bad
-
-    def _numbered(
-        self, batches: list[Batch]
-    ) -> Generator[Keys, NDArray[np.int64], list[tuple[Unnamed, NDArray[np.int64]]]]:
-        """The batches, and for those of their rows that have no id how many equal ones came before."""
-        unnamed = [self._identity.ask(batch) for batch in batches]
-        keys = [one.keys for one in unnamed]
-        ordinals = yield _joined(keys)
-        ends = np.cumsum([0, *map(len, keys)])
-        return [(one, ordinals[ends[i] : ends[i + 1]]) for i, one in enumerate(unnamed)]
 
     def _ranks(self, batches: list[Batch]) -> Generator[Keys, NDArray[np.int64], list[pl.Series]]:
         where, queries = self._where(), []
@@ -339,7 +265,7 @@ class PieceWorker:
             column = batch.frame["query"]
             queries.append(column if where is None else column.filter(where.judge(where.view(batch))))
         keys = [query_keys(column) for column in queries]
-        before = yield _joined(keys)
+        before = yield joined(keys)
         ends = np.cumsum([0, *map(len, keys)])
         return [ranks(column, before[ends[i] : ends[i + 1]]) for i, column in enumerate(queries)]
 
@@ -370,10 +296,6 @@ class PieceWorker:
                 self._job.rejects,
             )
         outcome.rejects.append(Dropped(lines, len(places)))
-
-
-def _joined(keys: list[Keys]) -> Keys:
-    return np.concatenate([np.zeros(0, np.uint64), *keys])
 
 
 def _in_turn(found: list[pl.Series]) -> Any:

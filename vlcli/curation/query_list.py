@@ -36,12 +36,12 @@ class Queries:
 
 
 class QueryCounts:
-    """Counts the candidates in texts that are cut into words; a context manager."""
+    """Counts the candidates in texts that are cut into words (`counts`); a context manager."""
 
     def __init__(self, wanted: Queries, **sizes: Any) -> None:
         """`sizes` are those of `TextCounts`."""
         self._wanted = wanted
-        self._counts = TextCounts(**sizes)
+        self.counts = TextCounts(**sizes)
         self._vocabulary: HashedSet | None = None
         if wanted.vocabulary is not None:
             self._vocabulary = HashedSet()
@@ -54,14 +54,14 @@ class QueryCounts:
         if self._vocabulary is not None:
             grams = grams.filter(pl.Series(self._vocabulary.contains(grams)))
         counts = grams.alias(PLAIN).to_frame().group_by(PLAIN).len(COUNT)
-        self._counts.add_counts(counts.cast({COUNT: pl.Int64()}))
+        self.counts.add_counts(counts.cast({COUNT: pl.Int64()}))
 
     def write(self, skip: tuple[str, ...] = ()) -> dict[str, Any]:
         """Write the list, the most frequent first and equals in code point order; returns what it came to."""
         order: dict[str, Any] = {"by": [COUNT, PLAIN], "descending": [True, False]}
         keep = (pl.col(COUNT) >= self._wanted.at_least) & ~pl.col(PLAIN).is_in(list(skip))
         candidates, best = 0, pl.DataFrame(schema={PLAIN: pl.String(), COUNT: pl.Int64()})
-        for part in self._counts.counted():
+        for part in self.counts.counted():
             candidates += part.height
             best = pl.concat([best, part.filter(keep).select(best.columns)]).sort(**order)
             best = best.head(self._wanted.number)
@@ -78,7 +78,7 @@ class QueryCounts:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._counts.close()
+        self.counts.close()
         if self._vocabulary is not None:
             self._vocabulary.close()
 

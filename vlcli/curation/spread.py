@@ -22,6 +22,10 @@ class Spread:
         for value, count in zip(found.tolist(), counts.tolist(), strict=True):
             self._counts[value] += count
 
+    def merge(self, other: Spread) -> None:
+        """Count in what another has counted."""
+        self._counts.update(other._counts)
+
     @property
     def number(self) -> int:
         return self._counts.total()
@@ -67,6 +71,10 @@ class Bins:
         """`values` are not below the first edge."""
         places = np.searchsorted(self._edges, values, side="right") - 1
         self._counts += np.bincount(places, minlength=len(self._edges))
+
+    def merge(self, other: Bins) -> None:
+        """Count in what another, with the same edges, has counted."""
+        self._counts += other._counts
 
     def shown(self) -> list[dict[str, Any]]:
         ends = [*self._edges[1:], None]

@@ -31,6 +31,10 @@ class Tokenizer(Protocol):
     def distinct(self) -> int: ...
     @property
     def unknown(self) -> int: ...
+    def saved(self) -> Any:
+        """What is counted in memory, for the `merge` of another."""
+
+    def merge(self, saved: Any) -> None: ...
 
 
 class _Pieces:
@@ -58,6 +62,12 @@ class _Pieces:
     def unknown(self) -> int:
         return int(self._counts[self._unk])
 
+    def saved(self) -> NDArray[np.int64]:
+        return self._counts
+
+    def merge(self, saved: NDArray[np.int64]) -> None:
+        self._counts += saved
+
 
 class _Strings:
     """Tokens that are strings: what a pattern finds, or the words of a segmentation that hold an ideograph."""
@@ -80,6 +90,12 @@ class _Strings:
 
     def distinct(self) -> int:
         return sum(part.height for part in self._counts.counted())
+
+    def saved(self) -> None:
+        """Nothing: all is in `counts`."""
+
+    def merge(self, saved: None) -> None:
+        pass
 
 
 def tokenizer(words: Words, counts: TextCounts) -> Tokenizer:

@@ -1,54 +1,34 @@
-"""Pairs with the ids of their texts as a column, and vocabularies learnt from the texts of pairs."""
+"""Pairs with the ids of their texts as a column: into one output, or a directory with a file for each unit."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 import numpy as np
-import polars as pl
+from numpy.typing import NDArray
 
 from vlcli import __version__
 from vlcli.curation.ends import Source, Target
-from vlcli.curation.text_column import by_row, with_column
-from vlcli.curation.text_fields import INSTEAD, field_texts
+from vlcli.curation.numbering import IDS, Numbering
+from vlcli.curation.part_directory import description
+from vlcli.curation.piece_reader import Unmet, divert
+from vlcli.curation.shared_work import SharedWork
+from vlcli.curation.token_work import Encoded, Encoding, TokenJob, TokenWorker
+from vlcli.curation.unit_run import begin, units_of
 from vlcli.errors import UsageError
 from vlcli.records import lineage
-from vlcli.records.atomic import check_folder
 from vlcli.records.bad import BadRows
-from vlcli.records.batch import Batch
-from vlcli.records.identity import Identity
-from vlcli.records.reader import repeatable
+from vlcli.records.occurrences import Keys
+from vlcli.records.part import Part
 from vlcli.records.rejects import RejectsWriter
-from vlcli.records.writer import open_writer
-from vlcli.text.tokenizers import LENGTHS, OTHER_LENGTH, TextTokenizer, load_tokenizer
-from vlcli.text.vocabulary import KINDS, learn
+from vlcli.records.writer import Writer
 
-IDS, POSITIONS = "input_ids", "positions"
+Progress = Callable[[int], None]  # rows of this piece
 
-Progress = Callable[[int], None]  # rows of this batch
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How texts become ids. `label` is looked for in every text, or the value of `label_column` in its row's."""
-
-    tokenizer: str = "wordpiece-zh"
-    length: int | None = None
-    label: str | None = None
-    label_column: str | None = None
-
-    def check(self) -> None:
-        if self.label is not None and self.label_column is not None:
-            raise UsageError("--find and --find-column both say what to find")
-        if not (self.label is None or self.label.strip()):
-            raise UsageError("--find: the label is empty")
+_NAME_FIRST = "write them with their ids first: vlcli filter FILE… -o named/"
 
 
 def tokenize_pairs(
@@ -57,128 +37,143 @@ def tokenize_pairs(
     target: Target,
     *,
     max_bad: str = "0",
+    jobs: int = 1,
     on_progress: Progress = lambda _: None,
 ) -> dict[str, int]:
     """Writes the pairs with `input_ids`, and `positions` where a label is to be found; returns counts.
 
     A text that is one string has list[int]; a list of texts has a list of those. A row without text has null.
-    Raises UsageError for what cannot be, InputError for damage and for more bad rows than `max_bad`.
+    `jobs` processes share the work on large inputs; what is written is the same for any number. Raises UsageError
+    for what cannot be, InputError for damage and for more bad rows than `max_bad`.
     """
     encoding.check()
     target.refuse_clashes()
-    tokenizer = load_tokenizer(encoding.tokenizer)
-    length = encoding.length or LENGTHS.get(encoding.tokenizer, OTHER_LENGTH)
-    tokenizer.encode(["a"], length)  # a length without room is told before anything is read
-    rules = {"tokenizer": f"sha256:{tokenizer.fingerprint}", "length": length}
-    counts = dict.fromkeys(("in", "written", "bad", "texts", "tokens", "cut", "found"), 0)
-    missing = encoding.label_column
+    job = TokenJob(encoding, dict(source.renames), head=source.head)
+    worker = TokenWorker(job)  # a tokenizer that is not there is told before anything is opened
     with ExitStack() as stack:
         rejects = stack.enter_context(RejectsWriter(target.rejects, force=target.force))
-        writer = stack.enter_context(
-            open_writer(
-                target.output,
-                format=target.format,
-                force=target.force,
-                image_root=source.image_root,
-                step=lineage.step("tokenize", __version__, rules),
-            )
-        )
-        identity = stack.enter_context(Identity())
-        bad = BadRows(max_bad, rejects)
-        for batch in source.batches(source.inputs, bad):
-            if missing is not None and _has_column(batch, missing):
-                missing = None
-            writer.write(_encode(identity.assign(batch), encoding, tokenizer, length, counts))
-            on_progress(len(batch))
-        if missing is not None and bad.seen:
-            raise UsageError(f"--find-column {missing}: no row has a column {missing!r}")
-        counts.update({"in": bad.seen, "written": writer.rows, "bad": bad.count})
-        assert bad.seen == writer.rows + bad.count, f"rows do not add up: {counts}"
-    return counts
+        writer = stack.enter_context(target.open(source.image_root, None, _step(worker)))
+        worker.lines = writer.relocate
+        work = stack.enter_context(SharedWork(worker, replace(job, lines=worker.lines), jobs))
+        numbering = stack.enter_context(Numbering())
+        bad, found = BadRows(max_bad, rejects), _Found()
+        for came in work.work("encode", source.pieces(source.inputs), _ids_by(numbering)):
+            divert(came, bad, rejects)
+            found.write(came, writer, rejects)
+            on_progress(came.read)
+        bad.judge()
+        found.check(encoding, source)
+        assert found.counts["in"] == bad.seen, f"rows do not add up: {found.counts}"
+    return found.counts
 
 
-def _has_column(batch: Batch, name: str) -> bool:
-    if isinstance(batch.rest, pl.DataFrame):
-        return name in batch.frame.columns or name in batch.rest.columns
-    return name in batch.frame.columns or any(name in row for row in batch.rest)
-
-
-def _encode(
-    batch: Batch, encoding: Encoding, tokenizer: TextTokenizer, length: int, counts: dict[str, int]
-) -> Batch:
-    lists: list[list[str] | None] = batch.frame["text"].to_list()
-    texts = [text for row in lists for text in row or ()]
-    ids, cut = tokenizer.encode(texts, length)
-    counts["texts"] += len(texts)
-    counts["tokens"] += sum(map(len, ids))
-    counts["cut"] += cut
-    batch = with_column(batch, IDS, by_row(batch, lists, ids), pl.List(pl.Int32()))
-    if encoding.label is None and encoding.label_column is None:
-        return batch
-    wanted: list[Any] = [encoding.label] * len(lists)
-    if encoding.label_column is not None:
-        wanted = batch.column(encoding.label_column).to_list()
-    labels = [
-        label if isinstance(label, str) else ""
-        for row, label in zip(lists, wanted, strict=True)
-        for _ in row or ()
-    ]
-    places = tokenizer.find(texts, ids, labels)
-    counts["found"] += sum(map(bool, places))
-    return with_column(batch, POSITIONS, by_row(batch, lists, places), pl.List(pl.List(pl.Int32())))
-
-
-def learn_vocabulary(
-    kind: str,
-    size: int,
+def tokenize_part(
+    encoding: Encoding,
     source: Source,
-    output: str,
+    target: Target,
+    part: Part,
     *,
-    force: bool = False,
     max_bad: str = "0",
+    jobs: int = 1,
     on_progress: Progress = lambda _: None,
-) -> dict[str, int]:
-    """Learns a vocabulary from the captions of pairs into the directory `output`, which appears when it is whole.
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The same for the units of one part that do not stand yet, into the directory `target.output`.
 
-    A WordPiece vocabulary reads the input twice, so that a pipe is spooled first.
+    Returns the counts of all units of this part, those that stood already too, and what the part is: `number`,
+    `count`, `units`, and how many `stood`. `_vlcli/report.json` has the counts of the whole when the last unit stands.
+    Raises UsageError where another run stands there, and for rows without an id where there are several parts.
     """
-    if kind not in KINDS:
-        raise UsageError(f"--train {kind!r} is not one of {', '.join(KINDS)}")
-    place = Path(os.path.realpath(output))
-    if place.exists() and not place.is_dir():
-        raise UsageError(f"{output} is not a directory")
-    if place.exists() and any(place.iterdir()) and not force:
-        raise UsageError(f"{output} exists", remedy="--force replaces its vocabulary")
-    check_folder(place)
-    inputs = repeatable(source.inputs) if kind == "wordpiece" else source.inputs
-    counts = {"in": 0, "bad": 0, "texts": 0}
-
-    def texts() -> Iterator[str]:
-        bad = BadRows(max_bad)
-        counts["texts"] = 0
-        for batch in source.batches(inputs, bad):
-            for part in _captions(batch):
-                counts["texts"] += len(part)
-                yield from part
-            on_progress(len(batch))
-        counts.update({"in": bad.seen, "bad": bad.count})
-
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent) as folder:
-        size = learn(kind, texts, size, Path(folder))
-        place.mkdir(exist_ok=True)
-        for file in sorted(Path(folder).iterdir(), key=lambda f: f.name == "tokenizer.json"):
-            shutil.move(file, place / file.name)
-    return {**counts, "pieces": size}
+    encoding.check()
+    job = TokenJob(encoding, dict(source.renames))
+    worker, units = TokenWorker(job), units_of(source)
+    rules = worker.rules() | {"find": encoding.label, "find-column": encoding.label_column}
+    described = description("tokenize", rules, source, units, format=target.format or "jsonl")
+    with ExitStack() as stack:
+        run = stack.enter_context(begin(source, target, part, units, described))
+        worker.lines = run.relocators()[0]
+        work = stack.enter_context(SharedWork(worker, replace(job, lines=worker.lines), jobs))
+        numbering = stack.enter_context(Numbering())
+        run.write(
+            lambda given: work.work("encode", given, _ids_by(numbering)),
+            _Found,
+            BadRows(max_bad),
+            on_progress,
+            step=_step(worker),
+            named_by=_NAME_FIRST if part.count > 1 else None,
+        )
+        found = _Found.of(run.saved())
+        if (all_saved := run.saved_by_all()) is not None:
+            whole = _Found.of(all_saved)
+            whole.check(encoding, source)
+            run.report({"command": "tokenize", "inputs": list(source.inputs), **whole.counts})
+        return found.counts, run.shown()
 
 
-def _captions(batch: Batch) -> Iterator[pl.Series]:
-    """The texts of the batch, and ZERO's three fields of its rows without `text`."""
-    lines = field_texts(batch, "text")
-    yield lines["text"]
-    without = np.ones(len(batch), np.bool_)
-    without[lines["row"].to_numpy()] = False
-    if without.any():
-        for name in INSTEAD:
-            others = field_texts(batch, name)
-            yield others["text"].filter(pl.Series(without[others["row"].to_numpy()]))
+def _step(worker: TokenWorker) -> dict[str, Any]:
+    return lineage.step("tokenize", __version__, worker.rules())
+
+
+def _ids_by(numbering: Numbering) -> Callable[[int, Keys], NDArray[np.int64]]:
+    return lambda _, keys: numbering.answer(IDS, keys)
+
+
+class _Found:
+    """What the pieces come to: counts, and which columns there were. A context manager, as `Contents` wants it."""
+
+    def __init__(self) -> None:
+        self.counts = dict.fromkeys(("in", "written", "bad", "texts", "tokens", "cut", "found"), 0)
+        self._has_labels = False
+        self._unmet = Unmet()
+
+    @classmethod
+    def of(cls, saved: Any) -> _Found:
+        """The sum of what several have `saved`."""
+        whole = cls()
+        for one in saved:
+            whole._add(one["counts"], one["labels"])
+            if one["unmet"] is not None:
+                whole._unmet.meet(one["counts"]["in"], set(one["unmet"]))
+        return whole
+
+    def write(self, came: Encoded, writer: Writer, rejects: RejectsWriter) -> None:
+        """Writes what came of one more piece, and counts it; its bad rows are diverted already."""
+        self._unmet.meet(came.read, came.unmet)
+        rows = {"in": came.read, "written": came.written, "bad": len(came.rejects)}
+        assert came.read == came.written + len(came.rejects), f"rows do not add up: {rows}"
+        self._add({**rows, **came.counts}, came.has_labels)
+        if isinstance(came.rows, bytes):
+            writer.write_lines(came.rows, came.written)
+            return
+        for batch in came.rows:
+            writer.write(batch)
+
+    def _add(self, counts: dict[str, int], has_labels: bool) -> None:
+        for name, count in counts.items():
+            self.counts[name] += count
+        self._has_labels |= has_labels
+
+    def check(self, encoding: Encoding, source: Source) -> None:
+        """After the last row: a column that was named and that no row had is a slip."""
+        if source.head is None:
+            self._unmet.check(source.renames)
+        if encoding.label_column is not None and self.counts["in"] and not self._has_labels:
+            raise UsageError(
+                f"--find-column {encoding.label_column}: no row has a column {encoding.label_column!r}"
+            )
+
+    def saved(self) -> dict[str, Any]:
+        unmet = self._unmet.names
+        return {
+            "counts": self.counts,
+            "labels": self._has_labels,
+            "unmet": None if unmet is None else sorted(unmet),
+        }
+
+    def finish(self) -> None:
+        """Nothing is held back."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass

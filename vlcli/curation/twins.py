@@ -12,7 +12,7 @@ from vlcli.curation.bounds import Bound
 from vlcli.curation.embeddings import Vectors
 from vlcli.curation.groups import Groups
 from vlcli.curation.hamming import near_codes
-from vlcli.curation.near_vectors import Clusters, cosines, near_vectors
+from vlcli.curation.near_vectors import Clusters, at_most, cosines, near_vectors
 
 Progress = Callable[[str, int], None]
 
@@ -143,15 +143,17 @@ class Cosines:
     bound: Bound
     clusters: Clusters
     seed: int = 0
+    threads: int | None = None  # at most; None: as many as BLAS has
     name: str = "vectors"
     farther: int = -1
 
     def among(self, keys: Vectors, progress: Progress) -> Twins:
         groups = Groups(len(keys))
-        for _ in near_vectors(
-            keys, self.bound, self.clusters, groups=groups, seed=self.seed, progress=progress
-        ):
-            pass  # linked as they were found
+        with at_most(self.threads):
+            for _ in near_vectors(
+                keys, self.bound, self.clusters, groups=groups, seed=self.seed, progress=progress
+            ):
+                pass  # linked as they were found
         twin = _gives_way(groups.first())
         measure, dropped = np.ones(len(keys)), np.flatnonzero(twin >= 0)
         measure[dropped] = cosines(keys, dropped, keys, twin[dropped])
@@ -159,10 +161,11 @@ class Cosines:
 
     def against(self, keys: Vectors, others: Vectors, progress: Progress) -> Twins:
         nearest = _Nearest(len(keys))
-        for a, b, cosine in near_vectors(
-            keys, self.bound, self.clusters, others, seed=self.seed, progress=progress
-        ):
-            nearest.offer(a, b, cosine)
+        with at_most(self.threads):
+            for a, b, cosine in near_vectors(
+                keys, self.bound, self.clusters, others, seed=self.seed, progress=progress
+            ):
+                nearest.offer(a, b, cosine)
         return Twins(nearest.twin, nearest.near)
 
     def said(self, measure: float) -> str:

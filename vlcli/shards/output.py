@@ -75,6 +75,7 @@ class OutputDirectory:
     """
 
     first_shard = 0
+    _otherwise = "--force to start anew"
 
     def __init__(
         self,
@@ -164,14 +165,14 @@ class OutputDirectory:
         if said.get("version") != __version__:  # sidecars name it, and another one may write other bytes
             raise UsageError(
                 f"{self.path}: vlcli {said.get('version')} began it, and this is {__version__}",
-                remedy="finish it with the same, or --force to start anew",
+                remedy=f"finish it with the same, or {self._otherwise}",
             )
         before = said.get("options", {})
         for name, now in self.options.recorded().items():
             if before.get(name) != now:
                 raise UsageError(
                     f"{self.path}: --resume with another --{name}: {before.get(name)} then, {now} now",
-                    remedy="give the same, or --force to start anew",
+                    remedy=f"give the same, or {self._otherwise}",
                 )
 
     def _load_journal(self) -> None:

@@ -34,6 +34,8 @@ _FALLBACK = "jpg"  # where no image of the input is good, all parts still have t
 class PartOutput(OutputDirectory):
     """One part's claim on a directory that it shares with the others. It touches only what is its own."""
 
+    _otherwise = "name another directory"
+
     def __init__(
         self,
         path: Path,
