@@ -1,5 +1,7 @@
 """Recipes: every one validates, keys are checked by name, extends and --set compose."""
 
+import math
+
 import pytest
 
 from vlcli.errors import UsageError
@@ -56,12 +58,25 @@ def test_an_unknown_key_is_named_with_its_nearest(tmp_path):
         ("optimizer.name=sgd", "optimizer.name"),
         ("model.text.heads=7", "not a multiple"),
         ("nonsense", "is not table.key=value"),
+        ("objective.negatives=0", "objective.negatives"),
+        ("objective.tokens.keep=0.25", "objective.tokens: a model of global similarity compares no tokens"),
+        ("objective.tokens.precision=fp16", "objective.tokens: a model of global similarity"),
+        ("model.i2t_padding=zero", 'i2t_padding = "zero" is for models that compare tokens'),
+        ("model.temperature.init=0.0078125", "means a scale of 128, above max_scale 100"),
         ("data.draw=[]", "draw names no form"),
     ],
 )
 def test_values_that_do_not_hold(override, message):
     with pytest.raises(UsageError, match=message):
         load_recipe("emoji-lit-clip", [override])
+
+
+def test_the_loss_by_chance_is_of_what_the_softmax_is_over():
+    """ALIGN's sum of both directions, and a quarter of 15 negatives."""
+    batch = "data.batch_size=16"
+    assert load_recipe("emoji-lit-clip", [batch]).chance_loss == pytest.approx(math.log(16))
+    few = load_recipe("emoji-lit-clip", [batch, "objective.negatives=0.25", "objective.reduction=sum"])
+    assert few.chance_loss == pytest.approx(2 * math.log(1 + 4))
 
 
 def test_set_wins_over_the_file_and_the_file_over_what_it_extends(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +17,34 @@ from vlcli.models.config import DualEncoderConfig, Settings
 TextForm = Literal["text", "candidate", "candidates", "text+candidates"]
 
 
+class TokensConfig(Settings):
+    """What happens to tokens in training before processes exchange and compare them (FILIP §3.1.1); evaluation uses
+    all of them as they are.
+
+    `keep`: the share of each image's patches and each text's non-padded tokens that stays: 1, or 0.5 and 0.25 as in
+    FILIP Table 5; rounded up, a content token always among them (spec D16). Those stay that score highest, a token's
+    score being its largest dot product with any token of the other side: of the own process's share of the batch with
+    `scope` "local" (the paper), which depends on the number of processes, or of the whole batch with "global", which
+    does not, but sends all tokens once for it. `precision` "fp16": tokens are sent and multiplied in fp16, sums are
+    in float32 (on a CPU the products too).
+    """
+
+    keep: float = Field(1.0, gt=0, le=1)
+    scope: Literal["local", "global"] = "global"
+    precision: Literal["fp32", "fp16"] = "fp32"
+
+
 class ObjectiveConfig(Settings):
-    """InfoNCE. `reduction` of the two directions: "mean" (Wukong, FILIP) or "sum" (ALIGN)."""
+    """InfoNCE. `reduction` of the two directions: "mean" (Wukong, FILIP) or "sum" (ALIGN). `label_smoothing`: the share
+    of each target that is spread evenly over the batch (ALIGN §5: 0.1). `negatives`: the share of a pair's negatives
+    in the global batch that its softmax is over (ALIGN Table 8: 1, 0.5, 0.25), drawn anew by (seed, step); positives
+    always are. `tokens`: selection and precision of token-wise similarity.
+    """
 
     reduction: Literal["mean", "sum"] = "mean"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    negatives: float = Field(1.0, gt=0, le=1)
+    tokens: TokensConfig = TokensConfig()
 
 
 class OptimizerConfig(Settings):
@@ -106,6 +130,19 @@ class Recipe(Settings):
                 "data.cache: features cannot be cached when data.augment changes the image each time"
             )
         return self
+
+    @model_validator(mode="after")
+    def _tokens_where_there_are_any(self) -> Recipe:
+        tokens = self.objective.tokens
+        if self.model.similarity == "global" and (tokens.keep < 1 or tokens.precision != "fp32"):
+            raise ValueError("objective.tokens: a model of global similarity compares no tokens")
+        return self
+
+    @property
+    def chance_loss(self) -> float:
+        """The loss of a model that tells no two pairs of a batch apart: ln of what each softmax is over."""
+        one = math.log(1 + math.ceil(round(self.objective.negatives * (self.data.batch_size - 1), 9)))
+        return 2 * one if self.objective.reduction == "sum" else one
 
     @property
     def peak_lr(self) -> float:

@@ -86,6 +86,45 @@ def test_a_temperature_at_its_bound_can_come_back():
     assert model.log_scale.grad > 0
 
 
+def test_a_fixed_temperature_stays_at_its_bound():
+    model = tiny_model(temperature={"init": 0.01, "learnable": False})
+    before = model.log_scale.clone()
+    model.bound_scale_()
+    assert torch.equal(model.log_scale, before)
+    assert model.scale().item() == pytest.approx(100)
+    assert not model.log_scale.requires_grad
+
+
+def test_zero_padding_is_as_released_whatever_the_batch_and_for_evaluation_alone():
+    """Texts padded to the context with vectors of zeros: a maximum over all 32 slots, and the mean over patches."""
+    torch.manual_seed(0)
+    model = tiny_model(i2t_padding="zero", t2i_special_tokens="include").eval()
+    texts = ["狐狸", "一只猫", "山" * 40]  # the last one fills the context
+    with torch.no_grad():
+        image = model.encode_image(torch.randn(2, 3, 64, 64))
+        # patches at odds with every word of the first text
+        text = model.encode_text(*model.tokenize(texts))
+        away = torch.nn.functional.normalize(-text.tokens[0, :4].sum(0) + 0.1 * image.tokens, dim=-1)
+        image = image._replace(tokens=away)
+        found = model.similarity(image, text)
+        alone = model.similarity(image, model.encode_text(*model.tokenize(texts[:1])))
+        want = torch.empty(2, 2, 3)
+        for j in range(3):
+            length = int(text.mask[j].sum())
+            words = torch.zeros(32, 16)
+            words[:length] = text.tokens[j, :length]
+            scores = image.tokens @ words.T  # (2, n1, 32)
+            want[0, :, j] = scores.max(2).values.mean(1)
+            want[1, :, j] = scores.max(1).values.sum(1) / length
+        torch.testing.assert_close(found.i2t, want[0])
+        torch.testing.assert_close(found.t2i, want[1])
+        torch.testing.assert_close(alone.i2t[:, 0], found.i2t[:, 0])
+        masked = model.train().similarity(image, text)
+    assert (found.i2t[:, 0] >= 0).all()
+    assert (masked.i2t[:, 0] < 0).all(), "in training padding is −inf"
+    torch.testing.assert_close(masked.i2t[:, 2], found.i2t[:, 2])
+
+
 def test_a_vocabulary_too_small_is_a_usage_error():
     with pytest.raises(UsageError, match="the tokenizer has 21128 tokens"):
         DualEncoder(DualEncoderConfig.model_validate({"text": {"vocabulary": 100}}))

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from vlcli.models.config import DualEncoderConfig, ReductionConfig
 from vlcli.models.image_tower import ImageFeatures
-from vlcli.models.token_reduction import PaperReduction, ReleasedReduction
+from vlcli.models.token_reduction import PaperReduction, ReleasedReduction, token_reduction
+from vlcli.objectives.late_interaction import late_interaction
 
 B, SIDE, D, N = 2, 3, 16, 5
 
@@ -40,14 +41,27 @@ def released_by_loops(layer, x):
     return out
 
 
+def convolved(conv, x):
+    """A convolution (c', c, k, k) over a square (c, side, side), one product at a time; zeros beyond its edge."""
+    reach = conv.kernel_size[0] // 2
+    out = torch.zeros(conv.out_channels, SIDE, SIDE, dtype=x.dtype) + conv.bias[:, None, None]
+    for row in range(SIDE):
+        for column in range(SIDE):
+            for up in range(-reach, reach + 1):
+                for right in range(-reach, reach + 1):
+                    at = row + up, column + right
+                    if all(0 <= place < SIDE for place in at):
+                        weight = conv.weight[:, :, up + reach, right + reach]
+                        out[:, row, column] += weight @ x[:, at[0], at[1]]
+    return out
+
+
 def paper_by_loops(layer, z, sigmoid):
     """Z_k = AvgPool(Conv_k(z) ⊙ z)."""
     out = torch.zeros(B, N, D, dtype=z.dtype)
+    first, _, second = layer.attention_maps
     for b in range(B):
-        square = z[b].T.reshape(1, D, SIDE, SIDE)
-        first, _, second = layer.attention_maps
-        maps = F.conv2d(square, first.weight, first.bias, padding=first.padding)
-        maps = F.conv2d(F.gelu(maps), second.weight, second.bias, padding=second.padding)[0]
+        maps = convolved(second, F.gelu(convolved(first, z[b].T.reshape(D, SIDE, SIDE))))
         for k in range(N):
             for row in range(SIDE):
                 for column in range(SIDE):
@@ -90,13 +104,44 @@ def test_as_printed(kernel, gate):
         assert not torch.allclose(layer(z).tokens[:, 0], layer(z).tokens[:, 1]), "the tokens differ"
 
 
-@pytest.mark.parametrize("kind", ["released", "paper"])
-def test_gradients_in_float64(kind):
+FORMS = (
+    {"kind": "released"},
+    {"kind": "paper"},
+    {"kind": "paper", "kernel": 1},
+    {"kind": "paper", "gate": "none"},
+)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(map(str, form.values())))
+def test_gradients_equal_those_of_the_loops_in_float64(form):
+    """Of the tokens and of every parameter of the layer."""
     torch.manual_seed(0)
-    config = ReductionConfig(kind=kind, tokens=3)
-    layer = (ReleasedReduction(8, config) if kind == "released" else PaperReduction(8, config)).double()
-    x = torch.randn(1, 4, 8, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: layer(x).tokens, x, atol=1e-6)
+    layer = token_reduction(D, D, ReductionConfig(tokens=N, **form)).double()
+    x = torch.randn(B, SIDE**2, D, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(B, N, D, dtype=torch.float64)
+    wrt = [x, *layer.parameters()]
+    loops = (
+        released_by_loops(layer, x)
+        if form["kind"] == "released"
+        else paper_by_loops(layer, x, "gate" not in form)
+    )
+    tokens = layer(x).tokens
+    torch.testing.assert_close(tokens, loops, rtol=1e-12, atol=1e-13)
+    ours, theirs = (torch.autograd.grad((out * weights).sum(), wrt) for out in (tokens, loops))
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: "-".join(map(str, form.values())))
+def test_gradients_in_float64(form):
+    """From a tower's tokens to the similarities: reduced, of length one, compared with words."""
+    torch.manual_seed(0)
+    layer = token_reduction(8, 8, ReductionConfig(tokens=3, **form)).double()
+    x = torch.randn(2, 4, 8, dtype=torch.float64, requires_grad=True)
+    words = F.normalize(torch.randn(2, 3, 8, dtype=torch.float64), dim=-1).requires_grad_()
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    assert torch.autograd.gradcheck(
+        lambda x, words: late_interaction(F.normalize(layer(x).tokens, dim=-1), words, mask), (x, words)
+    )
 
 
 @pytest.mark.parametrize("kind", ["released", "paper"])

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from vlcli.objectives import late_interaction as kernel
-from vlcli.objectives.late_interaction import global_similarity, late_interaction
+from vlcli.objectives.late_interaction import global_similarity, late_interaction, zero_padding
 
 
 def literal(image, text, text_mask, content_mask, image_mask=None):
@@ -162,3 +162,72 @@ def test_equal_captions_score_equally_and_share_no_gradient():
     (got.i2t[:, 0] + got.t2i[:, 0]).sum().backward()
     assert text.grad[0].abs().sum() > 0
     assert text.grad[1:].eq(0).all()
+
+
+@pytest.mark.parametrize("with_image_mask", [False, True])
+def test_gradient_in_float64(with_image_mask):
+    image, text, mask, content = example(b=2, n1=3, B=3, n2=4, d=3)
+    keep = torch.tensor([[True, False, True], [True, True, True]]) if with_image_mask else None
+    assert torch.autograd.gradcheck(
+        lambda v, t: late_interaction(v, t, mask, content, keep),
+        (image.requires_grad_(), text.requires_grad_()),
+    )
+
+
+def test_global_similarity_keeps_float64():
+    v, t = (torch.randn(n, 4, dtype=torch.float64, requires_grad=True) for n in (2, 3))
+    assert torch.autograd.gradcheck(lambda v, t: global_similarity(v, t).i2t, (v, t))
+
+
+def test_half_multiplies_fp16_values_and_averages_in_float32():
+    """On a CPU the very numbers of the plain product of rounded tokens; gradients too, and not rounded."""
+    image, text, mask, content = example(dtype=torch.float32, d=64)
+    results = []
+    for half in (True, False):
+        v, t = image.clone().requires_grad_(), text.clone().requires_grad_()
+        # values rounded beforehand, gradient passed on: what `half` promises
+        a, b = (v, t) if half else (v + (v.half().float() - v).detach(), t + (t.half().float() - t).detach())
+        got = late_interaction(a, b, mask, content, half=half)
+        ((got.i2t + got.t2i) * 1e-6).sum().backward()
+        results.append((got.i2t.detach(), got.t2i.detach(), v.grad, t.grad))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-6, atol=1e-12)
+    assert results[0][0].dtype == torch.float32
+    exact = late_interaction(image, text, mask, content)
+    assert not torch.equal(results[0][0], exact.i2t), "something is rounded"
+    torch.testing.assert_close(results[0][0], exact.i2t, atol=2**-11, rtol=0)
+    smallest = results[0][2].abs()
+    assert (smallest[smallest > 0] < 2**-24).any(), "fp16 would have made these gradients zero"
+
+
+def released(image, text, length, context):
+    """Wukong's released similarity of one image and one text: `context` vectors, zeros behind `length`, no −inf;
+    maximum, then mean over one's own tokens; the text's sum is divided by its number of tokens."""
+    padded = [text[r] if r < length else torch.zeros_like(text[0]) for r in range(context)]
+    i2t = sum(max(patch @ word for word in padded) for patch in image) / len(image)
+    t2i = sum(max(patch @ word for patch in image) for word in padded) / max(length, 1)
+    return i2t, t2i
+
+
+def test_zero_padding_equals_the_released_formula():
+    context = 9
+    image, text, mask, _ = example(b=3, n1=2, B=5, n2=6)
+    mask[0] = True
+    text, mask = F.pad(text, (0, 0, 0, 3)), F.pad(mask, (0, 3))
+    text[1] = F.normalize(torch.randn(9, 8, generator=torch.Generator().manual_seed(2)).double(), dim=-1)
+    mask[1], mask[4] = True, False  # one fills the context, one is empty
+    text[2] = -image[0].mean(0)  # and one that every patch of the first image turns its back on
+    lengths = mask.sum(1)
+    v, t = image.requires_grad_(), text.requires_grad_()
+    got = late_interaction(v, *zero_padding(t, mask, mask, lengths < context))
+    want = torch.stack(
+        [torch.stack(released(v[i], t[j], int(lengths[j]), context)) for i in range(3) for j in range(5)]
+    )
+    torch.testing.assert_close(torch.stack([got.i2t.flatten(), got.t2i.flatten()], 1), want)
+    masked = late_interaction(image, text, mask)
+    assert got.i2t[0, 2] == 0 > masked.i2t[0, 2], "the floor"
+    torch.testing.assert_close(got.i2t[:, 1], masked.i2t[:, 1])
+    torch.testing.assert_close(got.t2i, masked.t2i)
+    weights = torch.randn(2, 15, generator=torch.Generator().manual_seed(3)).double()
+    ours = torch.autograd.grad((torch.stack([got.i2t.flatten(), got.t2i.flatten()]) * weights).sum(), (v, t))
+    theirs = torch.autograd.grad((want.T * weights).sum(), (v, t))
+    torch.testing.assert_close(ours, theirs)

@@ -1,4 +1,4 @@
-"""Two processes on halves of a batch get the gradients of one process on the whole."""
+"""Two processes on halves of a batch get the gradients of one process on the whole, and of open_clip on two."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from vlcli.models.dual import ImageTokens, TextTokens
 from vlcli.objectives.contrastive import contrastive_loss
-from vlcli.objectives.late_interaction import late_interaction
+from vlcli.objectives.late_interaction import global_similarity, late_interaction
 from vlcli.training.gather import gather_images, gather_texts
 
 N, DIM = 8, 12
@@ -39,6 +39,21 @@ def loss_of(image, text, mask, scale, weight, local):
     return contrastive_loss(rows, columns, scale, positives[local], positives[:, local])["contrastive_loss"]
 
 
+def vectors_loss(image, text, scale, weight, local):
+    """The loop's path of a global model; also open_clip's own loss on the same vectors, exact for both."""
+    from open_clip.loss import ClipLoss
+
+    positives = torch.eye(N).bool()
+    images = ImageTokens(None, F.normalize(image[:, 0] @ weight, dim=-1))
+    mask = torch.ones(len(text), 1).bool()
+    texts = TextTokens(None, mask, mask, F.normalize(text[:, 0] @ weight, dim=-1))
+    rows = global_similarity(images.pooled, gather_texts(texts).pooled)
+    columns = global_similarity(gather_images(images).pooled, texts.pooled)
+    ours = contrastive_loss(rows, columns, scale, positives[local], positives[:, local])["contrastive_loss"]
+    theirs = ClipLoss(local_loss=True, gather_with_grad=True, rank=dist.get_rank(), world_size=2)
+    return ours, theirs(images.pooled, texts.pooled, scale)
+
+
 def worker(rank, port, out):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
@@ -51,8 +66,12 @@ def worker(rank, port, out):
     for value in values:  # what DDP does with gradients
         dist.all_reduce(value)
         value /= 2
+    losses = vectors_loss(image[local], text[local], scale, weight, local)
+    both = [
+        [loss.detach(), *torch.autograd.grad(loss, (scale, weight), retain_graph=True)] for loss in losses
+    ]
     if rank == 0:
-        torch.save(values, out)
+        torch.save([values, *both], out)
     dist.destroy_process_group()
 
 
@@ -62,7 +81,8 @@ def test_two_processes_equal_one(tmp_path):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     mp.spawn(worker, args=(port, str(tmp_path / "out.pt")), nprocs=2)
-    got = torch.load(tmp_path / "out.pt", weights_only=True)
+    got, ours, theirs = torch.load(tmp_path / "out.pt", weights_only=True)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     image, text, mask, scale, weight = inputs()
     loss = loss_of(image, text, mask, scale, weight, slice(0, N))
     loss.backward()

@@ -14,10 +14,13 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from gradients import CASES, step
 from training_cases import CORPUS, TINY, Silent
 
 from vlcli.errors import InputError, UsageError
+from vlcli.models.dual import cat
 from vlcli.training.loop import Pretraining
+from vlcli.training.objective import select
 from vlcli.training.processes import anywhere, mean, on_main
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")
@@ -29,12 +32,15 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def accelerate_launch(processes):
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines=1"]
+    launcher += ["--mixed_precision=no", "--dynamo_backend=no", f"--num_processes={processes}"]
+    return [*launcher, f"--main_process_port={free_port()}"]
+
+
 def start(tmp_path, out, processes, *settings, resume=False):
-    launcher = [sys.executable, "-m", "vlcli"]
-    if processes > 1:
-        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines=1"]
-        launcher += ["--mixed_precision=no", "--dynamo_backend=no", f"--num_processes={processes}"]
-        launcher += [f"--main_process_port={free_port()}", "-m", "vlcli"]
+    launcher = accelerate_launch(processes) if processes > 1 else [sys.executable]
+    launcher += ["-m", "vlcli"]
     options = [f"--set={x}" for x in (*TINY, "model.text.dropout=0.3", "schedule.steps=4", *settings)]
     corpus = ["--data", str(CORPUS), "--head", "48", "--map", "text=name,text_candidates=keywords"]
     options += ["--resume"] * resume
@@ -74,6 +80,48 @@ def test_two_processes_train_as_one_does_dropout_and_all(tmp_path):
         assert [x[name] for x in two] == pytest.approx([x[name] for x in one], rel=1e-4)
     assert "on 2 process(es)" in told["two"]
     assert told["two"].count("4 steps; two") == 1, "only the first process speaks"
+
+
+def select_share_by_share(image, text, config):
+    """What two processes with `scope = "local"` do, each with its half of the batch, on one."""
+    half = len(text.mask) // 2
+    shares = [
+        select(image.rows(rows), text.rows(rows), config) for rows in (slice(0, half), slice(half, None))
+    ]
+    return tuple(cat(side) for side in zip(*shares, strict=True))
+
+
+def test_loss_and_every_gradient_of_two_processes_equal_those_of_one(tmp_path, monkeypatch):
+    """In float32 to 1e-5, for every kind of objective; a gradient that ought to be nothing is so to 1e-7 of the model's
+    largest. fp16 as well: what is rounded is the same on one process as on two."""
+    script = os.path.join(os.path.dirname(__file__), "gradients.py")
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+    process = subprocess.run(
+        [*accelerate_launch(2), script, tmp_path / "two", tmp_path / "cache"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=600,
+    )
+    assert process.returncode == 0, process.stderr
+    two = torch.load(tmp_path / "two" / "results.pt", weights_only=True)
+    losses = {}
+    for name, overrides in CASES.items():
+        with monkeypatch.context() as patch:
+            if name == "selected-local":
+                patch.setattr("vlcli.training.objective.select", select_share_by_share)
+            one = step(tmp_path / "one" / name, tmp_path / "cache", *overrides)
+        losses[name] = one["loss"].item()
+        assert {"loss", "scale", "log_scale", "text_projection.weight"} <= one.keys() == two[name].keys()
+        for key in ("loss", "scale"):
+            assert two[name][key].item() == pytest.approx(one.pop(key).item(), rel=1e-5), f"{name}: {key}"
+        largest = max(gradient.abs().max().item() for gradient in one.values())
+        for key, gradient in one.items():
+            bound = max(1e-5 * gradient.abs().max().item(), 1e-7 * largest)
+            apart = (two[name][key] - gradient).abs().max().item()
+            assert apart <= bound, f"{name}: {key} differs by {apart:g}, more than {bound:g}"
+    assert len(set(losses.values())) == len(CASES), "each is another objective"
 
 
 @pytest.mark.slow

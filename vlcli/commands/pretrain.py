@@ -218,7 +218,7 @@ class _Progress:
         note(
             f"{plan['recipe']}: {plan['pairs']} pairs, {plan['images']} images, {plan['steps']} steps of"
             f" {plan['batch_size']} on {plan['processes']} process(es), peak lr {plan['peak_lr']:g},"
-            f" ln(batch) {plan['chance_loss']:.2f}{start}"
+            f" loss by chance {plan['chance_loss']:.2f}{start}"
         )
         for part, count in plan["parameters"].items():
             frozen = count["parameters"] - count["trainable"]

@@ -80,11 +80,20 @@ class ReductionConfig(Settings):
 
 
 class TemperatureConfig(Settings):
-    """τ of the softmax: stored as log(1/τ), 1/τ at most `max_scale`."""
+    """τ of the softmax, shared by both directions: stored as log(1/τ), 1/τ at most `max_scale`. Without `learnable`
+    it stays at `init`."""
 
     init: float = Field(0.07, gt=0)
     learnable: bool = True
     max_scale: float = Field(100.0, gt=0)
+
+    @model_validator(mode="after")
+    def _starts_within_its_bound(self) -> TemperatureConfig:
+        if 1 / self.init > self.max_scale * (1 + 1e-9):
+            raise ValueError(
+                f"init {self.init:g} means a scale of {1 / self.init:g}, above max_scale {self.max_scale:g}"
+            )
+        return self
 
 
 class DualEncoderConfig(Settings):
@@ -92,18 +101,27 @@ class DualEncoderConfig(Settings):
 
     `similarity`: "global" compares pooled vectors, "tokenwise" every token (FILIP Eq 3–5), "reduced" every text token
     with the few tokens of `reduction` (Wukong §4.4). `t2i_special_tokens` includes [CLS] and [SEP] in the text→image
-    average (FILIP) or excludes them (Wukong §4.3).
+    average (FILIP) or excludes them (Wukong §4.3). `i2t_padding`: padding is excluded from the image→text maximum, or
+    is the vector of zeros that it is in Wukong's released evaluation, where a text shorter than the context gives each
+    image token at least 0; for evaluation alone: in training a maximum that nobody wins would pass no gradient.
     """
 
     dim: int = Field(256, ge=1)
     similarity: Literal["global", "tokenwise", "reduced"] = "tokenwise"
     reduction: ReductionConfig = ReductionConfig()
     t2i_special_tokens: Literal["include", "exclude"] = "exclude"
+    i2t_padding: Literal["exclude", "zero"] = "exclude"
     image: ImageTowerConfig = ImageTowerConfig()
     text: TextTowerConfig = TextTowerConfig()
     image_projection: ProjectionConfig = ProjectionConfig()
     text_projection: ProjectionConfig = ProjectionConfig()
     temperature: TemperatureConfig = TemperatureConfig()
+
+    @model_validator(mode="after")
+    def _padding_of_tokens(self) -> DualEncoderConfig:
+        if self.similarity == "global" and self.i2t_padding == "zero":
+            raise ValueError('i2t_padding = "zero" is for models that compare tokens: similarity is global')
+        return self
 
     @model_validator(mode="after")
     def _groups_divide_dim(self) -> DualEncoderConfig:

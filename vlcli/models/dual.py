@@ -18,7 +18,7 @@ from vlcli.models.dropout import Dropout, number_places
 from vlcli.models.image_tower import ImageFeatures, TimmTower, grid_of
 from vlcli.models.text_tower import CausalTextTransformer
 from vlcli.models.token_reduction import Reduced, token_reduction
-from vlcli.objectives.late_interaction import Similarity, global_similarity, late_interaction
+from vlcli.objectives.late_interaction import Similarity, global_similarity, late_interaction, zero_padding
 from vlcli.text.wordpiece import WordPiece
 
 # Texts of one pass through the text tower: enough to fill a processor, few enough to be of one length.
@@ -169,7 +169,8 @@ class DualEncoder(nn.Module):
     def bound_scale_(self) -> None:
         """Bring the parameter back under `max_scale`. Beyond it `scale()` passes no gradient, and a temperature that
         one step pushed there would stay there for ever. A hair below, so that rounding does not put it beyond."""
-        self.log_scale.clamp_(max=math.log(self.config.temperature.max_scale) - 1e-6)
+        if self.log_scale.requires_grad:
+            self.log_scale.clamp_(max=math.log(self.config.temperature.max_scale) - 1e-6)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """ids (B, n) int64 and mask (B, n) bool, n ≤ context, on the model's device."""
@@ -233,16 +234,20 @@ class DualEncoder(nn.Module):
             parts.append(F.pad(hidden, (0, 0, 0, ids.shape[1] - length)))
         return torch.cat(parts)[order.argsort()]
 
-    def similarity(self, image: ImageTokens, text: TextTokens) -> Similarity:
-        """i2t and t2i, both (b, B), float32: row = image, column = text."""
+    def similarity(self, image: ImageTokens, text: TextTokens, *, half: bool = False) -> Similarity:
+        """i2t and t2i, both (b, B), float32: row = image, column = text. `half`: tokens are multiplied in fp16."""
         if self.config.similarity == "global":
             assert image.pooled is not None
             assert text.pooled is not None
             return global_similarity(image.pooled, text.pooled)
         assert image.tokens is not None
         assert text.tokens is not None
-        content = text.content_mask if self.config.t2i_special_tokens == "exclude" else text.mask
-        return late_interaction(image.tokens, text.tokens, text.mask, content)
+        tokens, mask = text.tokens, text.mask
+        content = text.content_mask if self.config.t2i_special_tokens == "exclude" else mask
+        if self.config.i2t_padding == "zero" and not self.training:
+            padded = mask.sum(1) < self.config.text.context
+            tokens, mask, content = zero_padding(tokens, mask, content, padded)
+        return late_interaction(image.tokens, tokens, mask, content, half=half)
 
     def forward(
         self,

@@ -1,4 +1,4 @@
-"""The contrastive objective over any similarity, with several positives and label smoothing."""
+"""The contrastive objective over any similarity: several positives, label smoothing, a share of the negatives."""
 
 from __future__ import annotations
 
@@ -24,14 +24,40 @@ def positive_targets(*rows_and_columns: tuple[Tensor, Tensor]) -> Tensor:
     return target
 
 
-def soft_cross_entropy(logits: Tensor, positives: Tensor, smoothing: float = 0.0) -> Tensor:
+def kept_negatives(positives: Tensor, first: int, seats: Tensor, share: float) -> Tensor:
+    """Which columns stay in each row's softmax when a share of the negatives does: bool (n, N), positives always.
+
+    seats (N,) is a permutation: where each pair of the global batch sits in a circle. Row r is of pair first + r,
+    and keeps the ⌈share · #negatives⌉ of its negatives that sit next behind it. Over random circles each set of that
+    many negatives is equally likely, every pair is a negative of as many others, and no row depends on the process
+    that computes it. positives bool (n, N). ALIGN Table 8, rows 5 and 6; how it chose its negatives is not told.
+    """
+    n, N = positives.shape
+    behind = (seats[None] - seats[first : first + n, None]) % N  # (n, N), all different within a row
+    behind = behind.masked_fill(positives, N)
+    count = torch.ceil((share * (~positives).sum(1).double()).round(decimals=9)).long()
+    farthest = behind.sort(1).values.gather(1, (count[:, None] - 1).clamp(min=0))
+    return positives | (behind <= farthest)
+
+
+def soft_cross_entropy(
+    logits: Tensor, positives: Tensor, smoothing: float = 0.0, kept: Tensor | None = None
+) -> Tensor:
     """Mean over rows of CE(p, softmax(logits)), p = 1/#positives on positives (FILIP App. A.2), then
-    p ← (1 − ε) p + ε/N (ALIGN §5). logits (n, N); positives bool (n, N) with at least one in each row."""
-    p = positives.float()
+    p ← (1 − ε) p + ε/N (ALIGN §5). logits (n, N); positives bool (n, N) with at least one in each row; kept bool
+    (n, N), where given, is what each row's softmax and its N are over."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    p = positives.to(logits.dtype)
     p = p / p.sum(1, keepdim=True)
+    if kept is None:
+        log_q = logits.log_softmax(1)
+        uniform: Tensor | float = 1 / logits.shape[1]
+    else:
+        log_q = logits.masked_fill(~kept, -torch.inf).log_softmax(1).masked_fill(~kept, 0.0)
+        uniform = 1 / kept.sum(1, keepdim=True).to(logits.dtype)
     if smoothing:
-        p = (1 - smoothing) * p + smoothing / logits.shape[1]
-    return -(p * logits.float().log_softmax(1)).sum(1).mean()
+        p = (1 - smoothing) * p + smoothing * uniform
+    return -(p * log_q).sum(1).mean()
 
 
 def contrastive_loss(
@@ -41,6 +67,8 @@ def contrastive_loss(
     row_positives: Tensor,
     column_positives: Tensor,
     *,
+    row_kept: Tensor | None = None,
+    column_kept: Tensor | None = None,
     reduction: str = "mean",
     smoothing: float = 0.0,
 ) -> dict[str, Tensor]:
@@ -48,11 +76,17 @@ def contrastive_loss(
 
     rows: local images (b) against all texts (N), of which i2t is used; columns: all images (N) against local texts
     (b), of which t2i is used. On one process both are the same object. scale = 1/τ. row_positives (b, N) image→text;
-    column_positives (N, b). `reduction`: "mean" of the two directions (Wukong, FILIP) or their "sum" (ALIGN).
+    column_positives (N, b). row_kept and column_kept, of the same shapes, are what takes part where not all negatives
+    do. `reduction`: "mean" of the two directions (Wukong, FILIP) or their "sum" (ALIGN).
     Returns {"contrastive_loss"} and the two directions without gradient as "i2t", "t2i".
     """
-    i2t = soft_cross_entropy(scale * rows.i2t, row_positives, smoothing)
-    t2i = soft_cross_entropy(scale * columns.t2i.T, column_positives.T, smoothing)
+    i2t = soft_cross_entropy(scale * rows.i2t, row_positives, smoothing, row_kept)
+    t2i = soft_cross_entropy(
+        scale * columns.t2i.T,
+        column_positives.T,
+        smoothing,
+        None if column_kept is None else column_kept.T,
+    )
     total = i2t + t2i
     if reduction == "mean":
         total = total / 2

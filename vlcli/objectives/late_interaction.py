@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # Elements of one tile of scores. 4 Mi float32 stay within a CPU's last-level cache neighbourhood and fill a GPU.
@@ -31,15 +32,16 @@ class _Tile(torch.autograd.Function):
         ctx: Any,
         image: Tensor,
         text: Tensor,
+        image_factor: Tensor,
+        text_factor: Tensor,
         image_mask: Tensor | None,
         weight_image: Tensor,
         weight_text: Tensor,
     ) -> tuple[Tensor, Tensor]:
         b, n1, d = image.shape
         T, n2, _ = text.shape
-        scores = (
-            (image.reshape(b * n1, d) @ text.reshape(T * n2, d).T).to(weight_image.dtype).view(b, n1, T, n2)
-        )
+        scores = image_factor.reshape(b * n1, d) @ text_factor.reshape(T * n2, d).T
+        scores = scores.to(weight_image.dtype).view(b, n1, T, n2)
         value, best_text = scores.max(3)  # (b, n1, T): which token r wins for patch k
         i2t = torch.einsum("bnt,bn->bt", value, weight_image)
         if image_mask is not None:
@@ -47,12 +49,18 @@ class _Tile(torch.autograd.Function):
         value, best_patch = scores.max(1)  # (b, T, n2): which patch k wins for token r
         t2i = torch.einsum("btr,tr->bt", value, weight_text)
         ctx.save_for_backward(
-            image, text, weight_image, weight_text, best_text.to(torch.int16), best_patch.to(torch.int16)
+            image_factor,
+            text_factor,
+            weight_image,
+            weight_text,
+            best_text.to(torch.int16),
+            best_patch.to(torch.int16),
         )
+        ctx.kinds = image.dtype, text.dtype
         return i2t, t2i
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         g_i2t, g_t2i = gradients  # (b, T)
         image, text, weight_image, weight_text, best_text, best_patch = ctx.saved_tensors
         b, n1, d = image.shape
@@ -64,7 +72,7 @@ class _Tile(torch.autograd.Function):
         g = g.view(b * n1, T * n2)
         g_image = (g @ text.reshape(T * n2, d).to(g.dtype)).view(b, n1, d)
         g_text = (g.T @ image.reshape(b * n1, d).to(g.dtype)).view(T, n2, d)
-        return g_image.to(image.dtype), g_text.to(text.dtype), None, None, None
+        return g_image.to(ctx.kinds[0]), g_text.to(ctx.kinds[1]), None, None, None, None, None
 
 
 def _accumulator(x: Tensor) -> torch.dtype:
@@ -72,13 +80,20 @@ def _accumulator(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _mean_weights(mask: Tensor | None, ones: Tensor | None) -> Tensor:
+def _mean_weights(mask: Tensor, kind: torch.dtype) -> Tensor:
     """1/|set| on the members of each row's set, 0 elsewhere: an empty set averages to 0, not to NaN."""
-    if mask is None:
-        assert ones is not None
-        mask = ones
-    kept = mask.float()
+    kept = mask.to(kind)
     return kept / kept.sum(1, keepdim=True).clamp(min=1)
+
+
+def _factor(tokens: Tensor, half: bool) -> Tensor:
+    """What is multiplied: the tokens themselves, or their fp16 values. A CPU multiplies the latter in float32, which
+    holds each product of two exactly: its fp16 products take several times as long and round the sum."""
+    tokens = tokens.detach()
+    if not half:
+        return tokens
+    values = tokens.to(torch.float16)
+    return values.to(_accumulator(tokens)) if tokens.device.type == "cpu" else values
 
 
 def late_interaction(
@@ -87,6 +102,8 @@ def late_interaction(
     text_mask: Tensor,
     content_mask: Tensor | None = None,
     image_mask: Tensor | None = None,
+    *,
+    half: bool = False,
 ) -> Similarity:
     """Both token-wise similarities of every image with every text, differentiable.
 
@@ -94,7 +111,8 @@ def late_interaction(
     not padding: the only ones an image token may choose (others are −inf before the maximum). content_mask (B, n2):
     the set A_j that the text→image mean runs over (default text_mask; Wukong §4.3 leaves [CLS] and [SEP] out; an
     empty set scores 0). image_mask (b, n1): tokens that take part. Returns float32 (b, B) twice.
-    FILIP Eq 3–5; scores are accumulated in float32 whatever the input's type.
+    `half`: products of fp16 values (FILIP §3.1.1); the gradient reaches the tokens unrounded, since fp16 would flush
+    what is small in it to zero. FILIP Eq 3–5; scores are accumulated in float32 whatever the input's type.
     """
     b, n1, d = image_tokens.shape
     assert d == text_tokens.shape[2], "image and text tokens differ in width"
@@ -103,18 +121,25 @@ def late_interaction(
         content_mask = text_mask
     with torch.autocast(image_tokens.device.type, enabled=False):
         kind = _accumulator(image_tokens)
-        weight_image = _mean_weights(image_mask, image_tokens.new_ones(b, n1)).to(kind)
-        weight_text = _mean_weights(content_mask, None).to(kind)
+        weight_image = _mean_weights(image_tokens.new_ones(b, n1) if image_mask is None else image_mask, kind)
+        weight_text = _mean_weights(content_mask, kind)
         # −inf on padding costs a pass over every score; a copy of a real token in its place never wins alone and
         # costs nothing. Its share of the gradient flows back to that token.
         first = text_mask.int().argmax(1)[:, None, None].expand(-1, 1, d)
         text = torch.where(text_mask[..., None], text_tokens, text_tokens.gather(1, first)).to(
             image_tokens.dtype
         )
+        image_factor, text_factor = _factor(image_tokens, half), _factor(text, half)
         order, tiles = _tiles(text_mask, b * n1)
         parts = [
             _Tile.apply(
-                image_tokens, text[rows, :length], image_mask, weight_image, weight_text[rows, :length]
+                image_tokens,
+                text[rows, :length],
+                image_factor,
+                text_factor[rows, :length],
+                image_mask,
+                weight_image,
+                weight_text[rows, :length],
             )
             for rows, length in tiles
         ]
@@ -144,8 +169,22 @@ def _tiles(text_mask: Tensor, image_rows: int) -> tuple[Tensor, list[tuple[Tenso
     return order, tiles
 
 
+def zero_padding(
+    text_tokens: Tensor, text_mask: Tensor, content_mask: Tensor, padded: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens and masks with which `late_interaction` scores as Wukong's released evaluation does: its padding is no
+    −inf but a vector of zeros, so that no image token says less than 0 of a text that has any.
+
+    padded (B,) bool: the texts shorter than the model's context, however long the longest text of this batch is. One
+    zero vector before each of them does what all of its padding does; text→image does not change.
+    """
+    mask = torch.cat([padded[:, None], text_mask], 1)
+    return F.pad(text_tokens, (0, 0, 1, 0)), mask, F.pad(content_mask, (1, 0))
+
+
 def global_similarity(image: Tensor, text: Tensor) -> Similarity:
     """Cosine of L2-normalised image (b, d) and text (B, d) vectors; one tensor serves both directions."""
+    kind = _accumulator(image)
     with torch.autocast(image.device.type, enabled=False):
-        scores = image.float() @ text.float().T
+        scores = image.to(kind) @ text.to(kind).T
     return Similarity(scores, scores)

@@ -24,14 +24,14 @@ from vlcli.models.checkpoint import load, resolve_device
 from vlcli.models.dropout import pair_key
 from vlcli.models.dual import DualEncoder, trainable_report
 from vlcli.models.initial import find_image_weights, load_image_tower
-from vlcli.objectives.contrastive import contrastive_loss, positive_targets, total_loss
+from vlcli.objectives.contrastive import total_loss
 from vlcli.recipes import Recipe, to_toml
 from vlcli.shards.pairs import PairTable
 from vlcli.training.features import FeatureStore, default_directory
 from vlcli.training.finite import stop_unless_finite
-from vlcli.training.gather import gather_images, gather_texts
 from vlcli.training.loader import Loader, TrainingBatch
 from vlcli.training.meter import Meter, Reporter
+from vlcli.training.objective import Objective
 from vlcli.training.optimizers import build_optimizer, parameter_groups
 from vlcli.training.processes import anywhere, mean, on_main
 from vlcli.training.run_directory import clear, point, prune, refuse_occupied, rewind, step_name
@@ -90,6 +90,7 @@ class Pretraining:
             if weights is not None:
                 load_image_tower(self.model.image, weights)
         self.model.to(self.accelerator.device)
+        self.objective = Objective(self.model, recipe.objective, seed=recipe.train.seed)
         groups, self.decay_report = parameter_groups(self.model, recipe.optimizer)
         self.optimizer = build_optimizer(groups, recipe.optimizer)
         self._load_data(validation)
@@ -221,7 +222,7 @@ class Pretraining:
             "batch_size": recipe.data.batch_size,
             "processes": self.accelerator.num_processes,
             "peak_lr": recipe.peak_lr,
-            "chance_loss": math.log(recipe.data.batch_size),
+            "chance_loss": recipe.chance_loss,
             "parameters": trainable_report(self.model),
             "decay": self.decay_report,
             "feature_cache": features,
@@ -295,22 +296,7 @@ class Pretraining:
         image, text, scale = model(
             batch.ids, batch.mask, pixels=batch.pixels, features=batch.features, keys=batch.keys
         )
-        all_images, all_texts = gather_images(image), gather_texts(text)
-        similarity = self.model.similarity
-        rows = similarity(image, all_texts)
-        columns = rows if all_images is image else similarity(all_images, text)
-        mine, everyone = batch.codes[:, batch.local], batch.codes
-        row_positives = positive_targets(*zip(mine, everyone, strict=True))
-        column_positives = positive_targets(*zip(everyone, mine, strict=True))
-        parts = contrastive_loss(
-            rows,
-            columns,
-            scale,
-            row_positives,
-            column_positives,
-            reduction=self.recipe.objective.reduction,
-            smoothing=self.recipe.objective.label_smoothing,
-        )
+        parts = self.objective(image, text, scale, batch.codes, batch.local, self.step)
         return parts, scale.detach()
 
     def _milestones(self, trackers: Trackers | None) -> None:
