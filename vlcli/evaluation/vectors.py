@@ -109,7 +109,7 @@ class TowerVectors:
         self, config: ImageTowerConfig, weights: Path | None, *, device: str, precision: str = "fp32"
     ) -> None:
         torch.manual_seed(0)  # of `--init image=random`
-        self.tower = TimmTower(config.name, config.preprocess.size)
+        self.tower = TimmTower(config)
         if weights is not None:
             load_image_tower(self.tower, weights)
         self.config, self.precision = config, precision

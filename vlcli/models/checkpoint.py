@@ -17,7 +17,7 @@ from vlcli.errors import InputError, UsageError
 from vlcli.models.config import DualEncoderConfig
 from vlcli.models.dual import DualEncoder
 from vlcli.models.quickcheck import CONFIG, WEIGHTS, find_checkpoint
-from vlcli.text.wordpiece import WordPiece
+from vlcli.text.model_tokenizers import saved_tokenizer
 
 
 def save_checkpoint(
@@ -65,7 +65,7 @@ def load(path: str | Path, device: str = "cpu") -> DualEncoder:
         architecture = DualEncoderConfig.model_validate(config["architecture"])
     except (ValidationError, KeyError) as error:
         raise InputError(f"architecture: {first_problem(error)}", file=str(place / CONFIG)) from error
-    model = DualEncoder(architecture, WordPiece.load(place))
+    model = DualEncoder(architecture, saved_tokenizer(place, padding_id=architecture.text.padding_id))
     weights = place / WEIGHTS
     try:
         tensors = load_file(weights, device="cpu")

@@ -156,7 +156,7 @@ class Pretraining:
             world=self.accelerator.num_processes,
         )
         store, val_rows = None, None
-        if recipe.caches_features:
+        if recipe.caches_features and self.model.image_locked:
             cache = recipe.data.cache
             store = FeatureStore(
                 self.model,
@@ -247,7 +247,7 @@ class Pretraining:
                     meter.waited += time.perf_counter() - waiting
                     rate = learning_rate(self.step, self.total, recipe.peak_lr, recipe.schedule)
                     for group in optimizer.param_groups:
-                        group["lr"] = rate
+                        group["lr"] = rate * group.get("rate", 1.0)
                     optimizer.zero_grad(set_to_none=True)
                     # Our dropout has the pairs' keys; this is for a tower that brings its own.
                     torch.manual_seed(pair_key(train.seed, self.step, self.accelerator.process_index))
