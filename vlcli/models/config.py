@@ -18,8 +18,9 @@ class Settings(BaseModel):
 
 
 class ImageTowerConfig(Settings):
-    """Any timm architecture. `locked`: no gradient, never in training mode, features may be cached (LiT); with
-    `unlocked_from = N` only what comes before layer N (from 0, as the tower orders them) is locked.
+    """Any timm architecture, by `name` and further `arguments` of timm's constructor. `locked`: no gradient, never in
+    training mode, features may be cached (LiT); with `unlocked_from = N` only what comes before layer N (from 0, as
+    the tower orders them) is locked.
 
     `init` names initial weights: "random", "package:NAME" (weights that an installed package ships) or a description
     of a public checkpoint that `--init image=PATH` must supply.
@@ -31,6 +32,7 @@ class ImageTowerConfig(Settings):
     """
 
     name: str = "vit_base_patch32_clip_quickgelu_224"
+    arguments: dict[str, Any] = {}
     locked: bool = True
     unlocked_from: int | None = Field(None, ge=0)
     init: str = "random"

@@ -61,16 +61,11 @@ _HEADS = ("num_attention_heads", "n_heads", "num_heads", "n_head")
 _DROPOUT = ("hidden_dropout_prob", "dropout", "dropout_rate", "hidden_dropout")
 _ATTENTION = ("attention_probs_dropout_prob", "attention_dropout")
 _SIZES = (("width", _WIDTH), ("layers", _LAYERS), ("heads", _HEADS))
-# Facts about a file or a task, not about the architecture.
-_FOREIGN = (
-    "transformers_version",
-    "architectures",
-    "id2label",
-    "label2id",
-    "dtype",
-    "torch_dtype",
-    "auto_map",
-)
+# Facts about a file, a task or a call, not about the architecture.
+_FOREIGN = {
+    *("transformers_version", "architectures", "id2label", "label2id", "dtype", "torch_dtype", "auto_map"),
+    *("return_dict", "output_hidden_states", "output_attentions", "use_cache", "problem_type"),
+}
 
 
 def resolved(text: dict[str, Any]) -> dict[str, Any]:

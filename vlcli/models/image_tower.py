@@ -26,13 +26,18 @@ class TimmTower(nn.Module):
     def __init__(self, config: ImageTowerConfig) -> None:
         super().__init__()
         self.name, self.pooling = config.name, config.pooling
-        size: dict[str, Any] = {"img_size": config.preprocess.size} if _takes_image_size(config.name) else {}
+        arguments = dict(config.arguments)
+        if _takes_image_size(config.name):
+            arguments.setdefault("img_size", config.preprocess.size)
+        if not timm.is_model(config.name):
+            raise UsageError(f"no timm model is called {config.name!r}", remedy="see timm.list_models()")
         try:
-            self.body = cast(Any, timm.create_model(config.name, pretrained=False, num_classes=0, **size))
-        except RuntimeError as error:
-            raise UsageError(
-                f"no timm model is called {config.name!r}", remedy="see timm.list_models()"
-            ) from error
+            self.body = cast(
+                Any, timm.create_model(config.name, pretrained=False, num_classes=0, **arguments)
+            )
+        except (TypeError, ValueError, AssertionError) as error:
+            cause = " ".join(str(error).split()) or type(error).__name__
+            raise UsageError(f"timm cannot build {config.name} with image.arguments: {cause}") from error
         self.width = int(self.body.num_features)
         self.prefix = int(getattr(self.body, "num_prefix_tokens", 0) or 0)
         if self.pooling == "cls" and not self.prefix:
