@@ -8,7 +8,8 @@ from vlcli.errors import UsageError
 from vlcli.models.adapters.efficientnet_lite import to_timm
 from vlcli.models.config import ImageTowerConfig
 from vlcli.models.image_tower import TimmTower, grid_of
-from vlcli.models.initial import find_image_weights, load_image_tower, read_tensors
+from vlcli.models.initial import find_weights, read_tensors
+from vlcli.models.initial_image import load_image_tower
 
 
 def tower_of(name, size, **settings):
@@ -58,7 +59,7 @@ def test_convolutional_tokens_run_in_rows_from_the_top_left():
 def test_lite0_weights_give_their_own_librarys_logits():
     from efficientnet_lite_pytorch import EfficientNet
 
-    state = read_tensors(find_image_weights(LITE0))
+    state = read_tensors(find_weights(LITE0))
     theirs = EfficientNet.from_name("efficientnet-lite0")
     theirs.load_state_dict(state)
     ours = timm.create_model("tf_efficientnet_lite0")
@@ -72,8 +73,8 @@ def test_lite0_weights_give_their_own_librarys_logits():
 
 def test_the_tower_keeps_all_but_the_head_of_lite0():
     tower = tower_of(LITE0.name, 64).eval()
-    load_image_tower(tower, find_image_weights(LITE0))
-    state = to_timm(read_tensors(find_image_weights(LITE0)))
+    load_image_tower(tower, find_weights(LITE0))
+    state = to_timm(read_tensors(find_weights(LITE0)))
     mine = tower.body.state_dict()
     assert set(state) - set(mine) == {"classifier.weight", "classifier.bias"}
     assert all(torch.equal(mine[name], state[name]) for name in mine)
@@ -93,7 +94,7 @@ def test_openai_clip_names_load_into_a_timm_vit(tmp_path):
     class Small(TimmTower):
         def __init__(self):
             torch.nn.Module.__init__(self)
-            self.name, self.pooling, self.pooled_norm = "small", "auto", False
+            self.name, self.pooling, self.pooled_norm, self.left_out = "small", "auto", False, ()
             self.body = timm.models.vision_transformer.VisionTransformer(
                 img_size=32, patch_size=16, embed_dim=64, depth=2, num_heads=1, num_classes=0, pre_norm=True,
                 norm_layer=torch.nn.LayerNorm, act_layer=timm.layers.QuickGELUActivation
@@ -114,10 +115,10 @@ def test_missing_weights_are_named_with_page_and_option():
     with pytest.raises(
         UsageError, match=r"OpenAI CLIP ViT-L/14 \(https://github.com/openai/CLIP\).*--init image=PATH"
     ):
-        find_image_weights(config)
-    assert find_image_weights(config, "random") is None
+        find_weights(config)
+    assert find_weights(config, "random") is None
     with pytest.raises(UsageError, match="no such file"):
-        find_image_weights(config, "nowhere.pt")
+        find_weights(config, "nowhere.pt")
 
 
 def test_unknown_tower_is_a_usage_error():

@@ -223,10 +223,11 @@ class DualEncoder(nn.Module):
         content = mask & (ids != self.tokenizer.cls_id) & (ids != self.tokenizer.sep_id)
         if self.config.similarity == "global":
             pooled = hidden[torch.arange(len(ids), device=ids.device), self._pooled_place(ids, mask)]
-            return TextTokens(None, mask, content, _unit(self._project_text(pooled, keys)))
-        return TextTokens(_unit(self._project_text(hidden, keys)), mask, content, None)
+            return TextTokens(None, mask, content, _unit(self.project_text(pooled, keys)))
+        return TextTokens(_unit(self.project_text(hidden, keys)), mask, content, None)
 
-    def _project_text(self, hidden: Tensor, keys: Tensor | None) -> Tensor:
+    def project_text(self, hidden: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Hidden states of the text tower (…, c) into the joint space (…, d), not normalised."""
         if self.text_head is not None:
             hidden = self.text_head(hidden)
         return _project(self.text_projection, hidden, keys)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from vlcli.errors import UsageError
@@ -12,7 +11,7 @@ from vlcli.models.config import TextTowerConfig
 
 
 class TransformersTower(nn.Module):
-    """`tower(ids (B, n), mask (B, n))` → hidden states of the last layer (B, n, width).
+    """`tower(ids (B, n), mask (B, n))` → hidden states of the last layer (B, n, width); no mask: no padding.
 
     `body` is transformers' model without a pooler, under its own parameter names. Its dropout draws from torch's
     generator: `keys` are for towers of ours.
@@ -26,7 +25,7 @@ class TransformersTower(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
         assert ids.shape[1] <= self.context, f"{ids.shape[1]} tokens, context {self.context}"
         if mask is None:
-            mask = torch.ones_like(ids, dtype=torch.bool)
+            return self.body(input_ids=ids).last_hidden_state
         # RoBERTa counts positions over ids that are not its padding id: whatever the caller padded with must be it
         ids = ids.masked_fill(~mask, self.padding_id)
         seen = mask.clone()

@@ -42,6 +42,9 @@ class TimmTower(nn.Module):
         self.prefix = int(getattr(self.body, "num_prefix_tokens", 0) or 0)
         if self.pooling == "cls" and not self.prefix:
             raise UsageError(f'image.pooling = "cls": {self.name} has no class token')
+        self.left_out: tuple[
+            str, ...
+        ] = ()  # how the names of tensors begin that weights may hold beside the tower's
         self._depart_from_timm(config)
         norm = getattr(self.body, "fc_norm", None)
         self.pooled_norm = isinstance(norm, nn.Module) and not isinstance(norm, nn.Identity)
@@ -56,6 +59,7 @@ class TimmTower(nn.Module):
             if not isinstance(getattr(self.body, "norm", None), nn.LayerNorm):
                 raise UsageError(f"image.final_norm = false: {self.name} has no last norm of its own")
             self.body.norm = nn.Identity()
+            self.left_out += ("norm.",)
         if not config.head_conv:
             if not isinstance(getattr(self.body, "conv_head", None), nn.Conv2d):
                 raise UsageError(
@@ -63,6 +67,7 @@ class TimmTower(nn.Module):
                 )
             self.width = self.body.conv_head.in_channels
             self.body.conv_head = self.body.bn2 = nn.Identity()
+            self.left_out += ("conv_head.", "bn2.")
 
     def forward(self, pixels: Tensor) -> ImageFeatures:
         # Convolutions are two to three times as fast on a CPU with the channels last; transformers do not mind.

@@ -23,7 +23,8 @@ from vlcli.errors import Terminated, UsageError
 from vlcli.models.checkpoint import load, resolve_device
 from vlcli.models.dropout import pair_key
 from vlcli.models.dual import DualEncoder, trainable_report
-from vlcli.models.initial import find_image_weights, load_image_tower
+from vlcli.models.initial import find_weights, tokenizer_for
+from vlcli.models.initialise import initialise
 from vlcli.objectives.contrastive import contrastive_loss, positive_targets, total_loss
 from vlcli.recipes import Recipe, to_toml
 from vlcli.shards.pairs import PairTable
@@ -56,6 +57,7 @@ class Pretraining:
         *,
         validation: PairTable | None = None,
         init_image: str | None = None,
+        init_text: str | None = None,
         device: str = "auto",
         resume: bool = False,
         force: bool = False,
@@ -74,7 +76,10 @@ class Pretraining:
         self.state: dict[str, Any] | None = None
         self.best_step: int | None = None
         resumed = self._look_at_directory(resume, force)
-        weights = None if resumed else find_image_weights(recipe.model.image, init_image)
+        image_weights, text_weights = None, None
+        if resumed is None:
+            image_weights = find_weights(recipe.model.image, init_image)
+            text_weights = find_weights(recipe.model.text, init_text)
         self.total = recipe.steps(len(train))
         self.identity = {
             "split_hash": train.split_hash,
@@ -86,9 +91,8 @@ class Pretraining:
         if resumed is not None:
             self.model = load(resumed, "cpu").train()
         else:
-            self.model = DualEncoder(recipe.model)
-            if weights is not None:
-                load_image_tower(self.model.image, weights)
+            self.model = DualEncoder(recipe.model, tokenizer_for(recipe.model.text, text_weights))
+            initialise(self.model, image_weights, text_weights)
         self.model.to(self.accelerator.device)
         groups, self.decay_report = parameter_groups(self.model, recipe.optimizer)
         self.optimizer = build_optimizer(groups, recipe.optimizer)
