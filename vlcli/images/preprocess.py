@@ -29,12 +29,26 @@ class Preprocess:
 
     def resize(self, picture: Image.Image) -> Image.Image:
         """The picture at the tower's size, still 8-bit RGB (the place where augmentation comes in)."""
-        mode = INTERPOLATIONS[self.config.interpolation]
-        picture = picture.convert("RGB")
+        if self.config.rgb == "before":
+            picture = picture.convert("RGB")
         if self.config.fit == "squash":
-            return F.resize(picture, [self.size, self.size], interpolation=mode)
-        picture = F.resize(middle(picture, self.size), [self.size], interpolation=mode)
-        return F.center_crop(picture, [self.size, self.size])
+            return self._scale(picture, [self.size, self.size]).convert("RGB")
+        # another size than the configured one keeps the margin's share
+        shorter = round((self.config.resize or self.config.size) * self.size / self.config.size)
+        picture = self._scale(middle(picture, shorter), [shorter])
+        return self._centre(picture).convert("RGB")
+
+    def _scale(self, picture: Image.Image, size: list[int]) -> Image.Image:
+        mode = INTERPOLATIONS[self.config.interpolation]
+        if self.config.engine == "pillow":
+            return F.resize(picture, size, interpolation=mode)
+        return F.to_pil_image(F.resize(F.pil_to_tensor(picture.convert("RGB")), size, interpolation=mode))
+
+    def _centre(self, picture: Image.Image) -> Image.Image:
+        if self.config.centre == "nearest":
+            return F.center_crop(picture, [self.size, self.size])
+        x, y = (picture.width - self.size) // 2, (picture.height - self.size) // 2
+        return picture.crop((x, y, x + self.size, y + self.size))
 
     def to_tensor(self, picture: Image.Image) -> torch.Tensor:
         """(3, h, w) float32, normalised by the configured mean and standard deviation."""

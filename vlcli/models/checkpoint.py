@@ -16,8 +16,8 @@ from vlcli import __version__
 from vlcli.errors import InputError, UsageError
 from vlcli.models.config import DualEncoderConfig
 from vlcli.models.dual import DualEncoder
-from vlcli.models.quickcheck import CONFIG, WEIGHTS, find_checkpoint
-from vlcli.text.wordpiece import WordPiece
+from vlcli.models.quickcheck import CONFIG, WEIGHTS, find_checkpoint, is_foreign
+from vlcli.text.model_tokenizers import saved_tokenizer
 
 
 def save_checkpoint(
@@ -54,18 +54,20 @@ def read_config(path: Path, *, kind: str = "dual") -> dict[str, Any]:
 
 
 def load(path: str | Path, device: str = "cpu") -> DualEncoder:
-    """A model ready for inference from a run or checkpoint directory.
+    """A model ready for inference from a run, a checkpoint directory, or a foreign checkpoint that an adapter knows.
 
     It has `preprocess`, `tokenize`, `encode_image`, `encode_text` and `similarity`, and is in evaluation mode.
     Raises UsageError where there is no checkpoint, InputError where it is damaged.
     """
     place = find_checkpoint(path)
+    if is_foreign(place):
+        return _load_foreign(place).to(resolve_device(device)).eval()
     config = read_config(place)
     try:
         architecture = DualEncoderConfig.model_validate(config["architecture"])
     except (ValidationError, KeyError) as error:
         raise InputError(f"architecture: {first_problem(error)}", file=str(place / CONFIG)) from error
-    model = DualEncoder(architecture, WordPiece.load(place))
+    model = DualEncoder(architecture, saved_tokenizer(place, padding_id=architecture.text.padding_id))
     weights = place / WEIGHTS
     try:
         tensors = load_file(weights, device="cpu")
@@ -84,6 +86,22 @@ def load(path: str | Path, device: str = "cpu") -> DualEncoder:
     model.load_state_dict(tensors)
     model.checkpoint_hash = checkpoint_hash(place)
     return model.to(resolve_device(device)).eval()
+
+
+def _load_foreign(place: Path) -> DualEncoder:
+    from vlcli.models.convert import (
+        fingerprint,
+        open_checkpoint,
+    )  # the adapters, of which no checkpoint of ours asks
+
+    opened = open_checkpoint(place)
+    checkpoint = opened.checkpoint
+    if not isinstance(checkpoint.config, DualEncoderConfig):
+        raise UsageError(f"{place} is an image tower alone", remedy="--init image=PATH takes one")
+    model = DualEncoder(checkpoint.config, checkpoint.tokenizer)
+    model.load_state_dict(checkpoint.state)
+    model.checkpoint_hash = fingerprint(opened)
+    return model
 
 
 def checkpoint_hash(place: Path) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from vlcli.images.config import PreprocessConfig
+from vlcli.models.encoders import resolved
 
 
 class Settings(BaseModel):
@@ -16,42 +18,145 @@ class Settings(BaseModel):
 
 
 class ImageTowerConfig(Settings):
-    """Any timm architecture. `locked`: no gradient, never in training mode, features may be cached (LiT).
+    """Any timm architecture, by `name` and further `arguments` of timm's constructor. `locked`: no gradient, never in
+    training mode, features may be cached (LiT); with `unlocked_from = N` only what comes before layer N (from 0, as
+    the tower orders them) is locked.
 
     `init` names initial weights: "random", "package:NAME" (weights that an installed package ships) or a description
     of a public checkpoint that `--init image=PATH` must supply.
+    `pooling`: "cls", "mean" of the patches, or "auto": [CLS] where the tower has one. Where timm's tower has a norm
+    for its pooled vector, it is applied.
+    `eps` of every LayerNorm, where weights were trained with another than timm's. `final_norm = false` leaves the last
+    norm away (R2D2 reads CLIP's tower before it). `head_conv = false` leaves away EfficientNet's 1×1 convolution
+    before pooling (ALIGN §4.1: B7 then gives 640 channels, L2 1376).
     """
 
     name: str = "vit_base_patch32_clip_quickgelu_224"
+    arguments: dict[str, Any] = {}
     locked: bool = True
+    unlocked_from: int | None = Field(None, ge=0)
     init: str = "random"
     init_page: str = ""
     preprocess: PreprocessConfig = PreprocessConfig()
+    pooling: Literal["auto", "cls", "mean"] = "auto"
+    eps: float | None = Field(None, gt=0)
+    final_norm: bool = True
+    head_conv: bool = True
+
+    @model_validator(mode="after")
+    def _locked_below(self) -> ImageTowerConfig:
+        return _refuse_unlocked(self, "image")
+
+
+class TextHeadConfig(Settings):
+    """A fully connected layer on every hidden state, behind a LayerNorm if `norm` (AltCLIP §3.1: to CLIP's width)."""
+
+    width: int = Field(ge=1)
+    norm: bool = True
+    eps: float = Field(1e-5, gt=0)
 
 
 class TextTowerConfig(Settings):
-    """Wukong's causal transformer: pre-LN, QuickGELU, learned positions (Wukong T3, FILIP T7)."""
+    """A causal transformer of ours, or any encoder that transformers has.
 
+    `kind = "causal"`: pre-LN, learned positions (Wukong T3, FILIP T7, CLIP), of `width`, `layers`, `heads`,
+    `vocabulary`, `activation`, `eps` of its LayerNorms.
+    `kind = "transformers"`: `name` is one of the sizes in encoders.py ("bert-mini" … "bert-large", "roberta-wwm-ext",
+    "xlm-roberta-large", …) or a local directory with a config.json; `encoder` is transformers' own configuration, which
+    `name` fills and whose values win. `vocabulary` and `dropout` change it; `width`, `layers`, `heads` and `padding_id`
+    follow from it.
+    `pooling` of a global similarity: "last" is the last token (Wukong's [SEP]), "eot" the first end-of-text (CLIP),
+    "cls" the first token (ALIGN, R2D2, AltCLIP). `head` is a fully connected layer before the projection.
+    `tokenizer`: "wordpiece-zh", "clip-bpe", a directory or file as `vlcli tokenize` reads, or "init": what lies beside
+    the tower's initial weights. A checkpoint carries its own copy. `padding_id` is what it pads with.
+    `locked`, `unlocked_from`, `init`, `init_page` as of the image tower; the option is `--init text=PATH`.
+    """
+
+    kind: Literal["causal", "transformers"] = "causal"
+    name: str = ""
+    encoder: dict[str, Any] = {}
     width: int = Field(512, ge=8)
     layers: int = Field(12, ge=1)
     heads: int = Field(8, ge=1)
     context: int = Field(32, ge=3)
-    vocabulary: int = 21128
+    vocabulary: int = Field(21128, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    eps: float = Field(1e-5, gt=0)
+    pooling: Literal["last", "eot", "cls"] = "last"
+    head: TextHeadConfig | None = None
+    tokenizer: str = "wordpiece-zh"
+    padding_id: int = Field(0, ge=0)
+    locked: bool = False
+    unlocked_from: int | None = Field(None, ge=0)
+    init: str = "random"
+    init_page: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_the_encoder_says(cls, value: Any) -> Any:
+        return resolved(value) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
-    def _heads_divide_width(self) -> TextTowerConfig:
-        if self.width % self.heads:
+    def _fits_together(self) -> TextTowerConfig:
+        if self.kind == "causal" and self.width % self.heads:
             raise ValueError(f"text.width {self.width} is not a multiple of text.heads {self.heads}")
-        return self
+        if self.kind == "causal" and self.pooling == "cls":
+            raise ValueError('text.pooling = "cls": the first token of a causal transformer sees no other')
+        return _refuse_unlocked(self, "text")
+
+    @property
+    def output_width(self) -> int:
+        """What the projection reads."""
+        return self.width if self.head is None else self.head.width
+
+
+Tower = TypeVar("Tower", ImageTowerConfig, TextTowerConfig)
+
+
+def _refuse_unlocked(tower: Tower, side: str) -> Tower:
+    if tower.unlocked_from is not None and not tower.locked:
+        raise ValueError(f"{side}.unlocked_from: a layer to unlock from wants {side}.locked = true")
+    return tower
+
+
+class TrainRule(Settings):
+    """Parameters whose whole name matches the regular expression `pattern` learn at `rate` times the schedule's rate,
+    or, "locked", not at all."""
+
+    pattern: str
+    rate: Annotated[float, Field(gt=0)] | Literal["locked"]
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        return pattern
 
 
 class ProjectionConfig(Settings):
-    """Into the joint space, token by token: "linear" as in the papers, or "mlp" (norm, hidden layer, GELU)."""
+    """Into the joint space, token by token: "linear" as in the papers (with `bias`: ALIGN, R2D2), "none" where a
+    tower's width is the joint one (ALIGN's image side), or "mlp" (norm, hidden layer, GELU).
 
-    kind: Literal["linear", "mlp"] = "linear"
+    `init = "tower"`: a linear one starts from what stands beside the tower's initial weights (AltCLIP, whose CLIP keeps
+    its projections), not at random (Wukong trains a new one).
+    """
+
+    kind: Literal["linear", "none", "mlp"] = "linear"
+    bias: bool = False
+    init: Literal["random", "tower"] = "random"
     hidden: int = Field(512, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _only_linear_has_bias(self) -> ProjectionConfig:
+        if (self.bias or self.init == "tower") and self.kind != "linear":
+            key = "bias" if self.bias else "init"
+            raise ValueError(f'{key} belongs to kind = "linear", not to "{self.kind}"')
+        return self
 
 
 class ReductionConfig(Settings):
@@ -104,6 +209,9 @@ class DualEncoderConfig(Settings):
     average (FILIP) or excludes them (Wukong §4.3). `i2t_padding`: padding is excluded from the image→text maximum, or
     is the vector of zeros that it is in Wukong's released evaluation, where a text shorter than the context gives each
     image token at least 0; for evaluation alone: in training a maximum that nobody wins would pass no gradient.
+    `train` is an ordered list of patterns and rates; of those that match a parameter's name the first counts. After
+    them stand the towers' `locked` and `unlocked_from`, and, only where there is no list, "everything else learns".
+    A pattern that no parameter falls to, and a parameter that nothing covers, are errors (schedule in locking.py).
     """
 
     dim: int = Field(256, ge=1)
@@ -116,6 +224,7 @@ class DualEncoderConfig(Settings):
     image_projection: ProjectionConfig = ProjectionConfig()
     text_projection: ProjectionConfig = ProjectionConfig()
     temperature: TemperatureConfig = TemperatureConfig()
+    train: tuple[TrainRule, ...] = ()
 
     @model_validator(mode="after")
     def _padding_of_tokens(self) -> DualEncoderConfig:

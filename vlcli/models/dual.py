@@ -16,10 +16,11 @@ from vlcli.images.preprocess import Preprocess
 from vlcli.models.config import DualEncoderConfig, ProjectionConfig
 from vlcli.models.dropout import Dropout, number_places
 from vlcli.models.image_tower import ImageFeatures, TimmTower, grid_of
-from vlcli.models.text_tower import CausalTextTransformer
+from vlcli.models.locking import apply_rates, is_locked, keep_locked_in_evaluation
+from vlcli.models.text_tower import TextHead, text_tower
 from vlcli.models.token_reduction import Reduced, token_reduction
 from vlcli.objectives.late_interaction import Similarity, global_similarity, late_interaction, zero_padding
-from vlcli.text.wordpiece import WordPiece
+from vlcli.text.model_tokenizers import ModelTokenizer, open_tokenizer, refuse_foreign
 
 # Texts of one pass through the text tower: enough to fill a processor, few enough to be of one length.
 TEXT_GROUP = 64
@@ -89,11 +90,17 @@ class MLP(nn.Sequential):
         return x
 
 
-def projection(width: int, dim: int, config: ProjectionConfig) -> nn.Module:
-    """Into the joint space: linear without bias (Wukong, FILIP), or a small MLP with a norm in front."""
+def projection(width: int, dim: int, config: ProjectionConfig, side: str) -> nn.Module:
+    """Into the joint space: linear (Wukong, FILIP; with bias ALIGN), nothing, or a small MLP with a norm in front."""
+    if config.kind == "none":
+        if width != dim:
+            raise UsageError(f'{side}_projection = "none": the tower is {width} wide, the joint space {dim}')
+        return nn.Identity()
     if config.kind == "linear":
-        layer = nn.Linear(width, dim, bias=False)
+        layer = nn.Linear(width, dim, bias=config.bias)
         nn.init.normal_(layer.weight, std=width**-0.5)
+        if config.bias:
+            nn.init.zeros_(layer.bias)
         return layer
     return MLP(
         nn.LayerNorm(width),
@@ -111,39 +118,41 @@ class DualEncoder(nn.Module):
     `tokenizer` gives ids; `checkpoint_hash` is set by the loader.
     """
 
-    def __init__(self, config: DualEncoderConfig, tokenizer: WordPiece | None = None) -> None:
+    def __init__(self, config: DualEncoderConfig, tokenizer: ModelTokenizer | None = None) -> None:
         super().__init__()
         self.config = config
-        self.tokenizer = tokenizer or WordPiece.load()
-        if self.tokenizer.vocab_size > config.text.vocabulary:
-            raise UsageError(
-                f"the tokenizer has {self.tokenizer.vocab_size} tokens, text.vocabulary {config.text.vocabulary}"
-            )
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature.init)))
+        if tokenizer is None and not self.log_scale.is_meta:  # on the meta device nothing is read
+            tokenizer = open_tokenizer(config.text.tokenizer, padding_id=config.text.padding_id)
+        if tokenizer is not None:
+            refuse_foreign(tokenizer, config.text.vocabulary)
+            self.tokenizer = tokenizer
         self.preprocess = Preprocess(config.image.preprocess)
         self.image_size = config.image.preprocess.size
-        self.image = TimmTower(config.image.name, self.image_size)
-        self.text = CausalTextTransformer(config.text)
-        self.image_projection = projection(self.image.width, config.dim, config.image_projection)
-        self.text_projection = projection(config.text.width, config.dim, config.text_projection)
+        self.image = TimmTower(config.image)
+        self.text = text_tower(config.text)
+        self.text_head = None if config.text.head is None else TextHead(config.text.width, config.text.head)
+        self.image_projection = projection(self.image.width, config.dim, config.image_projection, "image")
+        self.text_projection = projection(
+            config.text.output_width, config.dim, config.text_projection, "text"
+        )
         self.reduction = (
             token_reduction(self.image.width, config.dim, config.reduction)
             if config.similarity == "reduced"
             else None
         )
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature.init)))
-        self.log_scale.requires_grad_(config.temperature.learnable)
-        if config.image.locked:
-            self.image.requires_grad_(False)
         number_places(self)
+        self.rates = apply_rates(self, config)
+        self.image_locked, self.text_locked = is_locked(self.image), is_locked(self.text)
         self.checkpoint_hash = ""
         self._grid: tuple[int, int] | None = None
         self.train()
 
     def train(self, mode: bool = True) -> DualEncoder:
-        """A locked tower stays in evaluation mode: no dropout, no batch statistics."""
+        """What is locked stays in evaluation mode: no dropout, no batch statistics."""
         super().train(mode)
-        if self.config.image.locked:
-            self.image.eval()
+        keep_locked_in_evaluation(self.image)
+        keep_locked_in_evaluation(self.text)
         return self
 
     @property
@@ -185,10 +194,8 @@ class DualEncoder(nn.Module):
 
     def image_features(self, pixels: Tensor) -> ImageFeatures:
         """The image tower's own output; no graph when the tower is locked."""
-        if self.config.image.locked:
-            with torch.no_grad():
-                return self.image(pixels)
-        return self.image(pixels)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.image_locked):
+            return self.image(pixels)
 
     def project_image(self, features: ImageFeatures, keys: Tensor | None = None) -> ImageTokens:
         """Features of the image tower into the joint space. A global model reads only `pooled`."""
@@ -212,27 +219,46 @@ class DualEncoder(nn.Module):
         return self.project_image(self.image_features(pixels))
 
     def encode_text(self, ids: Tensor, mask: Tensor, keys: Tensor | None = None) -> TextTokens:
-        """ids and mask (B, n) → the joint space. The pooled vector stands at [SEP], the last token (Wukong §4.2)."""
+        """ids and mask (B, n) → the joint space. A global model's vector stands where `text.pooling` says."""
         hidden = self._hidden(ids, mask, keys)
         content = mask & (ids != self.tokenizer.cls_id) & (ids != self.tokenizer.sep_id)
         if self.config.similarity == "global":
-            last = hidden[torch.arange(len(ids), device=ids.device), mask.sum(1).clamp(min=1) - 1]
-            return TextTokens(None, mask, content, _unit(_project(self.text_projection, last, keys)))
-        return TextTokens(_unit(_project(self.text_projection, hidden, keys)), mask, content, None)
+            pooled = hidden[torch.arange(len(ids), device=ids.device), self._pooled_place(ids, mask)]
+            return TextTokens(None, mask, content, _unit(self.project_text(pooled, keys)))
+        return TextTokens(_unit(self.project_text(hidden, keys)), mask, content, None)
+
+    def project_text(self, hidden: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Hidden states of the text tower (…, c) into the joint space (…, d), not normalised."""
+        if self.text_head is not None:
+            hidden = self.text_head(hidden)
+        return _project(self.text_projection, hidden, keys)
+
+    def _pooled_place(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The position (B,) that stands for a text; 0 for one of padding alone."""
+        last = mask.sum(1).clamp(min=1) - 1
+        if self.config.text.pooling == "cls":
+            return torch.zeros_like(last)
+        if self.config.text.pooling == "eot":
+            ends = mask & (ids == self.tokenizer.sep_id)
+            return torch.where(ends.any(1), ends.int().argmax(1), last)
+        return last
 
     def _hidden(self, ids: Tensor, mask: Tensor, keys: Tensor | None) -> Tensor:
         """The text tower on groups of similar length: short texts do not pay for the padding of long ones."""
         groups = len(ids) // TEXT_GROUP
-        if groups < 2:
-            return self.text(ids, keys)
-        lengths = mask.sum(1)
-        order = lengths.argsort(stable=True)
-        parts = []
-        for rows in order.chunk(groups):
-            length = max(1, int(lengths[rows[-1]]))
-            hidden = self.text(ids[rows, :length], None if keys is None else keys[rows])
-            parts.append(F.pad(hidden, (0, 0, 0, ids.shape[1] - length)))
-        return torch.cat(parts)[order.argsort()]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_locked):
+            if groups < 2:
+                return self.text(ids, mask, keys)
+            lengths = mask.sum(1)
+            order = lengths.argsort(stable=True)
+            parts = []
+            for rows in order.chunk(groups):
+                length = max(1, int(lengths[rows[-1]]))
+                hidden = self.text(
+                    ids[rows, :length], mask[rows, :length], None if keys is None else keys[rows]
+                )
+                parts.append(F.pad(hidden, (0, 0, 0, ids.shape[1] - length)))
+            return torch.cat(parts)[order.argsort()]
 
     def similarity(self, image: ImageTokens, text: TextTokens, *, half: bool = False) -> Similarity:
         """i2t and t2i, both (b, B), float32: row = image, column = text. `half`: tokens are multiplied in fp16."""

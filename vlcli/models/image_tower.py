@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vlcli.errors import UsageError
+from vlcli.models.config import ImageTowerConfig
 
 
 class ImageFeatures(NamedTuple):
@@ -22,28 +23,68 @@ class TimmTower(nn.Module):
     """`tower(pixels (b, 3, h, w))` → `ImageFeatures`, for ViT (b, n, c), Swin (b, h, w, c) and convolutional
     (b, c, h, w) timm models. `width` is c."""
 
-    def __init__(self, name: str, image_size: int) -> None:
+    def __init__(self, config: ImageTowerConfig) -> None:
         super().__init__()
-        self.name = name
-        arguments: dict[str, Any] = {"img_size": image_size} if _takes_image_size(name) else {}
+        self.name, self.pooling = config.name, config.pooling
+        arguments = dict(config.arguments)
+        if _takes_image_size(config.name):
+            arguments.setdefault("img_size", config.preprocess.size)
+        if not timm.is_model(config.name):
+            raise UsageError(f"no timm model is called {config.name!r}", remedy="see timm.list_models()")
         try:
-            self.body = cast(Any, timm.create_model(name, pretrained=False, num_classes=0, **arguments))
-        except RuntimeError as error:
-            raise UsageError(f"no timm model is called {name!r}", remedy="see timm.list_models()") from error
+            self.body = cast(
+                Any, timm.create_model(config.name, pretrained=False, num_classes=0, **arguments)
+            )
+        except (TypeError, ValueError, AssertionError) as error:
+            cause = " ".join(str(error).split()) or type(error).__name__
+            raise UsageError(f"timm cannot build {config.name} with image.arguments: {cause}") from error
         self.width = int(self.body.num_features)
         self.prefix = int(getattr(self.body, "num_prefix_tokens", 0) or 0)
+        if self.pooling == "cls" and not self.prefix:
+            raise UsageError(f'image.pooling = "cls": {self.name} has no class token')
+        self.left_out: tuple[
+            str, ...
+        ] = ()  # how the names of tensors begin that weights may hold beside the tower's
+        self._depart_from_timm(config)
+        norm = getattr(self.body, "fc_norm", None)
+        self.pooled_norm = isinstance(norm, nn.Module) and not isinstance(norm, nn.Identity)
+
+    def _depart_from_timm(self, config: ImageTowerConfig) -> None:
+        """What weights of the papers' models want otherwise than timm has it."""
+        if config.eps is not None:
+            for module in self.body.modules():
+                if isinstance(module, nn.LayerNorm):
+                    module.eps = config.eps
+        if not config.final_norm:
+            if not isinstance(getattr(self.body, "norm", None), nn.LayerNorm):
+                raise UsageError(f"image.final_norm = false: {self.name} has no last norm of its own")
+            self.body.norm = nn.Identity()
+            self.left_out += ("norm.",)
+        if not config.head_conv:
+            if not isinstance(getattr(self.body, "conv_head", None), nn.Conv2d):
+                raise UsageError(
+                    f"image.head_conv = false: {self.name} has no 1×1 convolution before pooling"
+                )
+            self.width = self.body.conv_head.in_channels
+            self.body.conv_head = self.body.bn2 = nn.Identity()
+            self.left_out += ("conv_head.", "bn2.")
 
     def forward(self, pixels: Tensor) -> ImageFeatures:
         # Convolutions are two to three times as fast on a CPU with the channels last; transformers do not mind.
         out = self.body.forward_features(pixels.contiguous(memory_format=torch.channels_last))
         if out.dim() == 3:  # (b, prefix + n1, c)
             tokens = out[:, self.prefix :]
-            return ImageFeatures(tokens, out[:, 0] if self.prefix else tokens.mean(1))
+            return ImageFeatures(tokens, self._pool(out, tokens))
         if out.shape[-1] != self.width:  # (b, c, h, w)
             out = out.permute(0, 2, 3, 1)
         assert out.shape[-1] == self.width, f"{self.name} gives {tuple(out.shape)}, not {self.width} channels"
         tokens = out.flatten(1, 2)
-        return ImageFeatures(tokens, tokens.mean(1))
+        return ImageFeatures(tokens, self._pool(tokens, tokens))
+
+    def _pool(self, all_tokens: Tensor, patches: Tensor) -> Tensor:
+        first = self.prefix and self.pooling != "mean"
+        pooled = all_tokens[:, 0] if first else patches.mean(1)
+        return self.body.fc_norm(pooled) if self.pooled_norm else pooled
 
 
 def _takes_image_size(name: str) -> bool:

@@ -1,23 +1,23 @@
-"""Initial weights of an image tower: from a file, or from a package that ships them."""
+"""Initial weights of a tower: from a file, a directory, or a package that ships them."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import timm.models
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from vlcli.errors import InputError, UsageError
-from vlcli.models.adapters import efficientnet_lite
-from vlcli.models.config import ImageTowerConfig
-from vlcli.models.image_tower import TimmTower
+from vlcli.models.config import ImageTowerConfig, TextTowerConfig
+from vlcli.models.quickcheck import find_checkpoint
+from vlcli.text.model_tokenizers import BESIDE_WEIGHTS, ModelTokenizer, open_tokenizer, saved_tokenizer
 
 # distribution → (module, folder in it, file): weights that ship inside Python packages.
 PACKAGES = {
@@ -27,36 +27,70 @@ PACKAGES = {
         "efficientnet-lite0-57934424.pth",
     )
 }
+# What weights are called in a directory, the best first; an index names the files of a sharded model.
+FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "open_clip_model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "open_clip_pytorch_model.bin",
+)
 
 
-def find_image_weights(config: ImageTowerConfig, path: str | None = None) -> Path | None:
-    """The file that the image tower starts from, or None for a random start.
+def find_weights(tower: ImageTowerConfig | TextTowerConfig, path: str | None = None) -> Path | None:
+    """The file or directory that a tower starts from, or None for a random start.
 
-    `path` is what `--init image=` gave. Raises UsageError, before anything heavy is built, where weights are
-    missing: it names the checkpoint, its public page and the option.
+    `path` is what `--init image=` or `--init text=` gave. Raises UsageError, before anything heavy is built, where
+    weights are missing: it names the checkpoint, its public page and the option.
     """
-    remedy = "pass --init image=PATH, or --init image=random to start from nothing"
-    if path is not None:
-        if path == "random":
-            return None
-        if path.startswith("package:"):
-            return _package_file(path.removeprefix("package:"), remedy)
-        if not Path(path).is_file():
-            raise UsageError(f"--init image={path}: no such file")
-        return Path(path)
-    if config.init == "random":
+    side = "image" if isinstance(tower, ImageTowerConfig) else "text"
+    remedy = f"pass --init {side}=PATH, or --init {side}=random to start from nothing"
+    wanted = tower.init if path is None else path
+    if wanted == "random":
         return None
-    if config.init.startswith("package:"):
-        return _package_file(config.init.removeprefix("package:"), remedy)
-    page = f" ({config.init_page})" if config.init_page else ""
-    raise UsageError(
-        f"the image tower {config.name} starts from {config.init}{page}, which is not here", remedy=remedy
-    )
+    if wanted.startswith("package:"):
+        return _package_file(wanted.removeprefix("package:"), side, remedy)
+    if path is None:
+        page = f" ({tower.init_page})" if tower.init_page else ""
+        name = tower.name or "of ours"
+        raise UsageError(
+            f"the {side} tower {name} starts from {wanted}{page}, which is not here", remedy=remedy
+        )
+    place = Path(path)
+    if not place.exists():
+        raise UsageError(f"--init {side}={path}: no such file or directory")
+    if place.is_dir() and checkpoint_of(place) is None and _weights_in(place) is None:
+        raise UsageError(
+            f"--init {side}={path}: no weights in this directory",
+            remedy=f"it may hold one of {', '.join(FILES)}",
+        )
+    return place
 
 
-def _package_file(distribution: str, remedy: str) -> Path:
-    if distribution not in PACKAGES:
-        raise UsageError(f"no known package of weights is called {distribution!r}", remedy=remedy)
+def checkpoint_of(place: Path) -> Path | None:
+    """The checkpoint of ours that a directory is, or that a run's directory leads to."""
+    try:
+        found = find_checkpoint(place)
+        known = json.loads((found / "config.json").read_text(encoding="utf-8"))
+    except (UsageError, ValueError, OSError):
+        return None
+    return found if isinstance(known, dict) and "architecture" in known and known.get("kind") else None
+
+
+def tokenizer_for(text: TextTowerConfig, weights: Path | None) -> ModelTokenizer:
+    """The tokenizer that `text.tokenizer` names; "init" is the one beside the tower's weights."""
+    if text.tokenizer != BESIDE_WEIGHTS or weights is None:
+        return open_tokenizer(text.tokenizer, padding_id=text.padding_id)
+    place = checkpoint_of(weights)
+    if place is not None:
+        return saved_tokenizer(place, padding_id=text.padding_id)
+    return open_tokenizer(str(weights if weights.is_dir() else weights.parent), padding_id=text.padding_id)
+
+
+def _package_file(distribution: str, side: str, remedy: str) -> Path:
+    if distribution not in PACKAGES or side != "image":
+        raise UsageError(f"no known package of {side} weights is called {distribution!r}", remedy=remedy)
     module, *inside = PACKAGES[distribution]
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
@@ -67,8 +101,20 @@ def _package_file(distribution: str, remedy: str) -> Path:
     return Path(spec.submodule_search_locations[0]).joinpath(*inside)
 
 
+def _weights_in(directory: Path) -> Path | None:
+    return next((directory / name for name in FILES if (directory / name).is_file()), None)
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A flat dict of tensors from safetensors or a torch file; code inside a pickle is never run."""
+    """A flat dict of tensors from a safetensors or torch file, or from a directory that holds one or its shards; code
+    inside a pickle is never run."""
+    if path.is_dir():
+        found = _weights_in(path)
+        if found is None:
+            raise InputError("no weights in this directory", file=str(path))
+        path = found
+    if path.name.endswith(".index.json"):
+        return _read_shards(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -83,27 +129,31 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def load_image_tower(tower: TimmTower, path: Path) -> None:
-    """Fill `tower` from `path`: timm's own names, OpenAI CLIP's and open_clip's (through timm's filters), or
-    efficientnet-lite-pytorch's. A classification head is left out; any other mismatch is an InputError."""
-    state = read_tensors(path)
-    if efficientnet_lite.matches(set(state)):
-        state = efficientnet_lite.to_timm(state)
-    elif any(name.startswith("visual.") for name in state):
-        renames: Any = timm.models.vision_transformer
-        state = renames.checkpoint_filter_fn(state, tower.body)
-    expected = tower.body.state_dict()
-    head = ("classifier.", "head.fc.", "head.weight", "head.bias", "fc.")
-    extra = [name for name in state if name not in expected and not name.startswith(head)]
-    missing = [name for name in expected if name not in state]
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        files = [index.parent / Path(name).name for name in sorted(names)]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"not an index of weights: {error}", file=str(index)) from error
+    state: dict[str, Tensor] = {}
+    for file in files:
+        state |= read_tensors(file)
+    return state
+
+
+def fill(module: torch.nn.Module, state: Mapping[str, Tensor], name: str, path: Path) -> None:
+    """Load `state` into `module`. InputError unless their names and shapes are the same."""
+    expected = module.state_dict()
+    extra = [key for key in state if key not in expected]
+    missing = [key for key in expected if key not in state]
     if extra or missing:
         raise InputError(
-            f"does not fit {tower.name}: {len(missing)} tensors missing, {len(extra)} without a place"
+            f"does not fit {name}: {len(missing)} tensors missing, {len(extra)} without a place"
             f" ({(missing or extra)[0]} first)",
             file=str(path),
         )
-    for name, tensor in expected.items():
-        if tensor.shape != state[name].shape:
-            shapes = f"{tuple(state[name].shape)}, the tower's is {tuple(tensor.shape)}"
-            raise InputError(f"does not fit {tower.name}: {name} has shape {shapes}", file=str(path))
-    tower.body.load_state_dict({name: state[name] for name in expected})
+    for key, tensor in expected.items():
+        if tensor.shape != state[key].shape:
+            shapes = f"{tuple(state[key].shape)}, the tower's is {tuple(tensor.shape)}"
+            raise InputError(f"does not fit {name}: {key} has shape {shapes}", file=str(path))
+    module.load_state_dict(dict(state))

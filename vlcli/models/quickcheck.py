@@ -17,6 +17,14 @@ from vlcli.models.checksums import SUMS, read_checksums, sha256_of
 from vlcli.shards.findings import Verdict
 
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocab.txt"
+TOKENIZERS = (VOCABULARY, "tokenizer.json")  # word pieces of BERT's rules, and all else
+FOREIGN_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl")
+FOREIGN_MARKS = (
+    "model_type",
+    "architectures",
+    "architecture",
+    "text_config",
+)  # of transformers' and timm's config.json
 _MAX_HEADER = 100 << 20  # the bound of the safetensors library
 _BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
@@ -35,14 +43,28 @@ def is_run(path: Path) -> bool:
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint directory behind `path`: itself, or a run's `best`, else its `last`."""
+    """The checkpoint behind `path`: itself, or a run's `best`, else its `last`. It may be a foreign one, which is a
+    directory with weights in it or a file of weights."""
     path = Path(path)
     for place in (path, path / "best", path / "last"):
         if (place / CONFIG).is_file():
             return place
     if not path.exists():
         raise UsageError(f"{path}: no such checkpoint or run")
+    if path.is_file() or any(file.suffix in FOREIGN_WEIGHTS for file in path.iterdir()):
+        return path
     raise UsageError(f"{path}: neither a checkpoint ({CONFIG}) nor a run (best, last)")
+
+
+def is_foreign(place: Path) -> bool:
+    """Whether what `find_checkpoint` found is another library's: every configuration of ours has a kind."""
+    if place.is_file() or not (place / CONFIG).is_file():
+        return True
+    try:
+        found = orjson.loads((place / CONFIG).read_bytes())
+    except orjson.JSONDecodeError:
+        return False  # ours or not, the reader of ours will say what is wrong
+    return isinstance(found, dict) and "kind" not in found and any(mark in found for mark in FOREIGN_MARKS)
 
 
 def check_checkpoint(path: Path, *, deep: bool = False) -> Verdict:
@@ -103,7 +125,7 @@ def _check_config(path: Path, verdict: Verdict) -> None:
         config = orjson.loads(path.read_bytes())
         if not isinstance(config, dict):
             verdict.add("config", path, "not a JSON object")
-        elif config.get("kind") == "dual" and not (path.parent / VOCABULARY).is_file():
+        elif config.get("kind") == "dual" and not any((path.parent / name).is_file() for name in TOKENIZERS):
             verdict.add("missing", path.parent, f"no {VOCABULARY}")
     except orjson.JSONDecodeError as error:
         verdict.add("config", path, f"not JSON ({error})")

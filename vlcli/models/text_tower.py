@@ -1,4 +1,4 @@
-"""Wukong's and FILIP's text tower: a causal transformer (Wukong T3, FILIP T7; after GPT-2 and CLIP)."""
+"""Text towers: Wukong's, FILIP's and CLIP's causal transformer (Wukong T3, FILIP T7), and the way to the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlcli.models.config import TextTowerConfig
+from vlcli.models.config import TextHeadConfig, TextTowerConfig
 from vlcli.models.dropout import Dropout
 
 
@@ -20,15 +20,16 @@ class QuickGELU(nn.Module):
 class Block(nn.Module):
     """Pre-LN: x + attention(ln_1(x)), then x + mlp(ln_2(x))."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, config: TextTowerConfig) -> None:
         super().__init__()
-        self.heads = heads
-        self.ln_1 = nn.LayerNorm(width)
+        width, dropout = config.width, config.dropout
+        self.heads = config.heads
+        self.ln_1 = nn.LayerNorm(width, config.eps)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
-        self.ln_2 = nn.LayerNorm(width)
+        self.ln_2 = nn.LayerNorm(width, config.eps)
         self.fc = nn.Linear(width, 4 * width)
-        self.act = QuickGELU()
+        self.act = QuickGELU() if config.activation == "quick_gelu" else nn.GELU()
         self.proj = nn.Linear(4 * width, width)
         self.drop_attention, self.drop_mlp = Dropout(dropout), Dropout(dropout)
 
@@ -42,8 +43,8 @@ class Block(nn.Module):
 
 
 class CausalTextTransformer(nn.Module):
-    """`tower(ids (B, n), keys (B,))` → hidden states (B, n, width) after the last LayerNorm; n ≤ context. `keys` decide
-    dropout in training (dropout.py)."""
+    """`tower(ids (B, n), keys=(B,))` → hidden states (B, n, width) after the last LayerNorm; n ≤ context. `keys` decide
+    dropout in training (dropout.py); a mask is not needed."""
 
     def __init__(self, config: TextTowerConfig) -> None:
         super().__init__()
@@ -51,10 +52,8 @@ class CausalTextTransformer(nn.Module):
         self.token_embedding = nn.Embedding(config.vocabulary, config.width)
         self.positional_embedding = nn.Parameter(torch.empty(config.context, config.width))
         self.drop_embedding = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(
-            Block(config.width, config.heads, config.dropout) for _ in range(config.layers)
-        )
-        self.ln_final = nn.LayerNorm(config.width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.ln_final = nn.LayerNorm(config.width, config.eps)
         self._initialise(config)
 
     @torch.no_grad()
@@ -72,10 +71,31 @@ class CausalTextTransformer(nn.Module):
             for linear in (block.qkv, block.out, block.fc, block.proj):
                 nn.init.zeros_(linear.bias)
 
-    def forward(self, ids: Tensor, keys: Tensor | None = None) -> Tensor:
+    def forward(self, ids: Tensor, mask: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
         assert ids.shape[1] <= self.context, f"{ids.shape[1]} tokens, context {self.context}"
         x = self.token_embedding(ids) + self.positional_embedding[: ids.shape[1]]
         x = self.drop_embedding(x, keys)
         for block in self.blocks:
             x = block(x, keys)
         return self.ln_final(x)
+
+
+class TextHead(nn.Module):
+    """LayerNorm, if there is one, and a fully connected layer on hidden states (AltCLIP: pre_LN, transformation)."""
+
+    def __init__(self, width: int, config: TextHeadConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, config.eps) if config.norm else nn.Identity()
+        self.fc = nn.Linear(width, config.width)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.fc(self.norm(hidden))
+
+
+def text_tower(config: TextTowerConfig) -> nn.Module:
+    """The tower that `config.kind` names: `tower(ids, mask, keys)` → hidden states (B, n, config.width)."""
+    if config.kind == "causal":
+        return CausalTextTransformer(config)
+    from vlcli.models.encoder_tower import TransformersTower
+
+    return TransformersTower(config)

@@ -6,6 +6,7 @@ that a score of a reduced token can be laid back on the patches that made it.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -86,7 +87,8 @@ class PaperReduction(nn.Module):
 
 
 def _weigh(maps: Tensor, values: Tensor) -> Reduced:
-    with torch.autocast(maps.device.type, enabled=False):
+    # a model without memory has no autocast to switch off
+    with nullcontext() if maps.is_meta else torch.autocast(maps.device.type, enabled=False):
         return Reduced(maps @ values, maps, values)
 
 

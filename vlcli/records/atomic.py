@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -136,3 +137,42 @@ def write_json(path: str | os.PathLike[str] | Path, obj: Any, *, force: bool = F
     """`obj` as indented JSON with a final newline."""
     with atomic_file(path, force=force) as file:
         file.write(orjson.dumps(obj, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+@contextmanager
+def atomic_directory(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[Path]:
+    """An empty directory that takes the name `path` when the block ends well, and leaves nothing behind otherwise.
+
+    Files in it are flushed to the disk before. With `force` a directory that stands there is replaced as a whole.
+    Raises UsageError before anything is made when `path` exists and `force` is False, or is no directory.
+    """
+    final = Path(os.path.realpath(path))
+    if not force:
+        refuse_existing(path)
+    elif final.exists() and not final.is_dir():
+        raise UsageError(f"{os.fspath(path)} is no directory")
+    check_folder(final.parent)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (
+        final.with_name(f".{final.name[:200]}.{secrets.token_hex(8)}.{end}") for end in ("tmp", "old")
+    )
+    try:
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with open(file, "rb") as handle:
+                    os.fsync(handle.fileno())
+        sync_folder(temporary)
+        if final.exists():
+            if not force:
+                raise UsageError(f"{os.fspath(path)} has appeared meanwhile", remedy="--force replaces it")
+            os.replace(final, old)
+        os.replace(temporary, final)
+    except BaseException:
+        if old.exists() and not final.exists():
+            os.replace(old, final)
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    sync_folder(final.parent)

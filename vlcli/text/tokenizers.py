@@ -106,30 +106,36 @@ def load_tokenizer(name: str) -> TextTokenizer:
 
     Raises UsageError for what is not there or not installed, InputError for what is damaged.
     """
+    found = read_tokenizer(name, said="--tokenizer")
+    return _WordPiece(found) if isinstance(found, WordPiece) else _Pipeline(found)
+
+
+def read_tokenizer(name: str, *, said: str) -> WordPiece | Tokenizer:
+    """The same, bare; `said` is what named it, for messages."""
     if name == "wordpiece-zh":
-        return _WordPiece(WordPiece.load(VOCABULARY))
+        return WordPiece.load(VOCABULARY)
     if name == "clip-bpe":
-        return _Pipeline(clip_bpe(_packaged_merges()))
+        return clip_bpe(_packaged_merges(said))
     path = Path(name)
     if not path.exists():
         known = f"{', '.join(NAMES)}, a directory or a tokenizer.json"
-        raise UsageError(f"--tokenizer {name}: no such tokenizer", remedy=f"there are {known}")
+        raise UsageError(f"{said} {name}: no such tokenizer", remedy=f"there are {known}")
     if path.is_dir():
         return _of_directory(path)
     if path.name.endswith((".txt.gz", "merges.txt")):
-        return _Pipeline(clip_bpe(path))
+        return clip_bpe(path)
     if path.suffix == ".txt":
-        return _WordPiece(WordPiece.load(path))
-    return _Pipeline(_from_file(path))
+        return WordPiece.load(path)
+    return _from_file(path)
 
 
-def _of_directory(path: Path) -> TextTokenizer:
+def _of_directory(path: Path) -> WordPiece | Tokenizer:
     if (path / "tokenizer.json").is_file():
-        return _Pipeline(_from_file(path / "tokenizer.json"))
+        return _from_file(path / "tokenizer.json")
     if (path / MERGES).is_file():
-        return _Pipeline(clip_bpe(path / MERGES))
+        return clip_bpe(path / MERGES)
     if (path / "vocab.txt").is_file() and _lowers(path / "tokenizer_config.json"):
-        return _WordPiece(WordPiece.load(path))
+        return WordPiece.load(path)
     try:
         from transformers import AutoTokenizer
     except ImportError:
@@ -146,7 +152,7 @@ def _of_directory(path: Path) -> TextTokenizer:
         raise UsageError(
             f"{path}: transformers has only a slow tokenizer for it", remedy="save a tokenizer.json"
         )
-    return _Pipeline(backend)
+    return backend
 
 
 def _lowers(config: Path) -> bool:
@@ -166,13 +172,13 @@ def _from_file(path: Path) -> Tokenizer:
         raise InputError(f"not a tokenizer ({error})", file=str(path)) from None
 
 
-def _packaged_merges() -> Path:
+def _packaged_merges(said: str) -> Path:
     spec = find_spec("open_clip")
     file = Path(spec.origin).parent / MERGES if spec is not None and spec.origin else None
     if file is None or not file.is_file():
         raise UsageError(
-            "--tokenizer clip-bpe: CLIP's merges are not installed",
-            remedy=f"pip install open_clip_torch, or name the file: --tokenizer {MERGES}",
+            f"{said} clip-bpe: CLIP's merges are not installed",
+            remedy=f"pip install open_clip_torch, or name the file: {MERGES}",
         )
     return file
 

@@ -44,12 +44,13 @@ def fingerprint(model: DualEncoder, dtype: np.dtype[Any]) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     kept = "pooled" if model.config.similarity == "global" else "tokens+pooled"
-    settings = [
-        model.config.image.name,
-        model.config.image.preprocess.model_dump(mode="json"),
-        kept,
-        dtype.str,
-    ]
+    image = model.config.image
+    settings: list[Any] = [image.name, image.preprocess.model_dump(mode="json"), kept, dtype.str]
+    departures = image.model_dump(
+        include={"arguments", "pooling", "eps", "final_norm", "head_conv"}, exclude_defaults=True
+    )
+    if departures:
+        settings.append(departures)
     digest.update(json.dumps(settings, sort_keys=True).encode())
     return digest.hexdigest()[:32]
 

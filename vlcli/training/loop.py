@@ -23,7 +23,8 @@ from vlcli.errors import Terminated, UsageError
 from vlcli.models.checkpoint import load, resolve_device
 from vlcli.models.dropout import pair_key
 from vlcli.models.dual import DualEncoder, trainable_report
-from vlcli.models.initial import find_image_weights, load_image_tower
+from vlcli.models.initial import find_weights, tokenizer_for
+from vlcli.models.initialise import initialise
 from vlcli.objectives.contrastive import total_loss
 from vlcli.recipes import Recipe, to_toml
 from vlcli.shards.pairs import PairTable
@@ -56,6 +57,7 @@ class Pretraining:
         *,
         validation: PairTable | None = None,
         init_image: str | None = None,
+        init_text: str | None = None,
         device: str = "auto",
         resume: bool = False,
         force: bool = False,
@@ -74,7 +76,10 @@ class Pretraining:
         self.state: dict[str, Any] | None = None
         self.best_step: int | None = None
         resumed = self._look_at_directory(resume, force)
-        weights = None if resumed else find_image_weights(recipe.model.image, init_image)
+        image_weights, text_weights = None, None
+        if resumed is None:
+            image_weights = find_weights(recipe.model.image, init_image)
+            text_weights = find_weights(recipe.model.text, init_text)
         self.total = recipe.steps(len(train))
         self.identity = {
             "split_hash": train.split_hash,
@@ -86,9 +91,8 @@ class Pretraining:
         if resumed is not None:
             self.model = load(resumed, "cpu").train()
         else:
-            self.model = DualEncoder(recipe.model)
-            if weights is not None:
-                load_image_tower(self.model.image, weights)
+            self.model = DualEncoder(recipe.model, tokenizer_for(recipe.model.text, text_weights))
+            initialise(self.model, image_weights, text_weights)
         self.model.to(self.accelerator.device)
         self.objective = Objective(self.model, recipe.objective, seed=recipe.train.seed)
         groups, self.decay_report = parameter_groups(self.model, recipe.optimizer)
@@ -157,7 +161,7 @@ class Pretraining:
             world=self.accelerator.num_processes,
         )
         store, val_rows = None, None
-        if recipe.caches_features:
+        if recipe.caches_features and self.model.image_locked:
             cache = recipe.data.cache
             store = FeatureStore(
                 self.model,
@@ -248,7 +252,7 @@ class Pretraining:
                     meter.waited += time.perf_counter() - waiting
                     rate = learning_rate(self.step, self.total, recipe.peak_lr, recipe.schedule)
                     for group in optimizer.param_groups:
-                        group["lr"] = rate
+                        group["lr"] = rate * group.get("rate", 1.0)
                     optimizer.zero_grad(set_to_none=True)
                     # Our dropout has the pairs' keys; this is for a tower that brings its own.
                     torch.manual_seed(pair_key(train.seed, self.step, self.accelerator.process_index))

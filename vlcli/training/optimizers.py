@@ -11,8 +11,8 @@ from torch import nn
 from vlcli.recipes import OptimizerConfig
 from vlcli.training.lamb import Lamb
 
-# Where a position is written into a parameter's name: ours, timm's ViTs, timm's Swins.
-POSITIONS = ("positional_embedding", "pos_embed", "relative_position")
+# Where a position is written into a parameter's name: ours, timm's ViTs, timm's Swins, transformers' encoders.
+POSITIONS = ("positional_embedding", "pos_embed", "relative_position", "position_embeddings")
 
 
 def kinds(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, str]]:
@@ -42,24 +42,20 @@ def kinds(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, str]]:
 def parameter_groups(
     model: nn.Module, config: OptimizerConfig
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Two groups, decayed and not, and a report: for each kind its tensors, parameters and decay."""
-    decayed: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
+    """Groups of one decay and one `rate` (the factor on the schedule's rate; models/locking.py), and a report: for each
+    kind its tensors, parameters and decay."""
+    rates = getattr(model, "rates", {})
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
     report: dict[str, dict[str, Any]] = {}
-    for _, parameter, kind in kinds(model):
-        spare = kind in config.no_decay
-        (spared if spare else decayed).append(parameter)
-        row = report.setdefault(
-            kind,
-            {"kind": kind, "tensors": 0, "parameters": 0, "decay": 0.0 if spare else config.weight_decay},
-        )
+    for name, parameter, kind in kinds(model):
+        spare, rate = kind in config.no_decay, rates.get(name, 1.0)
+        decay = 0.0 if spare else config.weight_decay
+        group = groups.setdefault((rate, spare), {"params": [], "weight_decay": decay, "rate": rate})
+        group["params"].append(parameter)
+        row = report.setdefault(kind, {"kind": kind, "tensors": 0, "parameters": 0, "decay": decay})
         row["tensors"] += 1
         row["parameters"] += parameter.numel()
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": spared, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]], list(report.values())
+    return [groups[key] for key in sorted(groups, key=lambda key: (-key[0], key[1]))], list(report.values())
 
 
 def build_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:

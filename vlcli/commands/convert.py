@@ -1,0 +1,142 @@
+"""vlcli convert: checkpoints from one library's format into another's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Argument, Option
+
+from vlcli.commands import _complete as complete
+from vlcli.commands import _options as o
+from vlcli.models.formats import Name
+
+EXAMPLES = (
+    "vlcli convert ViT-B-32.pt -o clip/",
+    "vlcli convert clip/ --to hf-clip -o clip-hf/",
+    "vlcli convert ViT-B-32.pt --to open_clip --dry-run",
+)
+
+MANUAL = {
+    "FORMATS": (
+        ("vlcli", "A checkpoint directory of this program, or a run (its best checkpoint)."),
+        ("openai-clip", "OpenAI's CLIP: a state dict (.pt), or the TorchScript archive of its download."),
+        (
+            "open_clip",
+            "A directory with open_clip_config.json, or weights with --model-config: its own vision and text"
+            " transformers.",
+        ),
+        (
+            "hf-clip, hf-chinese-clip, hf-altclip",
+            "Directories of transformers: CLIPModel, ChineseCLIPModel, AltCLIPModel (both generations of names).",
+        ),
+        ("chinese-clip", "Chinese-CLIP's own .pt."),
+        ("wukong", "Wukong's release: its PyTorch .ckpt, or MindSpore's pickled arrays; written as a .ckpt."),
+        (
+            "r2d2",
+            "The towers and projections of R2D2 and PRD2. R2D2's ranking part is an error, or stays behind with"
+            " --towers-only.",
+        ),
+        (
+            "timm",
+            "An image tower alone: a directory with timm's config.json. To vlcli it becomes a checkpoint of kind"
+            " image; from a dual encoder it takes the image tower.",
+        ),
+    ),
+    "NOTES": (
+        (
+            "",
+            "Tensors keep their values and types: what is converted and converted back is the same in every bit. A"
+            " tensor without a place is an error that names it (--debug lists all), and so is a model that a format"
+            " cannot express. What is stored and never read (position ids, an unread pooler) is known by name and left"
+            " out.",
+        ),
+        (
+            "",
+            "Preprocessing and tokenizer come along. Where a format prepares pictures by code of its own, which differs"
+            " from the model's in the last digits of some pixels, a note says in what.",
+        ),
+        (
+            "",
+            "Pickles are read without running anything: a name in one that weights do not need is an error.",
+        ),
+    ),
+}
+
+
+def command(
+    source: Annotated[
+        str, Argument(metavar="FROM", help="A checkpoint: a directory, a run, a file of weights.")
+    ],
+    to: Annotated[Name, Option("--to", help="Format of the output.")] = "vlcli",
+    output: Annotated[
+        Path | None,
+        Option("-o", "--output", help="What is written.", show_default="FROM's name and the format's"),
+    ] = None,
+    from_: Annotated[
+        Name | None, Option("--from", help="Format of the input; default: told by its tensors and files.")
+    ] = None,
+    model_config: Annotated[
+        Path | None,
+        Option(
+            "--model-config", metavar="JSON", help="The model's configuration, where it is not beside it."
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        Option(
+            "--tokenizer",
+            metavar="wordpiece-zh|clip-bpe|DIR|FILE",
+            help="The tokenizer, where none is beside the weights or another is meant.",
+            autocompletion=complete.words("wordpiece-zh", "clip-bpe"),
+        ),
+    ] = None,
+    similarity: Annotated[
+        Literal["global", "tokenwise"] | None,
+        Option(
+            "--similarity", help="Of Wukong's weights without token reduction; default: by their dimension."
+        ),
+    ] = None,
+    towers_only: Annotated[
+        bool,
+        Option("--towers-only", help="Leave out what is no part of a dual encoder, R2D2's ranking part."),
+    ] = False,
+    force: o.Force = False,
+    dry_run: o.DryRun = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = 0,
+) -> None:
+    """Turn a checkpoint of another library into one of vlcli, or back, with the same numbers.
+
+    The format is told by the tensors' names and the files beside them. What is written appears under its name only
+    when it is whole. Every command that takes a checkpoint reads the foreign ones itself: converting is for
+    training on, for sharing, and for going back.
+    """
+    from vlcli.commands._console import Console
+    from vlcli.models.quickcheck import find_checkpoint
+
+    console = Console("convert", quiet=quiet, verbose=verbose)
+    place = find_checkpoint(source)
+    from vlcli.models.adapters.format import Asked
+    from vlcli.models.convert import default_output, express, open_checkpoint, refuse_place, write
+
+    out = output or default_output(place, to)
+    refuse_place(out, to, force=force)
+    opened = open_checkpoint(
+        source,
+        Asked(tokenizer=tokenizer, similarity=similarity, towers_only=towers_only),
+        format=from_,
+        model_config=model_config,
+    )
+    files = express(opened, to)
+    tensors, values = opened.size
+    told = f"{opened.format} ({tensors:,} tensors, {values:,} values)"
+    if dry_run:
+        print(f"would convert {told} to {to}, {out}")
+        if out.exists():
+            print(f"would replace {out}")
+    for note in (*opened.checkpoint.notes, *files.notes):
+        console.note(note)
+    if not dry_run:
+        write(files, out, ours=to == "vlcli", force=force)
+        console.note(f"{told} to {to}, {out}")

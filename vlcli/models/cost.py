@@ -1,0 +1,112 @@
+"""What a dual encoder costs, told from its shapes: parameters, floating point operations and memory of one pair.
+
+The model stands on the meta device and nothing is computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlcli.models.config import DualEncoderConfig
+from vlcli.models.dual import DualEncoder, trainable_report
+from vlcli.models.flops import FlopCounter
+
+_PAIRS = 2  # of the trial batch: batch norms refuse a single one
+
+
+@dataclass(frozen=True)
+class Cost:
+    """FLOPs are of one pair; bytes of `state` of the whole model, of `activations` of one pair.
+
+    `image_flops` and `text_flops`: forward, projections included. `training_flops`: forward and backward of what
+    learns. `similarity_flops`: a pair's row of similarities with a batch of `batch`, forward. `state`: weights,
+    gradients, and two moments of an optimizer, in float32. `activations`: what is kept for the backward pass.
+    """
+
+    parts: dict[str, dict[str, int]]
+    parameters: int
+    trainable: int
+    tokens: int  # patches of an image
+    compared: int  # vectors of an image that are compared: 1 of a global model
+    context: int
+    image_flops: int
+    text_flops: int
+    training_flops: int
+    batch: int
+    similarity_flops: int
+    state: int
+    activations: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def on_meta(config: DualEncoderConfig) -> DualEncoder:
+    """The model without memory. Raises UsageError for an architecture that cannot be built."""
+    with torch.device("meta"):
+        return DualEncoder(config)
+
+
+def cost(model: DualEncoder, *, batch: int, precision: str = "fp32") -> Cost:
+    """The cost of a model on the meta device, for texts as long as its context."""
+    config = model.config
+    model.train()
+    pixels = torch.zeros(_PAIRS, 3, model.image_size, model.image_size, device="meta")
+    ids = torch.zeros(_PAIRS, config.text.context, dtype=torch.long, device="meta")
+    kept = _Kept(model)
+    with FlopCounter() as count, kept:
+        features = model.image_features(pixels)
+        image = model.project_image(features)
+        image_flops = count.forward
+        _text(model, ids)
+    vectors = 1 if image.tokens is None else image.tokens.shape[1]
+    words = 1 if image.tokens is None else config.text.context
+    parts = trainable_report(model)
+    parameters = sum(part["parameters"] for part in parts.values())
+    trainable = sum(part["trainable"] for part in parts.values())
+    return Cost(
+        parts=parts,
+        parameters=parameters,
+        trainable=trainable,
+        tokens=features.tokens.shape[1],
+        compared=vectors,
+        context=config.text.context,
+        image_flops=image_flops // _PAIRS,
+        text_flops=(count.forward - image_flops) // _PAIRS,
+        training_flops=(count.forward + count.backward) // _PAIRS,
+        batch=batch,
+        similarity_flops=2 * vectors * words * config.dim * batch,
+        state=4 * (parameters + 3 * trainable),
+        activations=kept.bytes // _PAIRS // (2 if precision == "bf16" else 1),
+    )
+
+
+def _text(model: DualEncoder, ids: Tensor) -> Tensor:
+    hidden = model.text(ids)
+    return model.project_text(hidden[:, 0] if model.config.similarity == "global" else hidden)
+
+
+class _Kept:
+    """Counts the bytes that autograd keeps, each storage once and parameters not at all."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.bytes = 0
+        self._seen = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._seen:
+            self._seen.add(storage._cdata)
+            self.bytes += storage.nbytes()
+        return tensor
+
+    def __enter__(self) -> None:
+        self._hooks.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.__exit__(*error)
