@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from vlcli.curation.judge import BAD, KEPT, Docket, Judge, JudgeCounts
 from vlcli.curation.numbering import IDS, QUERIES
 from vlcli.curation.piece_reader import Bad, Came, Dropped, PieceReader, joined, without_id
 from vlcli.curation.plan import Plan
-from vlcli.curation.query_cap import query_keys, ranks
-from vlcli.curation.rule import Rule
+from vlcli.curation.query_cap import RANK, query_keys, ranks
+from vlcli.curation.rule import Rule, Step
 from vlcli.curation.survey import Survey
 from vlcli.curation.tally import Checksum, Totals
 from vlcli.curation.where import Where
@@ -73,6 +73,9 @@ class Job:
     counts_ids: bool = (
         False  # the first pass numbers rows without an id, for the parts that come after this one
     )
+
+
+_NO_KEYS: Keys = np.zeros(0, np.uint64)
 
 
 class PieceWorker(PieceReader):
@@ -140,6 +143,8 @@ class PieceWorker(PieceReader):
             batches = [self._identity.assign_images(batch) for batch in batches]
         ranked = (yield from self._ranks(batches)) if self._cap else []
         judge = Judge(where, self._cap, ranks=_in_turn(ranked))
+        if outcome.again is not None and self._cap:
+            outcome.again = replace(outcome.again, noted=[_beyond(self._cap[0], column) for column in ranked])
         for batch in batches:
             standing = judge.front(batch).standing
             texts = self._fields.lines(batch, standing).filter("is_text")
@@ -166,7 +171,11 @@ class PieceWorker(PieceReader):
         if self._names_all:
             names = [one.ids(ordinals) for one, ordinals in numbered]
             batches = [batch.with_columns(n.ids) for batch, n in zip(batches, names, strict=True) if n]
-        ranked = (yield from self._ranks(batches)) if self._cap else []
+        if piece.noted is not None:
+            yield _NO_KEYS
+            ranked = [_past_any(beyond) for beyond in piece.noted]
+        else:
+            ranked = (yield from self._ranks(batches)) if self._cap else []
         judge = Judge(
             where,
             self.steps,
@@ -296,6 +305,20 @@ class PieceWorker(PieceReader):
                 self._job.rejects,
             )
         outcome.rejects.append(Dropped(lines, len(places)))
+
+
+def _beyond(cap: Step, ranks: pl.Series) -> tuple[int, NDArray[np.int64]]:
+    """How many rows there are, and which of them the cap drops."""
+    assert isinstance(cap, Rule)
+    keep = pl.DataFrame({RANK: ranks}).select(cap.keep.fill_null(False)).to_series().to_numpy()
+    return len(keep), np.flatnonzero(~keep)
+
+
+def _past_any(beyond: tuple[int, NDArray[np.int64]]) -> pl.Series:
+    """Ranks that make the cap drop the same rows."""
+    rows, dropped = beyond
+    ranks = pl.repeat(None, rows, dtype=pl.Int64(), eager=True)
+    return ranks.scatter(dropped, 1 << 62) if len(dropped) else ranks
 
 
 def _in_turn(found: list[pl.Series]) -> Any:

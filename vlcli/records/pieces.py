@@ -62,6 +62,7 @@ class Piece:
     place: Place
     content: Lines | Rows | RowGroup | Shaped
     is_wanted: bool = True  # false: its rows are only read to count them
+    noted: Any = None  # what a first pass has learnt of its rows, for the second
 
     @property
     def is_text(self) -> bool:
