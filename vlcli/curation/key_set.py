@@ -17,7 +17,7 @@ class KeySet:
     """
 
     def __init__(self, keys: Keys) -> None:
-        self._keys = keys
+        self.keys = keys
         bits = min(_MOST_BITS, 4 + max(1, len(keys)).bit_length())
         self._shift = np.uint64(64 - bits)
         self._marks = np.zeros(1 << bits, np.bool_)
@@ -25,9 +25,9 @@ class KeySet:
 
     def find(self, keys: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The rows of `keys` that are known, ascending, and where among the known ones each stands first."""
-        rows = np.flatnonzero(self._marks[keys >> self._shift]) if len(self._keys) else np.zeros(0, np.int64)
+        rows = np.flatnonzero(self._marks[keys >> self._shift]) if len(self.keys) else np.zeros(0, np.int64)
         wanted = keys[rows]
-        at = np.searchsorted(self._keys, wanted)
-        inside = at < len(self._keys)
-        inside[inside] = self._keys[at[inside]] == wanted[inside]
+        at = np.searchsorted(self.keys, wanted)
+        inside = at < len(self.keys)
+        inside[inside] = self.keys[at[inside]] == wanted[inside]
         return rows[inside], at[inside]

@@ -20,13 +20,14 @@ from vlcli.curation.numbering import IDS, QUERIES
 from vlcli.curation.piece_reader import Bad, Came, Dropped, PieceReader, joined, without_id
 from vlcli.curation.plan import Plan
 from vlcli.curation.query_cap import RANK, query_keys, ranks
+from vlcli.curation.repeated_rows import RepeatedRows
 from vlcli.curation.rule import Rule, Step
 from vlcli.curation.survey import Survey
 from vlcli.curation.tally import Checksum, Totals
 from vlcli.curation.where import Where
 from vlcli.records.batch import Batch
 from vlcli.records.encode import json_lines
-from vlcli.records.identity import Ids
+from vlcli.records.identity import Ids, Unnamed
 from vlcli.records.lineage import Chain
 from vlcli.records.occurrences import Keys
 from vlcli.records.pieces import Piece, Shaped
@@ -91,6 +92,8 @@ class PieceWorker(PieceReader):
         self._stack = ExitStack()
         self._stack.callback(super().close)
         self._sizes = self._stack.enter_context(HeaderSizes())
+        self._repeated = RepeatedRows()
+        self._stack.callback(self._repeated.close)
         self.surveys: dict[str, Survey] = {}  # by the rule
         for step in self.steps:
             if isinstance(step, Rule) and step.survey is not None:
@@ -137,10 +140,11 @@ class PieceWorker(PieceReader):
         outcome.unnamed = without_id(batches)
         if self._names_rows:
             batches = yield from self._named(batches)
-        elif any(survey.needs_images for survey in self.surveys.values()) or (
-            where is not None and "image_id" in where.columns
-        ):
-            batches = [self._identity.assign_images(batch) for batch in batches]
+        else:
+            needs_images = any(survey.needs_images for survey in self.surveys.values()) or (
+                where is not None and "image_id" in where.columns
+            )
+            batches = [self._noticed(batch, needs_images) for batch in batches]
         ranked = (yield from self._ranks(batches)) if self._cap else []
         judge = Judge(where, self._cap, ranks=_in_turn(ranked))
         if outcome.again is not None and self._cap:
@@ -152,6 +156,34 @@ class PieceWorker(PieceReader):
                 survey.add(batch, texts, standing)
         outcome.seen = self._seen(where, piece)
         return outcome
+
+    def _noticed(self, batch: Batch, needs_images: bool) -> Batch:
+        """The batch, of which the rows that are equal to others come to be known where that takes no pixels."""
+        if self._job.keep is not None and not self._identity.reads_pixels(batch):
+            unnamed = self._identity.ask(batch)
+            self._repeated.add(unnamed)
+            return unnamed.batch
+        self._repeated.give_up()
+        return self._identity.assign_images(batch) if needs_images else batch
+
+    def _numbered(
+        self, batches: list[Batch]
+    ) -> Generator[Keys, NDArray[np.int64], list[tuple[Unnamed, NDArray[np.int64]]]]:
+        """Asks only of rows that a first pass has not seen to be alone."""
+        known = self._repeated.known
+        if known is None:
+            return (yield from super()._numbered(batches))
+        unnamed = [self._identity.ask(batch) for batch in batches]
+        keys = [one.keys for one in unnamed]
+        found = [known.find(one)[0] for one in keys]
+        answers = yield joined([one[rows] for one, rows in zip(keys, found, strict=True)])
+        numbered, start = [], 0
+        for one, own, rows in zip(unnamed, keys, found, strict=True):
+            ordinals = np.zeros(len(own), np.int64)
+            ordinals[rows] = answers[start : start + len(rows)]
+            start += len(rows)
+            numbered.append((one, ordinals))
+        return numbered
 
     def judge(self, piece: Piece) -> Generator[Keys, NDArray[np.int64], Outcome]:
         """All rules in their order, and what is kept; of a piece that is not wanted rows are only numbered."""
@@ -231,29 +263,36 @@ class PieceWorker(PieceReader):
 
     def save_to(self, folder: Path) -> None:
         """The same, to this directory."""
-        for name, survey in self.surveys.items():
+        for name, survey in self._gathered():
             (folder / name).mkdir()
             survey.save(folder / name)
 
     def merge(self, folders: Sequence[Path]) -> None:
         """What others have saved."""
-        for name, survey in self.surveys.items():
+        for name, survey in self._gathered():
             survey.merge([folder / name for folder in folders])
 
     def finish(self) -> None:
         """After the first pass."""
-        for survey in self.surveys.values():
+        for _, survey in self._gathered():
             survey.finish()
 
     def freeze(self, folder: Path) -> None:
         """What rules look up, for other processes."""
-        for name, survey in self.surveys.items():
+        for name, survey in self._gathered():
             (folder / name).mkdir()
             survey.freeze(folder / name)
 
     def thaw(self, folder: Path) -> None:
-        for name, survey in self.surveys.items():
+        for name, survey in self._gathered():
             survey.thaw(folder / name)
+
+    def _gathered(self) -> list[tuple[str, Survey | RepeatedRows]]:
+        """All that a first pass gathers."""
+        rows: list[tuple[str, Survey | RepeatedRows]] = (
+            [("repeated rows", self._repeated)] if self._job.keep is not None else []
+        )
+        return [*self.surveys.items(), *rows]
 
     def close(self) -> None:
         self._stack.close()

@@ -42,6 +42,14 @@ class Identity:
         """How many rows with each key came before. Batches must be asked for in input order."""
         return self._seen.count(keys)
 
+    def reads_pixels(self, batch: Batch) -> bool:
+        """Whether image ids are made of pixels, which takes reading all of them."""
+        frame = batch.frame
+        missing = frame["image_id"].is_null()
+        return bool((missing & frame["image_bytes"].is_not_null()).any()) or bool(
+            (missing & _may_be_inside(batch)).any()
+        )
+
     def assign_images(self, batch: Batch) -> Batch:
         """The batch with `image_id` alone filled, for those who only tell images apart."""
         if batch.frame["image_id"].null_count():
@@ -61,7 +69,7 @@ class Identity:
         if (with_pixels := (missing & frame["image_bytes"].is_not_null()).arg_true()).len():
             pixels = frame["image_bytes"].gather(with_pixels)
             ids = ids.scatter(with_pixels, [hashlib.sha256(data).hexdigest() for data in pixels])
-        elif not batch.text_lines:  # bytes inside the file that the row itself is from
+        elif (missing & _may_be_inside(batch)).any():
             inside = pl.format("{}#{}", pl.lit(batch.file), pl.col("line")) == pl.col("image")
             rows = (missing & frame.select(inside.fill_null(False)).to_series()).arg_true()
             if len(rows):
@@ -90,6 +98,13 @@ class Identity:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def _may_be_inside(batch: Batch) -> pl.Series:
+    """Whether each row refers to a row of the file that it is from itself, whose bytes are its image."""
+    if batch.text_lines:
+        return pl.repeat(False, len(batch), dtype=pl.Boolean(), eager=True)
+    return batch.frame["image"].str.starts_with(f"{batch.file}#").fill_null(False)
 
 
 class Unnamed:
