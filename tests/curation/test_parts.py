@@ -47,9 +47,19 @@ def in_parts(tmp_path, inputs, n, options, *, rounds=2, name=None, **target):
     return tmp_path / name, reports
 
 
-@pytest.mark.parametrize("options", [RULES, RULES | MORE, {"max-text-freq": "10"}, {"min-side": "200"}])
-def test_any_number_of_parts_writes_the_same_files(tmp_path, options):
-    inputs = corpus(tmp_path, rows=1500)
+@pytest.mark.parametrize(
+    ("options", "counts"),
+    [
+        (RULES | MORE, (3,)),
+        (RULES, (2, 5)),
+        ({"max-text-freq": "10"}, (3,)),
+        ({"min-side": "200"}, (3,)),
+    ],
+    ids=["all", "wukong", "frequency", "size"],
+)
+def test_any_number_of_parts_writes_the_same_files(tmp_path, monkeypatch, options, counts):
+    monkeypatch.setattr("vlcli.records.units.UNIT_BYTES", 20_000)
+    inputs = corpus(tmp_path, rows=900)
     plan, source = resolve(None, options), Source(inputs)
     stream, rejects = tmp_path / "s" / "stream.jsonl", tmp_path / "r" / "rejects.jsonl"
     report = filter_pairs(plan, source, Target(str(stream), rejects=rejects))
@@ -62,7 +72,7 @@ def test_any_number_of_parts_writes_the_same_files(tmp_path, options):
     assert b"".join(files[name] for name in sorted(files)) == stream.read_bytes()
     dropped = tree(tmp_path / "alone.rejects")
     assert b"".join(dropped[name] for name in sorted(dropped)) == rejects.read_bytes()
-    for n in (2, 5):
+    for n in counts:
         folder, reports = in_parts(tmp_path, inputs, n, options)
         assert tree(folder) == files
         assert tree(tmp_path / f"parts{n}.rejects") == dropped
