@@ -163,6 +163,21 @@ def test_rows_without_ids_need_counts_and_rows_with_ids_do_not(tmp_path):
     assert b"".join(files[n] for n in sorted(files)) == (tmp_path / "s" / "stream.jsonl").read_bytes()
 
 
+def test_ranks_in_a_query_go_on_from_part_to_part(tmp_path):
+    rows = [{"id": str(i), "text": "t", "query": f"q{i % 2}"} for i in range(12)]
+    inputs = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
+    for path, mine in zip(inputs, (rows[:6], rows[6:]), strict=True):
+        Path(path).write_text("".join(json.dumps(row) + "\n" for row in mine))
+    plan = resolve(None, {"max-per-query": "4"})
+    with pytest.raises(UsageError, match="a part alone cannot count"):
+        filter_part(plan, Source(inputs), Target(str(tmp_path / "kept")), Part(0, 2))
+    folder, _ = in_parts(tmp_path, inputs, 2, {"max-per-query": "4"}, rounds=1)
+    ids = [
+        json.loads(line)["id"] for name in sorted(tree(folder)) for line in tree(folder)[name].splitlines()
+    ]
+    assert ids == [str(i) for i in range(8)]
+
+
 def test_a_bad_row_leaves_the_units_before_it(tmp_path):
     inputs = corpus(tmp_path, rows=900, bad=(250,))
     with pytest.raises(InputError, match=r"a\.jsonl:251: not JSON"):
