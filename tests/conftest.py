@@ -1,6 +1,31 @@
 """What holds for all tests."""
 
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import warm
 from hypothesis import settings
 
 settings.register_profile("unhurried", deadline=None)  # machines are as busy as they are
 settings.load_profile("unhurried")
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for PATH with a `vlcli` that starts at once: a process that has its libraries forks for each of them."""
+    folder = tmp_path_factory.mktemp("bin")
+    warm.install(folder, folder / "socket")
+    command = [sys.executable, warm.__file__, str(folder / "socket")]
+    root = str(Path(__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        yield folder
+        server.kill()

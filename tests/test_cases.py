@@ -14,14 +14,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
 import pytest
-import warm
 import zstandard
 
 ROOT = Path(__file__).parents[1]
@@ -46,20 +44,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = table.schema.get_field_index("image")
     pq.write_table(table.set_column(place, "image", pa.array(pictures)), folder / "rows.parquet")
     return folder
-
-
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with `vlcli` in it, for PATH."""
-    folder = tmp_path_factory.mktemp("bin")
-    warm.install(folder, folder / "socket")
-    command = [sys.executable, warm.__file__, str(folder / "socket")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
-        assert server.stdout is not None
-        assert server.stdout.readline() == "ready\n"
-        yield folder
-        server.kill()
 
 
 def plain(said: bytes, folder: Path) -> str:

@@ -1,8 +1,8 @@
 """`vlcli` for test cases, warm: a process that has its libraries imported forks for each command line.
 
-A case is a script of many short commands, whose imports take ten times as long as their work. The client (a script
-that `install` writes, first in the case's PATH) hands over its arguments, environment, folder and three files. The
-server has run nothing of polars when it forks, so no thread of it can be holding a lock.
+A case is a script of many short commands, whose imports (torch among them) take ten times as long as their work. The
+client (a script that `install` writes, first in the case's PATH) hands over its arguments, environment, folder and
+three files. The server has run nothing of polars or torch when it forks, so no thread of it can be holding a lock.
 
     python tests/warm.py SOCKET     serves; says "ready" on stdout
 """
@@ -50,9 +50,12 @@ def serve(path: str) -> None:
 
     import vlcli.curation.filter
     import vlcli.curation.preset
+    import vlcli.evaluation.tasks
+    import vlcli.models.checkpoint
     import vlcli.recipes
     import vlcli.shards.check
-    import vlcli.shards.dataset  # noqa: F401
+    import vlcli.shards.dataset
+    import vlcli.training.loop  # noqa: F401
     from vlcli import cli
 
     for name in cli.COMMANDS:

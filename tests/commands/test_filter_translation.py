@@ -66,7 +66,7 @@ def _offline(monkeypatch):
 
 @pytest.mark.usefixtures("_offline")
 def test_back_translations_of_a_model_are_those_of_transformers_text_by_text(tmp_path, models, capfd):
-    rows = [{"id": str(i), "text": text} for i, text in enumerate(names(7))]
+    rows = [{"id": str(i), "text": text} for i, text in enumerate(names(4))]
     rows.append({"id": "list", "text": [rows[0]["text"], "a, b"], "text_candidates": ["there"]})
     found, report = filtered(
         tmp_path, rows, "--source-lang", "en", "--augment-text", "de,ru", "--batch-size", 3,
@@ -88,25 +88,25 @@ def test_back_translations_of_a_model_are_those_of_transformers_text_by_text(tmp
         assert {k: v for k, v in new.items() if k != "text_candidates"} == {
             k: v for k, v in row.items() if k != "text_candidates"
         }
-    assert report["translation"]["candidates"]["back-translations"] == total == 18
-    assert report["translation"]["candidates"]["added"] >= 12, "the models say different things"
+    assert report["translation"]["candidates"]["back-translations"] == total == 12
+    assert report["translation"]["candidates"]["added"] >= 7, "the models say different things"
 
 
 @pytest.mark.usefixtures("_offline")
 @pytest.mark.parametrize(
-    ("name", "source", "target", "codes"),
+    ("name", "source", "target", "codes", "beams"),
     [
-        ("en-mul", "en", "ru", ("en", "ru")),
-        ("mbart50", "en", "de", ("en_XX", "de_DE")),
-        ("mbart50", "zh_CN", "ru", ("zh_CN", "ru_RU")),
-        ("mbart", "en", "de_DE", ("en_XX", "de_DE")),
+        ("en-mul", "en", "ru", ("en", "ru"), None),
+        ("en-mul", "en", "ru", ("en", "ru"), 1),
+        ("mbart50", "en", "de", ("en_XX", "de_DE"), 1),
+        ("mbart50", "zh_CN", "ru", ("zh_CN", "ru_RU"), None),
+        ("mbart", "en", "de_DE", ("en_XX", "de_DE"), None),
     ],
 )
-@pytest.mark.parametrize("beams", [None, 1])
 def test_models_of_several_languages(models, name, source, target, codes, beams):
     model = Seq2Seq(models / name, Decoding(beams=beams, batch_size=4))
     model.check(source, target)
-    texts = names(6)
+    texts = names(4)
     options = {} if beams is None else {"num_beams": beams}
     assert model.translate(texts, source, target) == [
         translated_alone(models / name, text, *codes, **options) for text in texts

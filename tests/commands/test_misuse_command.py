@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from vlcli import cli
 from vlcli.errors import InputError
 
 ROOT = Path(__file__).parents[2]
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -35,10 +37,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "vlcli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
+@pytest.fixture
+def run(programs: Path, folder: Path) -> Run:
+    """A command line there, in a process of its own."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(programs / "vlcli"), *arguments]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL
+        )
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -68,7 +78,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         ("pretrain --recipe emoji-lit-clip -o good.jsonl", 2, "vlcli pretrain: good.jsonl: not a directory"),
     ],
 )
-def test_one_line(folder: Path, line: str, code: int, said: str) -> None:
+def test_one_line(run: Run, folder: Path, line: str, code: int, said: str) -> None:
     done = run(*line.split())
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith(said)
@@ -76,19 +86,19 @@ def test_one_line(folder: Path, line: str, code: int, said: str) -> None:
     assert not (folder / "out.jsonl").exists()
 
 
-def test_a_query_of_spaces(folder: Path) -> None:
+def test_a_query_of_spaces(run: Run, folder: Path) -> None:
     done = run("retrieve", "checkpoint", "--data", "good.jsonl", "--query", " ")
     assert (done.returncode, done.stderr) == (2, "vlcli retrieve: --query is empty\n")
 
 
-def test_validation_without_rows_is_refused_before_training(folder: Path) -> None:
+def test_validation_without_rows_is_refused_before_training(run: Run, folder: Path) -> None:
     small = ["--recipe", "emoji-lit-clip", "--init", "image=random", "-o", "run"]
     done = run("pretrain", *small, "--data", "good.jsonl", "--val", "empty.jsonl")
     assert (done.returncode, done.stderr) == (2, "vlcli pretrain: --val empty.jsonl: no rows\n")
     assert not (folder / "run").exists()
 
 
-def test_the_remarks_of_filter_come_with_its_rows(folder: Path) -> None:
+def test_the_remarks_of_filter_come_with_its_rows(run: Run, folder: Path) -> None:
     for name in ("good.jsonl", "empty.jsonl"):
         assert "no rules: every row passes" in run("filter", name).stderr
 
@@ -142,7 +152,7 @@ def test_a_picture_that_cannot_be_read_names_its_row(folder: Path) -> None:
         decode_row(load_pairs(["gone.jsonl"]), 0)
 
 
-def test_a_container_that_cannot_be_read_names_the_row(folder: Path) -> None:
+def test_a_container_that_cannot_be_read_names_the_row(run: Run, folder: Path) -> None:
     reference = f"{ROOT}/examples/emoji/raw.parquet#99999"
     (folder / "far.jsonl").write_text(json.dumps({"image": reference, "text": "x"}) + "\n")
     done = run("shard", "far.jsonl", "-o", "shards")

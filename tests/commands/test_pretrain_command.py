@@ -1,27 +1,32 @@
 """The pretrain command's own decisions: the plan, missing weights, options that exclude each other."""
 
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 CORPUS = ROOT / "examples" / "emoji" / "raw.parquet"
 
 
-def pretrain(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "vlcli", "pretrain", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
-    )
+@pytest.fixture
+def pretrain(programs, tmp_path):
+    def run(*arguments):
+        return subprocess.run(
+            [str(programs / "vlcli"), "pretrain", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        )
+
+    return run
 
 
-def test_a_dry_run_prints_recipe_and_plan_and_writes_nothing(tmp_path):
+def test_a_dry_run_prints_recipe_and_plan_and_writes_nothing(pretrain, tmp_path):
     done = pretrain(
-        "--recipe", "emoji-lit-filip", "--data", CORPUS, "--map", "text=name", "--head", 600, "-n", cwd=tmp_path
+        "--recipe", "emoji-lit-filip", "--data", CORPUS, "--map", "text=name", "--head", 600, "-n"
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert tomllib.loads(done.stdout)["name"] == "emoji-lit-filip"
@@ -29,8 +34,8 @@ def test_a_dry_run_prints_recipe_and_plan_and_writes_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_initial_weights_are_said_at_once(tmp_path):
-    done = pretrain("--recipe", "lit-filip", "--data", tmp_path / "nowhere", cwd=tmp_path)
+def test_missing_initial_weights_are_said_at_once(pretrain, tmp_path):
+    done = pretrain("--recipe", "lit-filip", "--data", tmp_path / "nowhere")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "OpenAI CLIP ViT-L/14 (https://github.com/openai/CLIP)" in done.stderr
@@ -38,7 +43,7 @@ def test_missing_initial_weights_are_said_at_once(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_force_and_resume_exclude_each_other(tmp_path):
-    done = pretrain("--recipe", "emoji-lit-filip", "--force", "--resume", cwd=tmp_path)
+def test_force_and_resume_exclude_each_other(pretrain, tmp_path):
+    done = pretrain("--recipe", "emoji-lit-filip", "--force", "--resume")
     assert done.returncode == 2
     assert "exclude each other" in done.stderr

@@ -47,9 +47,19 @@ def in_parts(tmp_path, inputs, n, options, *, rounds=2, name=None, **target):
     return tmp_path / name, reports
 
 
-@pytest.mark.parametrize("options", [RULES, RULES | MORE, {"max-text-freq": "10"}, {"min-side": "200"}])
-def test_any_number_of_parts_writes_the_same_files(tmp_path, options):
-    inputs = corpus(tmp_path, rows=1500)
+@pytest.mark.parametrize(
+    ("options", "counts"),
+    [
+        (RULES | MORE, (3,)),
+        (RULES, (2, 5)),
+        ({"max-text-freq": "10"}, (3,)),
+        ({"min-side": "200"}, (3,)),
+    ],
+    ids=["all", "wukong", "frequency", "size"],
+)
+def test_any_number_of_parts_writes_the_same_files(tmp_path, monkeypatch, options, counts):
+    monkeypatch.setattr("vlcli.records.units.UNIT_BYTES", 20_000)
+    inputs = corpus(tmp_path, rows=900)
     plan, source = resolve(None, options), Source(inputs)
     stream, rejects = tmp_path / "s" / "stream.jsonl", tmp_path / "r" / "rejects.jsonl"
     report = filter_pairs(plan, source, Target(str(stream), rejects=rejects))
@@ -62,7 +72,7 @@ def test_any_number_of_parts_writes_the_same_files(tmp_path, options):
     assert b"".join(files[name] for name in sorted(files)) == stream.read_bytes()
     dropped = tree(tmp_path / "alone.rejects")
     assert b"".join(dropped[name] for name in sorted(dropped)) == rejects.read_bytes()
-    for n in (2, 5):
+    for n in counts:
         folder, reports = in_parts(tmp_path, inputs, n, options)
         assert tree(folder) == files
         assert tree(tmp_path / f"parts{n}.rejects") == dropped
@@ -151,6 +161,21 @@ def test_rows_without_ids_need_counts_and_rows_with_ids_do_not(tmp_path):
         filter_part(plan, named, Target(str(tmp_path / "in_two")), Part(i, 2))
     files = tree(tmp_path / "in_two")
     assert b"".join(files[n] for n in sorted(files)) == (tmp_path / "s" / "stream.jsonl").read_bytes()
+
+
+def test_ranks_in_a_query_go_on_from_part_to_part(tmp_path):
+    rows = [{"id": str(i), "text": "t", "query": f"q{i % 2}"} for i in range(12)]
+    inputs = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
+    for path, mine in zip(inputs, (rows[:6], rows[6:]), strict=True):
+        Path(path).write_text("".join(json.dumps(row) + "\n" for row in mine))
+    plan = resolve(None, {"max-per-query": "4"})
+    with pytest.raises(UsageError, match="a part alone cannot count"):
+        filter_part(plan, Source(inputs), Target(str(tmp_path / "kept")), Part(0, 2))
+    folder, _ = in_parts(tmp_path, inputs, 2, {"max-per-query": "4"}, rounds=1)
+    ids = [
+        json.loads(line)["id"] for name in sorted(tree(folder)) for line in tree(folder)[name].splitlines()
+    ]
+    assert ids == [str(i) for i in range(8)]
 
 
 def test_a_bad_row_leaves_the_units_before_it(tmp_path):

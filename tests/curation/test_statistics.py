@@ -81,23 +81,27 @@ def names() -> list[str]:
     return pl.read_parquet(RAW, columns=["name"])["name"].to_list()
 
 
+def ideographs(strings: set[str]) -> set[str]:
+    """Those that hold one."""
+    column = pl.Series(sorted(strings))
+    return set(column.filter(column.str.contains(IDEOGRAPH)))
+
+
 @pytest.mark.parametrize("unit", ["wordpiece", "char", "jieba"])
 def test_the_real_corpus_is_counted_as_a_loop_counts_it(unit, names, monkeypatch):
     if unit == "jieba":  # spilled to disk, and split there
         small = lambda: TextCounts(flush_bytes=1, buckets=3, bucket_bytes=1)  # noqa: E731
         monkeypatch.setattr(counting, "TextCounts", small)
     report = collect(Source([str(RAW)], renames=EMOJI), Wanted.of(unit, "rjieba", top=50))
-    ideograph = lambda text: bool(pl.Series([text]).str.contains(IDEOGRAPH).item())  # noqa: E731
     words = segment(names)
     if unit == "wordpiece":
         content = WordPiece.load().content
         tokens = [content(name) for name in names]
     elif unit == "char":
-        letters = {c for name in names for c in name}
-        han = {c for c in letters if ideograph(c)}
+        han = ideographs({c for name in names for c in name})
         tokens = [[c for c in name if c in han] for name in names]
     else:
-        han = {word for word in {w for row in words for w in row} if ideograph(word)}
+        han = ideographs({word for row in words for word in row})
         tokens = [[word for word in row if word in han] for row in words]
     lengths = [len(row) for row in tokens]
     assert report["pairs"] == report["captions"] == 9958

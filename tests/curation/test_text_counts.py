@@ -43,7 +43,7 @@ def frame(rows: list[list[str]]) -> pl.DataFrame:
     return pl.DataFrame(lines, schema={"row": pl.UInt32(), "text": pl.String()}, orient="row")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     ROWS,
     ROWS,

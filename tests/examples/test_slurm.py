@@ -32,13 +32,13 @@ echo "$RANDOM" | tee -a jobs
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, programs):
     """Runs a command line in the test's folder, where sbatch is the one above."""
     (tmp_path / "bin").mkdir()
     sbatch = tmp_path / "bin" / "sbatch"
     sbatch.write_text(SBATCH)
     sbatch.chmod(0o755)
-    path = f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    path = f"{tmp_path / 'bin'}:{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
 
     def run(*line: str, parts: str = "1") -> subprocess.CompletedProcess[str]:
         environment = {

@@ -152,7 +152,7 @@ MAPS = st.sampled_from([{}, {}, {"a": "text"}, {"a": "b"}, {"text": "old", "b": 
 @example(b'{"a":null}\n{"a":"x"}', 2, {}, "", True)
 @example(b'{"a":1}{"a":2}\n{"a":\n3}', 3, {}, "", True)
 @example(b'{"image":"x.jpg","id":7}\n{"image":"/y.jpg","id":8}', 2, {}, "d", True)
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_lines_alike_are_read_as_line_by_line(
     data: bytes, size: int, maps: dict[str, str], folder: str, terminated: bool
 ) -> None:
@@ -209,7 +209,7 @@ def check_encoders(batch: Batch, patch: pytest.MonkeyPatch) -> None:
 
 
 @given(files(), st.sampled_from(["", "d"]), st.lists(st.booleans(), min_size=8, max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_rows_read_from_lines_are_written_as_row_by_row(data: bytes, folder: str, keep: list[bool]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for batch in parse(
@@ -281,7 +281,7 @@ def tables(draw: st.DrawFn) -> Batch:
 
 
 @given(tables())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_tables_are_written_as_row_by_row(batch: Batch) -> None:
     with pytest.MonkeyPatch.context() as patch:
         check_encoders(batch, patch)

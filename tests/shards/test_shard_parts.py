@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -40,10 +42,10 @@ def broken(i: int, row: dict, file: Path) -> dict:
     return row | {"id": f"row-{i}"}
 
 
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """47 rows in JSONL with blank lines, gzip, Parquet of several row groups, and Arrow."""
-    folder = tmp_path / "in"
+    folder = tmp_path_factory.mktemp("parts") / "in"
     lines = make_rows(folder, 47, change=broken, name="all.txt").read_text().splitlines()
     (folder / "a.jsonl").write_text("\ufeff" + "\n\n \n".join(lines[:20]))
     (folder / "b.jsonl.gz").write_bytes(gzip.compress("\n".join(lines[20:29]).encode()))
@@ -54,18 +56,24 @@ def corpus(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def corpus(made: Path, tmp_path: Path) -> Path:
+    """The same, to be changed."""
+    return shutil.copytree(made, tmp_path / "in")
+
+
 def part(source: Path, output: Path, which: str, *more: str) -> None:
     options = ["--per-shard", "5", "--max-bad", "20", "-q", "-j", "1"]
     vlcli("shard", str(source), "-o", str(output), "--part", which, *options, *more)
 
 
-@pytest.fixture
-def whole(corpus: Path, tmp_path: Path) -> dict[str, bytes]:
-    shard(corpus, tmp_path / "whole", per_shard=5, max_bad="20")
-    return tree(tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole(made: Path) -> dict[str, bytes]:
+    shard(made, made.with_name("whole"), per_shard=5, max_bad="20")
+    return tree(made.with_name("whole"))
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 12])
+@pytest.mark.parametrize("count", [1, 3, 12])
 def test_any_number_of_parts_gives_one_tree(corpus, tmp_path, whole, count) -> None:
     out = tmp_path / "out"
     for number in reversed(range(count)):
@@ -90,10 +98,11 @@ def test_every_stretch_of_rows_can_be_read_alone(corpus) -> None:
     other = PartedInput([str(corpus)], Reading())
     other.restore(json.loads(json.dumps(source.recorded())))
     assert other.units == source.units
-    for start in range(48):
-        for stop in range(start, 48):
-            found = [i for b in other.batches(range(start, stop)) for i in b.frame["id"].to_list()]
-            assert found == ids[start:stop]
+    stretches = [(row, row + 1) for row in range(47)] + [(0, 0), (47, 47), (0, 47)]
+    stretches += random.Random(0).sample(list(itertools.combinations(range(48), 2)), 60)
+    for start, stop in stretches:
+        found = [i for b in other.batches(range(start, stop)) for i in b.frame["id"].to_list()]
+        assert found == ids[start:stop]
 
 
 def test_the_plan_says_which_shards(corpus, tmp_path, capsys) -> None:
@@ -167,16 +176,6 @@ def test_rows_that_would_shift_numbers_are_refused(tmp_path) -> None:
     assert [p.name for p in foreign.iterdir()] == ["mine"]
 
 
-def test_a_pipe_has_no_parts(tmp_path) -> None:
-    line = [sys.executable, "-m", "vlcli", "shard", "-o", str(tmp_path / "out"), "--part", "0/2"]
-    done = subprocess.run(line, input=b"{}\n", capture_output=True)
-    assert done.returncode == 2
-    assert (
-        done.stderr.startswith(b"vlcli shard: stdin: a pipe cannot be read in parts")
-        or b"pipe" in done.stderr
-    )
-
-
 def test_a_part_leaves_the_others_alone(corpus, tmp_path, whole) -> None:
     out = tmp_path / "out"
     part(corpus, out, "0/2")
@@ -200,11 +199,11 @@ def test_all_at_once_and_killed_again_and_again(tmp_path) -> None:
     shard(rows, tmp_path / "whole", per_shard=6, max_bad="20")
     program = [sys.executable, Path(__file__).with_name("killed_parts.py")]
     done = subprocess.run(
-        [*program, rows, tmp_path / "out", tmp_path / "whole", "6"], capture_output=True, text=True
+        [*program, rows, tmp_path / "out", tmp_path / "whole", "4"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     kills, together = done.stdout.split()
-    assert int(kills) >= 6
+    assert int(kills) >= 4
     assert int(together) > 0
 
 

@@ -15,7 +15,7 @@ from vlcli.errors import InputError, UsageError
 from vlcli.shards.check import check_directory
 from vlcli.shards.pairs import load_pairs
 
-KILLS = 12
+KILLS = 8
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def partial(tmp_path: Path) -> Path:
 
 
 def test_killed_again_and_again(tmp_path: Path) -> None:
-    """SIGKILL at twelve random moments; the last run's tree is that of a run that nobody disturbed."""
+    """SIGKILL at random moments; the last run's tree is that of a run that nobody disturbed."""
 
     def broken(i: int, row: dict, file: Path) -> dict:
         if i % 70 == 5:

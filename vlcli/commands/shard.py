@@ -49,7 +49,8 @@ MANUAL = {
             "With --part the parts share the directory, each with a lock and a journal of its own; what they agree on "
             "(options, input files, the count of rows, the image format, n) stands in DIR/_vlcli/run.json, and another "
             "n, input or option is refused. --expect counts the rows of the whole input, --max-bad those of the part. "
-            "When sizes.json stands, the directory is as if one run had written it.",
+            "When sizes.json stands, the directory is as if one run had written it. Parts need nothing of each other, "
+            "so that a job array (examples/slurm/shard-array.sh) is all the engine it takes.",
         ),
     ),
     "FILES": (

@@ -133,7 +133,7 @@ def filter_part(
         if run.wanted and counts is not None:
             _know(plan, source, units, team, numbering, counts, part)
         elif run.wanted:
-            if part.count > 1 and team.counts_first:
+            if part.count > 1 and (team.counts_first or plan.bound("max-per-query") is not None):
                 raise UsageError("a part alone cannot count over the whole corpus", remedy=_COUNT_FIRST)
             if team.counts_first:
                 with Numbering() as first:
