@@ -16,16 +16,6 @@ from vlcli.training.loop import Pretraining
 from vlcli.training.state import save_state
 
 
-@pytest.fixture(scope="module")
-def table():
-    return pairs()
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
 def train(table, cache, out, *overrides, **options):
     reporter = Silent()
     run = Pretraining(recipe(cache, *overrides), table, out, reporter, device="cpu", **options)

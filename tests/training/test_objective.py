@@ -6,22 +6,12 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_cases import Silent, pairs, recipe
+from training_cases import Silent, recipe
 
 from vlcli.training.loop import Pretraining
 from vlcli.training.objective import Objective, select
 
 LARGER = "model.image.preprocess.size=128"  # sixteen patches
-
-
-@pytest.fixture(scope="module")
-def table():
-    return pairs()
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
 
 
 def train(table, cache, out, *overrides, **options):

@@ -129,20 +129,16 @@ def late_interaction(
         text = torch.where(text_mask[..., None], text_tokens, text_tokens.gather(1, first)).to(
             image_tokens.dtype
         )
-        image_factor, text_factor = _factor(image_tokens, half), _factor(text, half)
+        image_factor = _factor(image_tokens, half)
         order, tiles = _tiles(text_mask, b * n1)
-        parts = [
-            _Tile.apply(
-                image_tokens,
-                text[rows, :length],
-                image_factor,
-                text_factor[rows, :length],
-                image_mask,
-                weight_image,
-                weight_text[rows, :length],
+        parts = []
+        for rows, length in tiles:
+            tile, weight = text[rows, :length], weight_text[rows, :length]
+            parts.append(
+                _Tile.apply(
+                    image_tokens, tile, image_factor, _factor(tile, half), image_mask, weight_image, weight
+                )
             )
-            for rows, length in tiles
-        ]
         back = order.argsort()
         i2t, t2i = (torch.cat(side, 1)[:, back] for side in zip(*parts, strict=True))
         if image_mask is not None:  # −inf against an image without tokens becomes the 0 of an empty set
