@@ -153,7 +153,7 @@ def test_a_stamp_is_of_names_types_shapes_and_architecture():
 
 
 def test_misfits_of_a_model_with_itself():
-    layout = layout_of(tiny_model())
+    layout = layout_of(tiny_model().state_dict())
     assert misfits(layout, layout) == []
 
 

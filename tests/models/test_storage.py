@@ -136,7 +136,7 @@ def test_only_parameters_of_this_thread_are_left_alone():
 @pytest.mark.parametrize("kind", ["released", "paper"])
 def test_the_layout_of_an_architecture_is_that_of_its_model(kind):
     model = tiny_model("reduced", reduction={"kind": kind})
-    assert layout_of_architecture(model.config) == layout_of(model)
+    assert layout_of_architecture(model.config) == layout_of(model.state_dict())
 
 
 def test_an_architecture_with_a_small_vocabulary_has_a_layout():

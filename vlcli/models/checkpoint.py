@@ -31,7 +31,7 @@ def save_checkpoint(
     config = {
         "kind": "dual",
         "architecture": architecture,
-        "layout": layout_stamp(architecture, layout_of(model)),
+        "layout": layout_stamp(architecture, layout_of(model.state_dict())),
         "pieces": model.tokenizer.vocab_size,
         "recipe": recipe,
         "versions": {"vlcli": __version__, "torch": torch.__version__},

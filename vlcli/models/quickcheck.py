@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from vlcli.errors import UsageError
+from vlcli.errors import InputError, UsageError
 from vlcli.models.checksums import SUMS, read_checksums, sha256_of
 from vlcli.models.layout import Layout, layout_stamp, piece_problem
 from vlcli.shards.findings import Verdict
@@ -57,6 +57,15 @@ def check_checkpoint(path: Path, *, deep: bool = False) -> Verdict:
     verdict = Verdict(str(path), "checkpoint")
     _check_into(path, verdict, deep)
     return verdict
+
+
+def read_layout(file: Path) -> Layout:
+    """The tensors of a safetensors file, by its header. InputError where it is damaged."""
+    verdict = Verdict(str(file), "checkpoint")
+    layout = _check_weights(file, verdict)
+    if layout is None:
+        raise InputError(verdict.findings[0].message, file=str(file))
+    return layout
 
 
 def check_run(path: Path, *, deep: bool = False) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -52,9 +53,9 @@ def _is_in_place(name: str) -> bool:
     return name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
 
 
-def layout_of(model: nn.Module) -> Layout:
-    """The tensors that a model saves and loads."""
-    return {name: (_TYPES[tensor.dtype], tuple(tensor.shape)) for name, tensor in model.state_dict().items()}
+def layout_of(tensors: Mapping[str, Tensor]) -> Layout:
+    """What a file of these tensors holds."""
+    return {name: (_TYPES[tensor.dtype], tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
 class _NoTokenizer:
@@ -66,7 +67,7 @@ class _NoTokenizer:
 def layout_of_architecture(config: DualEncoderConfig) -> Layout:
     """The tensors of a model of that architecture."""
     with torch.device("meta"):
-        return layout_of(DualEncoder(config, cast(Any, _NoTokenizer())))
+        return layout_of(DualEncoder(config, cast(Any, _NoTokenizer())).state_dict())
 
 
 def fill(model: nn.Module, file: Path) -> None:
@@ -80,7 +81,7 @@ def fill(model: nn.Module, file: Path) -> None:
         with safe_open(file, framework="pt", device="cpu") as opened:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (it is no dict)
             found = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
-            if wrong := misfits(found, layout_of(model)):
+            if wrong := misfits(found, layout_of(expected)):
                 raise InputError(f"it does not fit the architecture: {in_one_line(wrong)}", file=str(file))
             tensors = {name: _as(opened.get_tensor(name), expected[name]) for name in found}
     except (SafetensorError, OSError) as error:
