@@ -52,7 +52,7 @@ MANUAL = {
         (
             "DIR/checkpoints/step-00001000/",
             "Weights, tokenizer, configuration, model card, the scores of its validation as results.jsonl, and the "
-            "state that --resume reads.",,
+            "state that --resume reads.",
         ),
         ("DIR/last, DIR/best", "Links to the newest checkpoint and to the best on --val."),
     ),
