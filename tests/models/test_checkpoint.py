@@ -58,7 +58,9 @@ def test_weights_of_another_architecture(saved):
     config = json.loads((place / "config.json").read_text())
     config["architecture"]["dim"] = 24
     (place / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="do not fit the architecture"):
+    with pytest.raises(
+        InputError, match=r"does not fit the architecture: tensor image_projection\.weight has shape"
+    ):
         vlcli.load(place)
 
 

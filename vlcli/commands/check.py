@@ -47,6 +47,15 @@ MANUAL = {
             "shards are those of their sidecars, which this command compares with the tars, with --deep text by "
             "text. Shards of other tools have none.",
         ),
+        (
+            "",
+            "Of a checkpoint the header of the weights is read, and names, types and shapes of all tensors are "
+            "compared with the architecture, the tokenizer with the embedding table. As long as config.json "
+            "vouches for the tensors (its 'layout'), that takes a moment; where it does not, and with --deep, the "
+            "model is built without memory, and every tensor that is missing, has no place or another shape is "
+            "named. --deep also compares all files with SHA256SUMS and names every tensor that holds NaN or "
+            "infinite values.",
+        ),
     ),
     "EXIT STATUS": (
         ("0", "All is whole."),
@@ -66,7 +75,11 @@ def command(
     files_from: o.FilesFrom = None,
     deep: Annotated[
         bool,
-        Option("--deep", help="Read every byte: sha256 of shards and images; decode images that have none."),
+        Option(
+            "--deep",
+            help="Read every byte: sha256 of shards, images and checkpoints; decode images that have none; "
+            "look for NaN in weights.",
+        ),
     ] = False,
     checksum: Annotated[
         bool,

@@ -51,7 +51,8 @@ MANUAL = {
         ("DIR/metrics.jsonl", "One object a logged step."),
         (
             "DIR/checkpoints/step-00001000/",
-            "Weights, tokenizer, configuration and the state that --resume reads.",
+            "Weights, tokenizer, configuration, model card, the scores of its validation as results.jsonl, and the "
+            "state that --resume reads.",
         ),
         ("DIR/last, DIR/best", "Links to the newest checkpoint and to the best on --val."),
     ),

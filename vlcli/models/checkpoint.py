@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from vlcli import __version__
 from vlcli.errors import InputError, UsageError
 from vlcli.models.config import DualEncoderConfig
 from vlcli.models.dual import DualEncoder
+from vlcli.models.layout import layout_stamp, piece_problem
 from vlcli.models.quickcheck import CONFIG, WEIGHTS, find_checkpoint, is_foreign
+from vlcli.models.storage import Uninitialised, fill, layout_of
 from vlcli.text.model_tokenizers import saved_tokenizer
 
 
@@ -25,16 +27,22 @@ def save_checkpoint(
 ) -> None:
     """Write `model` into the directory `path` (made; the caller renames it into place)."""
     path.mkdir(parents=True, exist_ok=True)
+    architecture = model.config.model_dump(mode="json")
     config = {
         "kind": "dual",
-        "architecture": model.config.model_dump(mode="json"),
+        "architecture": architecture,
+        "layout": layout_stamp(architecture, layout_of(model.state_dict())),
+        "pieces": model.tokenizer.vocab_size,
         "recipe": recipe,
         "versions": {"vlcli": __version__, "torch": torch.__version__},
         "lineage": lineage,
     }
     (path / CONFIG).write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, path / WEIGHTS, metadata={"format": "pt"})
+    # in its place only when whole: the model may live in the pages of the very file that it replaces
+    temporary = path / f".{WEIGHTS}.tmp"
+    save_file(tensors, temporary, metadata={"format": "pt"})
+    os.replace(temporary, path / WEIGHTS)
     # safetensors makes a file for its owner alone; the user's umask decides, as for the others
     (path / WEIGHTS).chmod((path / CONFIG).stat().st_mode & 0o777)
     model.tokenizer.save(path)
@@ -56,8 +64,9 @@ def read_config(path: Path, *, kind: str = "dual") -> dict[str, Any]:
 def load(path: str | Path, device: str = "cpu") -> DualEncoder:
     """A model ready for inference from a run, a checkpoint directory, or a foreign checkpoint that an adapter knows.
 
-    It has `preprocess`, `tokenize`, `encode_image`, `encode_text` and `similarity`, and is in evaluation mode.
-    Raises UsageError where there is no checkpoint, InputError where it is damaged.
+    It has `preprocess`, `tokenize`, `encode_image`, `encode_text` and `similarity`, and is in evaluation mode. On the
+    CPU its tensors are the mapped file's. Raises UsageError where there is no checkpoint, InputError where it is
+    damaged.
     """
     place = find_checkpoint(path)
     if is_foreign(place):
@@ -67,23 +76,12 @@ def load(path: str | Path, device: str = "cpu") -> DualEncoder:
         architecture = DualEncoderConfig.model_validate(config["architecture"])
     except (ValidationError, KeyError) as error:
         raise InputError(f"architecture: {first_problem(error)}", file=str(place / CONFIG)) from error
-    model = DualEncoder(architecture, saved_tokenizer(place, padding_id=architecture.text.padding_id))
-    weights = place / WEIGHTS
-    try:
-        tensors = load_file(weights, device="cpu")
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"cannot read the weights: {error}", file=str(weights)) from error
-    expected = model.state_dict()
-    wrong = [
-        name
-        for name in sorted(expected.keys() | tensors.keys())
-        if name not in tensors or name not in expected or tensors[name].shape != expected[name].shape
-    ]
-    if wrong:
-        raise InputError(
-            f"{len(wrong)} tensors do not fit the architecture, {wrong[0]} first", file=str(weights)
-        )
-    model.load_state_dict(tensors)
+    tokenizer = saved_tokenizer(place, padding_id=architecture.text.padding_id)
+    if problem := piece_problem(tokenizer.vocab_size, architecture.text.vocabulary, config.get("pieces")):
+        raise InputError(problem, file=str(place))
+    with Uninitialised():
+        model = DualEncoder(architecture, tokenizer)
+    fill(model, place / WEIGHTS)
     model.checkpoint_hash = checkpoint_hash(place)
     return model.to(resolve_device(device)).eval()
 

@@ -1,5 +1,6 @@
-"""Is a checkpoint whole? Its config parses, its safetensors header describes exactly the bytes that follow, no file
-that SHA256SUMS lists is missing, and, on asking, every byte is what it was.
+"""Is a checkpoint whole? Its config parses, its safetensors header describes exactly the bytes that follow, these are
+the tensors of its architecture, the tokenizer is that of its embedding table, no file that SHA256SUMS lists is missing,
+and, on asking, every byte is what it was and every weight a number.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Any
 
 import orjson
 
-from vlcli.errors import UsageError
+from vlcli.errors import InputError, UsageError
 from vlcli.models.checksums import SUMS, read_checksums, sha256_of
+from vlcli.models.layout import Layout, layout_stamp, piece_problem
 from vlcli.shards.findings import Verdict
 
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocab.txt"
@@ -25,6 +27,7 @@ FOREIGN_MARKS = (
     "architecture",
     "text_config",
 )  # of transformers' and timm's config.json
+TABLES = ("text.token_embedding.weight", "word_embeddings.weight", "embed_tokens.weight")  # (pieces, width)
 _MAX_HEADER = 100 << 20  # the bound of the safetensors library
 _BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
@@ -68,11 +71,23 @@ def is_foreign(place: Path) -> bool:
 
 
 def check_checkpoint(path: Path, *, deep: bool = False) -> Verdict:
-    """A directory of config.json, model.safetensors and, where texts are read, vocab.txt. `deep` compares every file
-    with its recorded sum."""
+    """A directory of config.json, model.safetensors and, where texts are read, vocab.txt.
+
+    The model is built, and torch imported, only where config.json does not vouch for the tensors. `deep` compares
+    every file with its recorded sum, always builds the model, and looks for weights that are no finite numbers.
+    """
     verdict = Verdict(str(path), "checkpoint")
     _check_into(path, verdict, deep)
     return verdict
+
+
+def read_layout(file: Path) -> Layout:
+    """The tensors of a safetensors file, by its header. InputError where it is damaged."""
+    verdict = Verdict(str(file), "checkpoint")
+    layout = _check_weights(file, verdict)
+    if layout is None:
+        raise InputError(verdict.findings[0].message, file=str(file))
+    return layout
 
 
 def check_run(path: Path, *, deep: bool = False) -> Verdict:
@@ -92,11 +107,14 @@ def _check_into(path: Path, verdict: Verdict, deep: bool) -> None:
     for name in (CONFIG, WEIGHTS):
         if not (path / name).is_file():
             verdict.add("missing", path, f"no {name}")
+    config, layout = None, None
     try:
         if (path / CONFIG).is_file():
-            _check_config(path / CONFIG, verdict)
+            config = _check_config(path / CONFIG, verdict)
         if (path / WEIGHTS).is_file():
-            _check_weights(path / WEIGHTS, verdict)
+            layout = _check_weights(path / WEIGHTS, verdict)
+        if config is not None and layout is not None:
+            _check_fit(path, config, layout, verdict, deep)
         _check_sums(path, verdict, deep)
     except OSError as error:
         verdict.add("unreadable", error.filename or path, error.strerror or str(error))
@@ -120,25 +138,52 @@ def _check_sums(path: Path, verdict: Verdict, deep: bool) -> None:
             verdict.add("checksum", path / SUMS, f"it does not list {name}")
 
 
-def _check_config(path: Path, verdict: Verdict) -> None:
+def _check_config(path: Path, verdict: Verdict) -> dict[str, Any] | None:
     try:
         config = orjson.loads(path.read_bytes())
-        if not isinstance(config, dict):
-            verdict.add("config", path, "not a JSON object")
-        elif config.get("kind") == "dual" and not any((path.parent / name).is_file() for name in TOKENIZERS):
-            verdict.add("missing", path.parent, f"no {VOCABULARY}")
     except orjson.JSONDecodeError as error:
         verdict.add("config", path, f"not JSON ({error})")
+        return None
+    if not isinstance(config, dict):
+        verdict.add("config", path, "not a JSON object")
+        return None
+    if config.get("kind") == "dual" and not any((path.parent / name).is_file() for name in TOKENIZERS):
+        verdict.add("missing", path.parent, f"no {VOCABULARY}")
+    return config
 
 
-def _check_weights(path: Path, verdict: Verdict) -> None:
+def _check_fit(path: Path, config: dict[str, Any], layout: Layout, verdict: Verdict, deep: bool) -> None:
+    """Tensors against the architecture, and pieces against the table that they are looked up in."""
+    architecture = config.get("architecture")
+    if config.get("kind") == "dual" and (
+        deep
+        or not isinstance(architecture, dict)
+        or config.get("layout") != layout_stamp(architecture, layout)
+    ):
+        from vlcli.models.deepcheck import check_architecture
+
+        check_architecture(path, architecture, layout, verdict)
+    table = next((shape for name, (_, shape) in layout.items() if name.endswith(TABLES)), ())
+    if (path / VOCABULARY).is_file() and table:
+        pieces = (path / VOCABULARY).read_bytes().removesuffix(b"\n").count(b"\n") + 1
+        if problem := piece_problem(pieces, table[0], config.get("pieces")):
+            verdict.add("tokenizer", path / VOCABULARY, problem)
+    if deep:
+        from vlcli.models.deepcheck import check_numbers, check_tokenizer
+
+        check_tokenizer(path, config, table, verdict)
+        check_numbers(path / WEIGHTS, layout, verdict)
+
+
+def _check_weights(path: Path, verdict: Verdict) -> Layout | None:
+    """The tensors that the header describes, where they lie as it says."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
         if not 2 <= length <= min(_MAX_HEADER, size - 8):
             verdict.add("weights", path, f"cut inside its header: {size} bytes", 0)
-            return
+            return None
         raw = file.read(length)
     try:
         header = orjson.loads(raw)
@@ -146,7 +191,7 @@ def _check_weights(path: Path, verdict: Verdict) -> None:
         spans = sorted((*_span(value), name) for name, value in tensors.items())
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         verdict.add("weights", path, f"its header does not parse ({error})", 8)
-        return
+        return None
     position = 0
     for start, end, name in spans:
         bits = _BITS.get(tensors[name]["dtype"])
@@ -155,12 +200,14 @@ def _check_weights(path: Path, verdict: Verdict) -> None:
             verdict.add(
                 "weights", path, f"tensor {name} does not lie where its header says", 8 + length + start
             )
-            return
+            return None
         position = end
     if 8 + length + position != size:
         cut = next((name for _, end, name in spans if 8 + length + end > size), None)
         where = f", cut inside tensor {cut}" if cut else ", more than its header describes"
         verdict.add("weights", path, f"{size} bytes of {8 + length + position}{where}", size)
+        return None
+    return {name: (value["dtype"], tuple(value["shape"])) for name, value in tensors.items()}
 
 
 def _span(value: dict[str, Any]) -> tuple[int, int]:

@@ -196,6 +196,7 @@ class Pretraining:
 
     def _resume_state(self) -> None:
         self.step, self.best = 0, float("-inf")
+        self.results: list[dict[str, Any]] = []  # what was measured on the weights as they are
         self.meter = Meter()
         if self.state is None:
             return
@@ -268,6 +269,7 @@ class Pretraining:
                     optimizer.step()
                     self.model.bound_scale_()
                     self.step += 1
+                    self.results = []
                     meter.steps += 1
                     meter.loss += means[0].item()
                     meter.i2t += means[1].item()
@@ -327,6 +329,7 @@ class Pretraining:
         found = self.validation(self.model)
         score = score_of(found, self.recipe.train.best)
         trackers.log(self.step, {"val": found})
+        self.results = [{**self.validation.describe(self.model), **found}]
         self.reporter.validated(self.step, found, score > self.best)
         return score
 
@@ -346,6 +349,7 @@ class Pretraining:
                 **self.identity,
                 "meter": self.meter.sums(),
             },
+            results=self.results,
         )
         if self.best_step == self.step:
             point(self.out / "best", place)

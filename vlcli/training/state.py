@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch
 from safetensors import SafetensorError
 
 from vlcli.errors import InputError, UsageError, VlcliError
-from vlcli.models.checkpoint import save_checkpoint
+from vlcli.models.card import add_results, write_card
+from vlcli.models.checkpoint import checkpoint_hash, save_checkpoint
 from vlcli.models.checksums import write_checksums
 from vlcli.models.dual import DualEncoder
 from vlcli.models.quickcheck import check_checkpoint
@@ -48,8 +49,11 @@ def save_state(
     recipe: dict[str, Any],
     lineage: dict[str, Any],
     extra: dict[str, Any],
+    results: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
-    """Write checkpoints/step-N with weights and training state, then point `last` at it.
+    """Write checkpoints/step-N with weights, training state and a model card, then point `last` at it.
+
+    `results` are what was measured on these very weights; their `checkpoint` is written here, where it is known.
 
     The directory appears under its name when every file in it is on disk. No generator's state is in it: everything
     random is drawn from (seed, epoch, id), or from (seed, step, process).
@@ -65,6 +69,9 @@ def save_state(
             **extra,
         }
         torch.save(state, temporary / STATE)
+        measured = checkpoint_hash(temporary)
+        add_results(temporary, [{**result, "checkpoint": measured} for result in results], measured)
+        write_card(temporary)
         write_checksums(temporary)
         for file in temporary.iterdir():
             _sync(file)

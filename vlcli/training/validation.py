@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vlcli.evaluation.describe import describe
 from vlcli.evaluation.embed import collect, embed_images, embed_texts, similarity_of, to_cpu
 from vlcli.evaluation.gallery import Gallery
 from vlcli.evaluation.retrieval import retrieval
@@ -36,6 +37,11 @@ class Validation:
             model.train()
         del found["ci95"]
         return found
+
+    def describe(self, model: DualEncoder) -> dict[str, Any]:
+        """What the numbers are of, as `retrieve` names it; the hash of the checkpoint is not known before it is
+        written."""
+        return {**describe(model, self.table, self.gallery.texts), "prompts": "none"}
 
     def _images(self, model: DualEncoder) -> Any:
         rows = self.gallery.image_rows

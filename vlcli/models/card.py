@@ -1,0 +1,248 @@
+"""The model card of a checkpoint: README.md with the front matter that model hubs read.
+
+Everything in it stands in the directory: architecture, recipe and lineage in config.json, numbers of parameters in the
+header of the weights, scores in results.jsonl. What is not known is left out; nothing is estimated.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from vlcli.errors import InputError
+from vlcli.models.layout import Layout
+from vlcli.models.quickcheck import CONFIG, VOCABULARY, WEIGHTS, read_layout
+from vlcli.text.wordpiece import VOCABULARY as CHINESE
+from vlcli.text.wordpiece import WordPiece
+
+CARD, RESULTS = "README.md", "results.jsonl"
+FIELDS = ("checkpoint", "data", "split", "similarity")  # without them a number says nothing
+
+
+def add_results(place: Path, results: Iterable[Mapping[str, Any]], checkpoint: str) -> int:
+    """Add what `zeroshot --json` and `retrieve --json` say of the checkpoint in `place` to its results.jsonl.
+
+    `checkpoint` is its hash. Returns how many lines were of other checkpoints, which stay out, as do repeated ones.
+    Raises InputError for one that does not say what it was measured on.
+    """
+    known = read_results(place)
+    others = 0
+    for result in results:
+        if missing := [name for name in FIELDS if not result.get(name)]:
+            raise InputError(
+                f"a result without {missing[0]}: {json.dumps(dict(result), ensure_ascii=False)[:80]}"
+            )
+        if result["checkpoint"] != checkpoint:
+            others += 1
+        elif result not in known:
+            known.append(dict(result))
+    if known:
+        lines = b"".join(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in known)
+        (place / RESULTS).write_bytes(lines)
+    return others
+
+
+def read_results(place: Path) -> list[dict[str, Any]]:
+    """The lines of a checkpoint's results.jsonl; none where it has no such file."""
+    file = place / RESULTS
+    if not file.is_file():
+        return []
+    found = []
+    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
+        try:
+            result = orjson.loads(line)
+            assert isinstance(result, dict)
+        except (ValueError, AssertionError) as error:
+            raise InputError("not a JSON object", file=str(file), line=number) from error
+        found.append(result)
+    return found
+
+
+def write_card(place: Path, *, license: str = "unknown") -> None:
+    """README.md of a whole checkpoint directory. `license` is that of the weights, as hubs abbreviate it."""
+    config = json.loads((place / CONFIG).read_text(encoding="utf-8"))
+    text = card(config, read_layout(place / WEIGHTS), read_results(place), _languages(place), license)
+    (place / CARD).write_text(text, encoding="utf-8", newline="\n")
+
+
+def _languages(place: Path) -> list[str]:
+    """Chinese where the vocabulary is BERT's Chinese one; of others nothing is known."""
+    file = place / VOCABULARY
+    if not file.is_file():
+        return []
+    return ["zh"] if WordPiece.load(file).pieces == WordPiece.load(CHINESE).pieces else []
+
+
+def card(
+    config: Mapping[str, Any],
+    layout: Layout,
+    results: Sequence[Mapping[str, Any]],
+    languages: Sequence[str] = (),
+    license: str = "unknown",
+) -> str:
+    """The text of README.md from a config.json, the tensors, and lines of results of this checkpoint."""
+    architecture, recipe = config["architecture"], config.get("recipe") or {}
+    name = recipe.get("name") or architecture.get("image", {}).get("name") or "checkpoint"
+    spoken = dict.fromkeys([*languages, *(r["lang"] for r in results if _is_language(r.get("lang")))])
+    parts = [
+        _front_matter(license, list(spoken), architecture),
+        f"# {name}",
+        _opening(recipe),
+        "## Architecture\n\n" + _list(_architecture(architecture, layout)),
+        "## Use\n\n" + _USE,
+        "## Lineage\n\n" + _list(_lineage(config)),
+        "## Scores\n\n" + _scores(results),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+_USE = """```python
+import vlcli
+
+model = vlcli.load("PATH")  # this directory
+image = model.encode_image(model.preprocess(picture)[None])
+text = model.encode_text(*model.tokenize(["一只狐狸"]))
+model.similarity(image, text).i2t
+```"""
+
+
+def _is_language(value: Any) -> bool:
+    return isinstance(value, str) and value.isalpha() and len(value) in (2, 3) and value != "und"
+
+
+def _front_matter(license: str, languages: Sequence[str], architecture: Mapping[str, Any]) -> str:
+    tags = ["vision-language", "dual-encoder", str(architecture.get("similarity", "global"))]
+    lines = ["---", f"license: {json.dumps(license)}"]
+    if languages:
+        lines += ["language:", *(f"- {json.dumps(one)}" for one in languages)]  # bare, no would be false
+    lines += ["library_name: vlcli", "pipeline_tag: zero-shot-image-classification", "tags:"]
+    return "\n".join([*lines, *(f"- {tag}" for tag in tags), "---"])
+
+
+def _opening(recipe: Mapping[str, Any]) -> str:
+    title = str(recipe.get("title") or "A dual encoder of images and texts").rstrip(".")
+    source = f" Source of the recipe: {recipe['source']}." if recipe.get("source") else ""
+    return f"{title}.{source}"
+
+
+def _list(rows: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"- {name}: {value}" for name, value in rows if value)
+
+
+_SIMILARITIES = {
+    "global": "global: the cosine of two pooled vectors",
+    "tokenwise": "token-wise: the mean over tokens of the best cosine among the other side's",
+    "reduced": "token-wise, on a few learned tokens of an image",
+}
+
+
+def _architecture(architecture: Mapping[str, Any], layout: Layout) -> list[tuple[str, str]]:
+    image, text = architecture.get("image", {}), architecture.get("text", {})
+    pixels = image.get("preprocess", {})
+    sizes = (("layers", "layers"), ("width", "wide"), ("heads", "heads"))
+    shape = [f"{text[key]} {word}" for key, word in sizes if text.get(key)]
+    causal = text.get("kind", "causal") == "causal"
+    tower = "causal transformer" if causal else f"{text.get('name') or 'encoder'} of transformers"
+    size = pixels.get("size")
+    kind = str(architecture.get("similarity", ""))
+    return [
+        ("image tower", f"`{image.get('name')}` of timm, {_parameters(layout, 'image.')}"),
+        ("images", f"{size} × {size}, {pixels.get('fit')}, {pixels.get('interpolation')}" if size else ""),
+        ("text tower", f"{tower}, {', '.join(shape)}, {_parameters(layout, 'text.')}"),
+        ("texts", f"at most {text['context']} tokens" if text.get("context") else ""),
+        ("joint space", f"{architecture['dim']} dimensions" if architecture.get("dim") else ""),
+        ("similarity", _SIMILARITIES.get(kind, kind)),
+        ("in all", _parameters(layout, "")),
+    ]
+
+
+def _parameters(layout: Layout, prefix: str) -> str:
+    """Buffers that a file holds beside the parameters are whole numbers, or a normalisation's running statistics."""
+    count = sum(
+        math.prod(shape)
+        for name, (kind, shape) in layout.items()
+        if name.startswith(prefix) and "F" in kind and not name.endswith(("running_mean", "running_var"))
+    )
+    return f"{count:,} parameters"
+
+
+def _lineage(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    recipe = config.get("recipe") or {}
+    model, data = recipe.get("model") or {}, recipe.get("data") or {}
+    rows = [("recipe", f"`{recipe['name']}`, whole in config.json" if recipe.get("name") else "")]
+    for side in ("image", "text"):
+        init = (model.get(side) or {}).get("init")
+        rows.append((f"{side} tower started from", "random weights" if init == "random" else str(init or "")))
+        rows.append((f"{side} tower", "locked" if (model.get(side) or {}).get("locked") else ""))
+    rows.append(("batch", f"{data['batch_size']:,} pairs" if data.get("batch_size") else ""))
+    rows += _flat(config.get("lineage") or {})
+    rows += [(f"version of {name}", str(value)) for name, value in (config.get("versions") or {}).items()]
+    return rows
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in table.items():
+        shown = f"{prefix}{name}".replace("_", " ")
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{shown}, ")
+        else:
+            rows.append((shown, f"{value:,}" if isinstance(value, int) else f"`{value}`"))
+    return rows
+
+
+def _scores(results: Sequence[Mapping[str, Any]]) -> str:
+    if not results:
+        return "None were measured on these weights."
+    told = f"In percent, of checkpoint `{results[0]['checkpoint']}`."
+    tables = (
+        _table(columns, [result for result in results if key in result])
+        for columns, key in ((_RETRIEVAL, "MR"), (_ZEROSHOT, "top1"))
+    )
+    return "\n\n".join([told, *filter(None, tables)])
+
+
+_WHERE = (("data", "data"), ("split", "split"), ("language", "lang"), ("prompts", "prompts"))
+_RETRIEVAL = (
+    *_WHERE,
+    ("images", "images"),
+    ("texts", "texts"),
+    *((f"image→text R@{k}", f"i2t.R@{k}") for k in (1, 5, 10)),
+    *((f"text→image R@{k}", f"t2i.R@{k}") for k in (1, 5, 10)),
+    ("mean recall", "MR"),
+)
+_ZEROSHOT = (
+    *_WHERE,
+    ("labels", "labels"),
+    ("images", "n"),
+    ("classes", "classes"),
+    ("top-1", "top1"),
+    ("top-5", "top5"),
+    ("mean per class", "mean_per_class"),
+)
+
+
+def _table(columns: Sequence[tuple[str, str]], results: Sequence[Mapping[str, Any]]) -> str:
+    if not results:
+        return ""
+    rows = [[title for title, _ in columns], ["---"] * len(columns)]
+    rows += [[_cell(result, key) for _, key in columns] for result in results]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _cell(result: Mapping[str, Any], key: str) -> str:
+    value: Any = result
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    if key == "data" and isinstance(value, str):
+        value = Path(value).name  # where it lies on somebody's disk is nobody's business
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|")
