@@ -16,9 +16,10 @@ class PreprocessConfig(BaseModel):
     "squash" resizes both sides. `mean` and `std` are in units of [0, 1].
 
     What tells the same weights' preprocessings apart in the last digits: `rgb`, whether a picture becomes RGB "before"
-    it is resized (Wukong, R2D2, transformers) or "after" (OpenAI, open_clip, cn_clip), which shows in palettes and
-    transparency; `engine`, whether Pillow resizes or torch does (transformers since 5.0); `centre`, of a margin that is
-    odd, is to the "nearest" even number of pixels (torchvision) or "down" (transformers).
+    it is resized (Wukong, R2D2), so with what is transparent laid on "white" (transformers), or "after" (OpenAI,
+    open_clip, cn_clip), which shows in palettes and transparency; `engine`, whether Pillow resizes or torch does
+    (transformers since 5.0); `centre`, whether half a pixel of a margin is rounded to the "nearest" (torchvision) or
+    "down" (transformers).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,7 +30,7 @@ class PreprocessConfig(BaseModel):
     interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    rgb: Literal["before", "after"] = "before"
+    rgb: Literal["before", "white", "after"] = "before"
     engine: Literal["pillow", "torch"] = "pillow"
     centre: Literal["nearest", "down"] = "nearest"
 

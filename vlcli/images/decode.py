@@ -62,7 +62,7 @@ def load(
 def rgb(image: Image, format: str) -> Image:
     """A loaded image in RGB, transparency on white; itself, where it is that already."""
     try:
-        return _rgb(image)
+        return on_white(image)
     except Exception as error:  # a palette that is too short, for instance
         raise ValueError(f"damaged {format}: {_cause(error)}") from error
 
@@ -71,7 +71,8 @@ def _cause(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _rgb(image: Image) -> Image:
+def on_white(image: Image) -> Image:
+    """A loaded image in RGB, transparency on white; itself, where it is that already."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16") or image.mode == "I":

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from vlcli.images.config import Augmentation, PreprocessConfig
-from vlcli.images.decode import MAX_PIXELS
+from vlcli.images.decode import MAX_PIXELS, on_white
 
 INTERPOLATIONS = {
     "bilinear": v2.InterpolationMode.BILINEAR,
@@ -29,8 +29,8 @@ class Preprocess:
 
     def resize(self, picture: Image.Image) -> Image.Image:
         """The picture at the tower's size, still 8-bit RGB (the place where augmentation comes in)."""
-        if self.config.rgb == "before":
-            picture = picture.convert("RGB")
+        if self.config.rgb != "after":
+            picture = picture.convert("RGB") if self.config.rgb == "before" else on_white(picture)
         if self.config.fit == "squash":
             return self._scale(picture, [self.size, self.size]).convert("RGB")
         # another size than the configured one keeps the margin's share

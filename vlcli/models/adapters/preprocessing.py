@@ -69,8 +69,7 @@ def from_transformers(source: Source, size: int) -> PreprocessConfig:
             raise InputError(f"{step} = false: pictures that come prepared are not known here", file=place)
     if found.get("rescale_factor", 1 / 255) != 1 / 255:
         raise InputError(f"rescale_factor {found['rescale_factor']} is not 1/255", file=place)
-    pillow = str(found.get("image_processor_type", "")).endswith("Pil") or found.get("use_fast") is False
-    values: dict[str, Any] = {"engine": "pillow" if pillow else "torch", "centre": "down"}
+    values: dict[str, Any] = {"rgb": "white", "engine": "torch", "centre": "down"}
     shape = found.get("size", {"shortest_edge": size})
     if isinstance(shape, int):
         shape = {"shortest_edge": shape}
@@ -123,7 +122,7 @@ def to_transformers(config: PreprocessConfig, kind: str) -> tuple[dict[str, Any]
         "image_mean": list(config.mean),
         "image_std": list(config.std),
     }
-    theirs = config.model_copy(update={"rgb": "before", "engine": "torch", "centre": "down"})
+    theirs = config.model_copy(update={"rgb": "white", "engine": "torch", "centre": "down"})
     return written, [name for name in SUBTLE if getattr(config, name) != getattr(theirs, name)]
 
 
