@@ -223,9 +223,8 @@ class Wukong(nn.Module):
         return x[torch.arange(len(x)), (ids != 0).sum(1) - 1] if self.similarity == "global" else x
 
     def i2t(self, pixels, ids):
-        """(b, B): the image's side, with padding at −∞ where there are tokens."""
+        """(b, B): the image's side, where padding is a token of zeros."""
         image, text = F.normalize(self.image(pixels), dim=-1), F.normalize(self.text(ids), dim=-1)
         if self.similarity == "global":
             return image @ text.T
-        scores = torch.einsum("bid,Bjd->bBij", image, text)
-        return scores.masked_fill((ids == 0)[None, :, None], float("-inf")).amax(3).mean(2)
+        return torch.einsum("bid,Bjd->bBij", image, text * (ids != 0)[..., None]).amax(3).mean(2)

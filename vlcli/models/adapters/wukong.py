@@ -134,6 +134,8 @@ def read(source: Source, asked: Asked) -> Checkpoint:
         "text_projection": {"kind": "linear"},
         "temperature": temperature(state),
     }
+    if similarity != "global":  # as its own evaluation scores
+        architecture |= {"i2t_padding": "zero", "t2i_special_tokens": "include"}
     if similarity == "reduced":
         tokens = state.get("reduction.attention_maps.1.weight", torch.empty(1)).shape[0]
         architecture["reduction"] = {"kind": "released", "tokens": tokens}
