@@ -211,7 +211,7 @@ class DualEncoderConfig(Settings):
     image token at least 0; for evaluation alone: in training a maximum that nobody wins would pass no gradient.
     `train` is an ordered list of patterns and rates; of those that match a parameter's name the first counts. After
     them stand the towers' `locked` and `unlocked_from`, and, only where there is no list, "everything else learns".
-    A pattern that no parameter falls to, and a parameter that nothing covers, are errors (schedule in locking.py).
+    A pattern that no parameter falls to, and a parameter that nothing covers, are errors (locking.py).
     """
 
     dim: int = Field(256, ge=1)
