@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -214,8 +214,16 @@ def explain(error: ValidationError) -> str:
         return f"{'.'.join(path)}: {problem['msg']}" if path else problem["msg"]
     schema: Any = Recipe
     for part in path[:-1]:
-        schema = schema.model_fields[part].annotation
+        if part.isdigit():  # an element of a list, whose table the step before has found
+            continue
+        schema = _table(schema.model_fields[part].annotation)
     return f"{'.'.join(path)}: no such key{_nearest(path[-1], list(schema.model_fields))}"
+
+
+def _table(annotation: Any) -> Any:
+    """The settings inside `Settings`, `Settings | None` or `tuple[Settings, ...]`."""
+    inside = [annotation, *get_args(annotation)]
+    return next(kind for kind in inside if isinstance(kind, type) and issubclass(kind, Settings))
 
 
 def _nearest(word: str, known: list[str]) -> str:

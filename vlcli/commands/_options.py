@@ -139,6 +139,14 @@ Init = Annotated[
         help="Initial weights of a tower, image or text: image=PATH, text=DIR, image=package:NAME, text=random.",
     ),
 ]
+TowerInit = Annotated[
+    list[str] | None,
+    Option(
+        "--init",
+        metavar="image=PATH",
+        help="Initial weights: image=PATH, image=package:NAME, image=random.",
+    ),
+]
 DATA = Option(
     "--data", metavar="FILE", help="Pairs: JSONL, Parquet, Arrow, or a directory of shards; repeatable."
 )

@@ -111,7 +111,7 @@ def command(
         ),
     ] = None,
     tower: e.Tower = None,
-    init: o.Init = None,
+    init: o.TowerInit = None,
     size: e.Size = None,
     min_cosine: Annotated[
         str,

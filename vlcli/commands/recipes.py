@@ -44,7 +44,7 @@ def command(
             try:
                 model = on_meta(recipe.model)
             except UsageError as error:
-                raise UsageError(f"recipe {recipe.name}: {error.cause}", remedy=error.remedy) from error
+                raise UsageError(f"recipe {recipe.name}: {error}") from error
             if action == "show":
                 costs[recipe.name] = cost(
                     model, batch=recipe.data.batch_size, precision=recipe.train.precision

@@ -12,7 +12,9 @@ _TABLE = ".relative_position_bias_table"
 
 
 def resize_positions(state: Mapping[str, Tensor], body: Any) -> dict[str, Tensor]:
-    """`state` of a timm model with its positions interpolated to the grid of `body` (bicubic); the rest as it is.
+    """`state` of a timm model with its positions interpolated to the grid of `body`; the rest as it is.
+
+    Bicubic with antialiasing, as open_clip and timm do it; transformers' interpolation has another kernel.
 
     A ViT's learned positions, its class token's left alone, and the tables of a Swin whose windows differ. A grid that
     is not square is not recognised and stays for the caller to refuse.

@@ -122,8 +122,10 @@ class Pipeline:
         directory = Path(path)
         directory.mkdir(parents=True, exist_ok=True)
         self._tokenizer.save(str(directory / FILE))
-        names = {"pad_token": self.pad_id, "cls_token": self.cls_id, "sep_token": self.sep_id}
-        names |= {"bos_token": self.cls_id, "eos_token": self.sep_id}
+        # CLIP pads with 0, which is "!": named a padding token, it would be one in every text too
+        is_piece = self.pad_id not in self._tokenizer.get_added_tokens_decoder()
+        names = {"cls_token": self.cls_id, "sep_token": self.sep_id, "bos_token": self.cls_id}
+        names |= {"eos_token": self.sep_id, "pad_token": self.sep_id if is_piece else self.pad_id}
         config = {"tokenizer_class": "PreTrainedTokenizerFast"} | {
             name: self._tokenizer.id_to_token(number) for name, number in names.items() if number >= 0
         }
