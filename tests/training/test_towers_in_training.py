@@ -42,6 +42,7 @@ def test_a_bert_from_a_directory_learns_at_its_own_rates(bert, tmp_path):
         tmp_path,
         "model.text.kind=transformers",
         f"model.text.name={place}",
+        "model.text.layers=2",
         "model.text.tokenizer=init",
         "model.text.pooling=cls",
         "model.similarity=global",

@@ -200,7 +200,7 @@ class DualEncoderConfig(Settings):
     average (FILIP) or excludes them (Wukong §4.3).
     `train` is an ordered list of patterns and rates; of those that match a parameter's name the first counts. After
     them stand the towers' `locked` and `unlocked_from`, and, only where there is no list, "everything else learns".
-    A pattern that no parameter falls to, and a parameter that nothing covers, are errors (schedule in locking.py).
+    A pattern that no parameter falls to, and a parameter that nothing covers, are errors (locking.py).
     """
 
     dim: int = Field(256, ge=1)
