@@ -56,6 +56,21 @@ def run_vlcli(*arguments: str) -> None:
     assert not app(list(arguments), prog_name="vlcli", standalone_mode=False), arguments
 
 
+def tiny_clip(here: Path) -> None:
+    """A CLIP that learnt nothing, as a checkpoint and as OpenAI's file."""
+    torch.manual_seed(0)
+    sizes = {"patch_size": 16, "embed_dim": 64, "depth": 1, "num_heads": 1}
+    image = ImageTowerConfig(name="vit_base_patch32_clip_quickgelu_224", arguments=sizes, locked=False)
+    text = TextTowerConfig(
+        width=64, layers=1, heads=1, context=77, vocabulary=49408, pooling="eot", tokenizer="clip-bpe"
+    )
+    model = DualEncoder(DualEncoderConfig(dim=16, similarity="global", image=image, text=text))
+    save_checkpoint(model, here / "clip", recipe={}, lineage={})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        run_vlcli("convert", "clip/", "--to", "openai-clip", "-q", "-o", "ViT-B-32.pt")
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixteen pictures of eight things under all the names that examples use, and a model that learnt nothing."""
@@ -78,6 +93,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     (here / "fox.png").write_bytes(picture(0))
     (here / "ViT-L-14.pt").touch()
+    tiny_clip(here)
     (here / "mt").write_text("#!/bin/sh\nexec cat\n")
     (here / "mt").chmod(0o755)
     for name in ("raw.jsonl", "val.jsonl", "imagenet.jsonl", "flickr30k-cn.jsonl"):

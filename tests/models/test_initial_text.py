@@ -195,7 +195,7 @@ def test_the_tokenizer_beside_the_weights(tmp_path):
 
 def test_an_index_that_is_none(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text("[]")
-    with pytest.raises(InputError, match="not an index of weights"):
+    with pytest.raises(InputError, match="not a JSON object"):
         load_text_tower(encoder(), tmp_path, "it")
 
 
@@ -204,5 +204,5 @@ def test_a_shard_outside_the_directory_is_not_read(tmp_path):
     save_file({"a": torch.zeros(2)}, tmp_path / "outside.safetensors")
     index = tmp_path / "m" / "model.safetensors.index.json"
     index.write_text('{"weight_map": {"a": "../outside.safetensors"}}')
-    with pytest.raises(InputError, match="cannot read weights"):
+    with pytest.raises(InputError, match="which is not beside it"):
         load_text_tower(encoder(), tmp_path / "m", "it")

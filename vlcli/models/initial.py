@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from vlcli.errors import InputError, UsageError
+from vlcli.models.adapters.source import STANDARD, read_weights
 from vlcli.models.config import ImageTowerConfig, TextTowerConfig
 from vlcli.models.quickcheck import find_checkpoint
 from vlcli.text.model_tokenizers import BESIDE_WEIGHTS, ModelTokenizer, open_tokenizer, saved_tokenizer
@@ -27,15 +24,6 @@ PACKAGES = {
         "efficientnet-lite0-57934424.pth",
     )
 }
-# What weights are called in a directory, the best first; an index names the files of a sharded model.
-FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "open_clip_model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "open_clip_pytorch_model.bin",
-)
 
 
 def find_weights(tower: ImageTowerConfig | TextTowerConfig, path: str | None = None) -> Path | None:
@@ -63,7 +51,7 @@ def find_weights(tower: ImageTowerConfig | TextTowerConfig, path: str | None = N
     if place.is_dir() and checkpoint_of(place) is None and _weights_in(place) is None:
         raise UsageError(
             f"--init {side}={path}: no weights in this directory",
-            remedy=f"it may hold one of {', '.join(FILES)}",
+            remedy=f"it may hold one of {', '.join(STANDARD)}",
         )
     return place
 
@@ -102,43 +90,18 @@ def _package_file(distribution: str, side: str, remedy: str) -> Path:
 
 
 def _weights_in(directory: Path) -> Path | None:
-    return next((directory / name for name in FILES if (directory / name).is_file()), None)
+    return next((directory / name for name in STANDARD if (directory / name).is_file()), None)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A flat dict of tensors from a safetensors or torch file, or from a directory that holds one or its shards; code
-    inside a pickle is never run."""
+    """A flat dict of tensors from a file of weights, or from a directory that holds one or its shards; code inside a
+    pickle is never run."""
     if path.is_dir():
         found = _weights_in(path)
         if found is None:
             raise InputError("no weights in this directory", file=str(path))
         path = found
-    if path.name.endswith(".index.json"):
-        return _read_shards(path)
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"cannot read weights: {cause}", file=str(path)) from error
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError("not a flat dict of tensors", file=str(path))
-    return dict(state)
-
-
-def _read_shards(index: Path) -> dict[str, Tensor]:
-    try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        files = [index.parent / Path(name).name for name in sorted(names)]
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(f"not an index of weights: {error}", file=str(index)) from error
-    state: dict[str, Tensor] = {}
-    for file in files:
-        state |= read_tensors(file)
-    return state
+    return read_weights(path)
 
 
 def fill(module: torch.nn.Module, state: Mapping[str, Tensor], name: str, path: Path) -> None:

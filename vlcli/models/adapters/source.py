@@ -163,10 +163,12 @@ def _torch_load(path: Path) -> Any:
             mapped = file.read(2) == b"PK"
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
-        if named := re.search(r"(?:GLOBAL|global|class) ([\w.]+\.[\w.]+)", str(error)):
+        # torch's text begins with the advice to run the file all the same
+        said = str(error).rpartition("WeightsUnpickler error: ")[2]
+        if named := re.search(r"GLOBAL ([\w.]+)", said):
             cause = f"its pickle names {named[1]}, which weights do not need: nothing of it is run"
         else:
-            cause = f"cannot read the weights: {_first_line(error)}"
+            cause = f"cannot read the weights: {said.splitlines()[0] if said else 'damaged pickle'}"
         raise InputError(cause) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"cannot read the weights: {_first_line(error)}") from error
