@@ -58,7 +58,7 @@ def in_parts(tmp_path, inputs, n, options, *, rounds=2, name=None, **target):
     ids=["all", "wukong", "frequency", "size"],
 )
 def test_any_number_of_parts_writes_the_same_files(tmp_path, monkeypatch, options, counts):
-    monkeypatch.setattr("vlcli.records.units.UNIT_BYTES", 20_000)
+    monkeypatch.setattr("vlcli.records.units.UNIT_BYTES", 9_000)
     inputs = corpus(tmp_path, rows=900)
     plan, source = resolve(None, options), Source(inputs)
     stream, rejects = tmp_path / "s" / "stream.jsonl", tmp_path / "r" / "rejects.jsonl"
