@@ -215,14 +215,14 @@ class DualEncoder(nn.Module):
         hidden = self._hidden(ids, mask, keys)
         content = mask & (ids != self.tokenizer.cls_id) & (ids != self.tokenizer.sep_id)
         if self.config.similarity == "global":
-            last = hidden[torch.arange(len(ids), device=ids.device), mask.sum(1).clamp(min=1) - 1]
+            last = hidden[torch.arange(ids.shape[0], device=ids.device), mask.sum(1).clamp(min=1) - 1]
             return TextTokens(None, mask, content, _unit(_project(self.text_projection, last, keys)))
         return TextTokens(_unit(_project(self.text_projection, hidden, keys)), mask, content, None)
 
     def _hidden(self, ids: Tensor, mask: Tensor, keys: Tensor | None) -> Tensor:
         """The text tower on groups of similar length: short texts do not pay for the padding of long ones."""
-        groups = len(ids) // TEXT_GROUP
-        if groups < 2:
+        # A graph that is being traced is for any number of texts.
+        if torch.compiler.is_compiling() or (groups := len(ids) // TEXT_GROUP) < 2:
             return self.text(ids, keys)
         lengths = mask.sum(1)
         order = lengths.argsort(stable=True)
