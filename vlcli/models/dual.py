@@ -223,7 +223,7 @@ class DualEncoder(nn.Module):
         hidden = self._hidden(ids, mask, keys)
         content = mask & (ids != self.tokenizer.cls_id) & (ids != self.tokenizer.sep_id)
         if self.config.similarity == "global":
-            pooled = hidden[torch.arange(len(ids), device=ids.device), self._pooled_place(ids, mask)]
+            pooled = hidden[torch.arange(ids.shape[0], device=ids.device), self._pooled_place(ids, mask)]
             return TextTokens(None, mask, content, _unit(self.project_text(pooled, keys)))
         return TextTokens(_unit(self.project_text(hidden, keys)), mask, content, None)
 
@@ -245,9 +245,9 @@ class DualEncoder(nn.Module):
 
     def _hidden(self, ids: Tensor, mask: Tensor, keys: Tensor | None) -> Tensor:
         """The text tower on groups of similar length: short texts do not pay for the padding of long ones."""
-        groups = len(ids) // TEXT_GROUP
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_locked):
-            if groups < 2:
+            # A graph that is being traced is for any number of texts.
+            if torch.compiler.is_compiling() or (groups := len(ids) // TEXT_GROUP) < 2:
                 return self.text(ids, mask, keys)
             lengths = mask.sum(1)
             order = lengths.argsort(stable=True)
