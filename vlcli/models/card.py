@@ -50,8 +50,11 @@ def add_results(place: Path, results: Iterable[Mapping[str, Any]], checkpoint: s
 def read_results(place: Path) -> list[dict[str, Any]]:
     """The lines of a checkpoint's results.jsonl; none where it has no such file."""
     file = place / RESULTS
-    if not file.is_file():
-        return []
+    return result_lines(file) if file.is_file() else []
+
+
+def result_lines(file: Path) -> list[dict[str, Any]]:
+    """What `zeroshot --json` and `retrieve --json` wrote to a file. Raises InputError, naming the line."""
     found = []
     for number, line in enumerate(file.read_bytes().splitlines(), start=1):
         try:

@@ -87,19 +87,12 @@ def load(path: str | Path, device: str = "cpu") -> DualEncoder:
 
 
 def _load_foreign(place: Path) -> DualEncoder:
-    from vlcli.models.convert import (
-        fingerprint,
+    from vlcli.models.convert import (  # adapters, of which no checkpoint of ours asks
+        model_of,
         open_checkpoint,
-    )  # the adapters, of which no checkpoint of ours asks
+    )
 
-    opened = open_checkpoint(place)
-    checkpoint = opened.checkpoint
-    if not isinstance(checkpoint.config, DualEncoderConfig):
-        raise UsageError(f"{place} is an image tower alone", remedy="--init image=PATH takes one")
-    model = DualEncoder(checkpoint.config, checkpoint.tokenizer)
-    model.load_state_dict(checkpoint.state)
-    model.checkpoint_hash = fingerprint(opened)
-    return model
+    return model_of(open_checkpoint(place))
 
 
 def checkpoint_hash(place: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,15 @@ from vlcli.models.adapters.registry import FORMATS, recognise
 from vlcli.models.adapters.source import read_json, read_source, read_weights
 from vlcli.models.adapters.timm_tower import body_of
 from vlcli.models.adapters.tokenizing import write_tokenizer
-from vlcli.models.checkpoint import first_problem
+from vlcli.models.card import add_results, write_card
+from vlcli.models.checkpoint import checkpoint_hash, first_problem
 from vlcli.models.checksums import sha256_of, write_checksums
 from vlcli.models.config import DualEncoderConfig, ImageTowerConfig
-from vlcli.models.formats import OURS
+from vlcli.models.dual import DualEncoder
+from vlcli.models.formats import ONNX, OURS
+from vlcli.models.layout import layout_stamp
 from vlcli.models.quickcheck import CONFIG, WEIGHTS, find_checkpoint, is_foreign
+from vlcli.models.storage import Uninitialised, layout_of
 from vlcli.records.atomic import atomic_directory, refuse_existing
 from vlcli.text.model_tokenizers import saved_tokenizer
 
@@ -120,17 +125,43 @@ def _ours(opened: Opened) -> Files:
     lineage = opened.lineage
     if opened.format != OURS:
         lineage = {"converted": {"from": opened.format, "weights": sha256_of(opened.weights)}}
-    config = {
+    architecture = checkpoint.config.model_dump(mode="json")
+    config: dict[str, Any] = {
         "kind": kind,
-        "architecture": checkpoint.config.model_dump(mode="json"),
+        "architecture": architecture,
+        "layout": layout_stamp(architecture, layout_of(checkpoint.state)),
         "recipe": opened.recipe,
         "versions": {"vlcli": __version__, "torch": torch.__version__},
         "lineage": lineage,
     }
     files = Files(json={CONFIG: config}, tensors={WEIGHTS: checkpoint.state})
     if isinstance(checkpoint, Checkpoint):
+        config["pieces"] = checkpoint.tokenizer.vocab_size
         files.tokenizer, files.length = checkpoint.tokenizer, checkpoint.config.text.context
     return files
+
+
+def model_of(opened: Opened) -> DualEncoder:
+    """The model itself. Raises UsageError for an image tower alone."""
+    checkpoint = opened.checkpoint
+    if isinstance(checkpoint, TowerCheckpoint):
+        raise UsageError(
+            f"{opened.weights} is an image tower alone", remedy="pretrain --init image=PATH takes one"
+        )
+    with Uninitialised():
+        model = DualEncoder(checkpoint.config, checkpoint.tokenizer)
+    model.load_state_dict(checkpoint.state)
+    model.checkpoint_hash = fingerprint(opened)
+    return model
+
+
+def write_onnx(opened: Opened, out: Path, *, force: bool = False) -> float:
+    """Both towers as graphs in the directory `out`; the largest difference between torch and onnxruntime."""
+    from vlcli.models.onnx_export import export
+
+    with atomic_directory(out, force=force) as folder:
+        told = export(model_of(opened), folder)
+    return max(told[tower]["largest_difference"] for tower in ("image", "text"))
 
 
 def default_output(place: Path, to: str) -> Path:
@@ -141,7 +172,7 @@ def default_output(place: Path, to: str) -> Path:
 
 def suffix_of(to: str) -> str:
     """Of the one file that a format is, "" where it is a directory."""
-    return "" if to == OURS else FORMATS[to].suffix
+    return "" if to in (OURS, ONNX) else FORMATS[to].suffix
 
 
 def refuse_place(out: Path, to: str, *, force: bool) -> None:
@@ -150,25 +181,40 @@ def refuse_place(out: Path, to: str, *, force: bool) -> None:
         refuse_existing(out)
     elif out.is_dir() and suffix_of(to):
         raise UsageError(f"{out} is a directory, {to} a file")
-    elif out.is_dir() and any(out.iterdir()) and not any(out.glob("*config.json")):
+    elif out.is_dir() and any(out.iterdir()) and not any((*out.glob("*config.json"), *out.glob("*.onnx"))):
         raise UsageError(f"{out} holds no checkpoint", remedy="--force replaces only one that does")
     elif out.is_file() and not suffix_of(to):
         raise UsageError(f"{out} is a file, {to} a directory")
 
 
-def write(files: Files, out: Path, *, ours: bool, force: bool = False) -> None:
-    """Put the files at `out`: a directory, or the one torch file. Nothing appears there unless all of it is whole."""
+@dataclass(frozen=True)
+class Card:
+    """What a model card says beside what stands in the checkpoint: results that were measured on it, its licence."""
+
+    results: Sequence[Mapping[str, Any]] = ()
+    license: str = "unknown"
+
+
+def write(files: Files, out: Path, *, card: Card | None = None, force: bool = False) -> int:
+    """Put the files at `out`: a directory, or the one torch file. Nothing appears there unless all of it is whole.
+
+    With `card`, which a checkpoint of ours has, returns how many of its results were measured on other weights.
+    """
+    others = 0
     try:
         if files.torch is not None:
             _write_torch(files.torch, out, force=force)
-            return
+            return 0
         with atomic_directory(out, force=force) as folder:
             _fill(files, folder)
-            if ours:
+            if card is not None:
+                others = add_results(folder, card.results, checkpoint_hash(folder))
+                write_card(folder, license=card.license)
                 write_checksums(folder)
     except (SafetensorError, RuntimeError) as error:  # their words for a full disk
         cause = (str(error).splitlines() or [type(error).__name__])[0]
         raise VlcliError(f"cannot write {out}: {cause}") from error
+    return others
 
 
 def _write_torch(found: Any, out: Path, *, force: bool) -> None:

@@ -15,3 +15,5 @@ Name = Literal[
     "timm",
 ]
 OURS, *FOREIGN = get_args(Name)
+ONNX = "onnx"
+Output = Literal[Name, "onnx"]

@@ -31,7 +31,7 @@ from torchvision import transforms as tv
 
 import vlcli
 from vlcli.images.preprocess import Preprocess
-from vlcli.models.convert import express, open_checkpoint, suffix_of, write
+from vlcli.models.convert import Card, express, open_checkpoint, suffix_of, write
 
 CLIP_MEAN, CLIP_STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 LAST_PLACES = 2e-6  # normalised before or after the division by 255
@@ -74,9 +74,9 @@ def transformers_way(path: Path):
 
 def back_in(path: Path, format: str, folder: Path) -> Path:
     """The same model, through ours and back."""
-    write(express(open_checkpoint(path), "vlcli"), folder / "ours", ours=True)
+    write(express(open_checkpoint(path), "vlcli"), folder / "ours", card=Card())
     back = folder / f"back{suffix_of(format)}"
-    write(express(open_checkpoint(folder / "ours"), format), back, ours=False)
+    write(express(open_checkpoint(folder / "ours"), format), back)
     return back
 
 

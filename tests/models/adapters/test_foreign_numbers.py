@@ -10,7 +10,7 @@ from foreign_models import MODELS, SIZE, Foreign
 
 import vlcli
 from vlcli.models.adapters.hf_altclip import one_generation
-from vlcli.models.convert import express, open_checkpoint, suffix_of, write
+from vlcli.models.convert import Card, express, open_checkpoint, suffix_of, write
 
 NEAR = 1e-5
 CHINESE = ["一只狐狸", "狗和猫在雪地里", "a cat"]
@@ -84,10 +84,10 @@ def test_features_and_logits_are_those_of_the_original(name, saved):
 def test_there_and_back_every_tensor_is_the_same(name, saved, tmp_path):
     """Through a checkpoint of ours, which gives the same numbers too."""
     reference, format = saved(name), MODELS[name][0]
-    write(express(open_checkpoint(reference.path), "vlcli"), tmp_path / "ours", ours=True)
+    write(express(open_checkpoint(reference.path), "vlcli"), tmp_path / "ours", card=Card())
     assert_same_numbers(vlcli.load(tmp_path / "ours"), reference)
     back = tmp_path / f"back{suffix_of(format)}"
-    write(express(open_checkpoint(tmp_path / "ours"), format), back, ours=False)
+    write(express(open_checkpoint(tmp_path / "ours"), format), back)
     found = tensors_of(back, name)
     unread = UNREAD.get(name, ())
     wanted = {

@@ -36,7 +36,7 @@ from vlcli.cli import app
 from vlcli.errors import InputError, VlcliError
 from vlcli.models.adapters.format import Asked
 from vlcli.models.adapters.names import UnplacedError
-from vlcli.models.convert import express, open_checkpoint, write
+from vlcli.models.convert import Card, express, open_checkpoint, write
 
 
 def said_by(*arguments) -> tuple[int, str]:
@@ -371,7 +371,7 @@ def test_a_global_wukong_goes_to_transformers_and_gives_the_same_numbers(tmp_pat
     import transformers
 
     path = wukong(tmp_path, "global").path
-    write(express(open_checkpoint(path), "hf-clip"), tmp_path / "hf", ours=False)
+    write(express(open_checkpoint(path), "hf-clip"), tmp_path / "hf")
     theirs = transformers.CLIPModel.from_pretrained(tmp_path / "hf").eval()
     model = vlcli.load(path)
     ids, mask = model.tokenize(["一只狐狸", "狗和猫在雪地里"])
@@ -403,7 +403,7 @@ def test_timm_towers_both_ways(tmp_path, convert):
     pixels = torch.randn(2, 3, 160, 160)
     assert convert(path)[0] == 0
     assert read_json(tmp_path / "out" / "config.json")["kind"] == "image"
-    write(express(open_checkpoint(tmp_path / "out"), "timm"), tmp_path / "back", ours=False)
+    write(express(open_checkpoint(tmp_path / "out"), "timm"), tmp_path / "back")
     found = timm.create_model(f"local-dir:{tmp_path / 'back'}", pretrained=True).eval()
     with torch.no_grad():
         assert torch.equal(found(pixels), model(pixels))
@@ -422,7 +422,7 @@ def test_the_image_tower_of_a_dual_encoder_goes_to_timm(tmp_path):
     import timm
 
     path = openai_clip(tmp_path).path
-    write(express(open_checkpoint(path), "timm"), tmp_path / "tower", ours=False)
+    write(express(open_checkpoint(path), "timm"), tmp_path / "tower")
     found = timm.create_model(f"local-dir:{tmp_path / 'tower'}", pretrained=True).eval()
     model = vlcli.load(path)
     pixels = torch.randn(2, 3, 64, 64)
@@ -434,10 +434,10 @@ def test_half_precision_stays_half_and_runs_whole(tmp_path):
     model, _ = small_open_clip(quick=True)
     state = openai_state(model.half())
     torch.save(state, tmp_path / "half.pt")
-    write(express(open_checkpoint(tmp_path / "half.pt"), "vlcli"), tmp_path / "ours", ours=True)
+    write(express(open_checkpoint(tmp_path / "half.pt"), "vlcli"), tmp_path / "ours", card=Card())
     loaded = vlcli.load(tmp_path / "ours")
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
-    write(express(open_checkpoint(tmp_path / "ours"), "openai-clip"), tmp_path / "back.pt", ours=False)
+    write(express(open_checkpoint(tmp_path / "ours"), "openai-clip"), tmp_path / "back.pt")
     back = torch.load(tmp_path / "back.pt")
     assert back.keys() == state.keys()
     assert all(torch.equal(back[k], v) and back[k].dtype == v.dtype for k, v in state.items())
