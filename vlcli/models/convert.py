@@ -34,7 +34,7 @@ from vlcli.models.checksums import sha256_of, write_checksums
 from vlcli.models.config import DualEncoderConfig, ImageTowerConfig
 from vlcli.models.formats import OURS
 from vlcli.models.quickcheck import CONFIG, WEIGHTS, find_checkpoint, is_foreign
-from vlcli.records.atomic import atomic_directory, refuse_existing
+from vlcli.records.atomic import atomic_directory, atomic_file, refuse_existing
 from vlcli.text.model_tokenizers import saved_tokenizer
 
 
@@ -173,8 +173,6 @@ def write(files: Files, out: Path, *, ours: bool, force: bool = False) -> None:
 
 def _write_torch(found: Any, out: Path, *, force: bool) -> None:
     """A pickle of tensors and numbers, because the format is one."""
-    from vlcli.records.atomic import atomic_file
-
     with atomic_file(out, force=force) as file:
         torch.save(found, file)
 
