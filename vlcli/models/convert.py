@@ -39,7 +39,7 @@ from vlcli.models.formats import ONNX, OURS
 from vlcli.models.layout import layout_stamp
 from vlcli.models.quickcheck import CONFIG, WEIGHTS, find_checkpoint, is_foreign
 from vlcli.models.storage import Uninitialised, layout_of
-from vlcli.records.atomic import atomic_directory, refuse_existing
+from vlcli.records.atomic import atomic_directory, atomic_file, refuse_existing
 from vlcli.text.model_tokenizers import saved_tokenizer
 
 
@@ -219,8 +219,6 @@ def write(files: Files, out: Path, *, card: Card | None = None, force: bool = Fa
 
 def _write_torch(found: Any, out: Path, *, force: bool) -> None:
     """A pickle of tensors and numbers, because the format is one."""
-    from vlcli.records.atomic import atomic_file
-
     with atomic_file(out, force=force) as file:
         torch.save(found, file)
 

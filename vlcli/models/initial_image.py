@@ -7,31 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vlcli.errors import InputError
 from vlcli.models.adapters import efficientnet_lite
+from vlcli.models.adapters.clip_names import HF_IMAGE, POSITION_IDS
+from vlcli.models.adapters.names import to_ours
 from vlcli.models.image_tower import TimmTower
 from vlcli.models.initial import checkpoint_of, fill, read_tensors
 from vlcli.models.positions import resize_positions
 
 _HEADS = ("classifier.", "head.fc.", "head.weight", "head.bias", "fc.")
-# A vision tower of transformers' CLIP → timm's names; blocks apart.
-_HF_CLIP = {
-    "embeddings.class_embedding": "cls_token",
-    "embeddings.position_embedding.weight": "pos_embed",
-    "embeddings.patch_embedding.weight": "patch_embed.proj.weight",
-    "pre_layrnorm": "norm_pre",  # sic
-    "post_layernorm": "norm",
-}
-_HF_BLOCK = {
-    "layer_norm1": "norm1",
-    "layer_norm2": "norm2",
-    "self_attn.out_proj": "attn.proj",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-}
 
 
 def load_image_tower(tower: TimmTower, path: Path) -> None:
@@ -44,7 +30,7 @@ def load_image_tower(tower: TimmTower, path: Path) -> None:
     ours = checkpoint_of(path) if path.is_dir() else None
     state = read_tensors(ours or path)
     if ours is not None:
-        state = _under(state, "image.body.")
+        state = _under(state, "image.body.") or state  # a tower alone has timm's names
     elif efficientnet_lite.matches(set(state)):
         state = efficientnet_lite.to_timm(state)
     elif any("embeddings.class_embedding" in name for name in state):
@@ -64,30 +50,12 @@ def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _from_hf_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """transformers' CLIPVisionModel, CLIPModel and kin: the vision tower alone, q, k and v in one."""
+    """transformers' CLIPVisionModel, CLIPModel and kin: the vision tower alone. What has no place keeps its name."""
     inside = next(name for name in state if name.endswith("embeddings.class_embedding"))
     vision = _under(state, inside.removesuffix("embeddings.class_embedding"))
-    result: dict[str, Tensor] = {}
-    for name, tensor in vision.items():
-        if name.endswith("position_ids"):
-            continue
-        layer, field = name.rpartition(".")[::2]
-        parts = name.split(".", 3)
-        if name.startswith("encoder.layers."):
-            block, part = f"blocks.{parts[2]}", parts[3].rpartition(".")[0]
-            if part in ("self_attn.k_proj", "self_attn.v_proj"):
-                continue
-            if part == "self_attn.q_proj":
-                three = [vision.get(name.replace("q_proj", f"{x}_proj")) for x in "qkv"]
-                result[f"{block}.attn.qkv.{field}"] = torch.cat([x for x in three if x is not None])
-            else:
-                result[f"{block}.{_HF_BLOCK.get(part, part)}.{field}"] = tensor
-        elif name in _HF_CLIP:
-            batch = {"cls_token": (None, None), "pos_embed": (None,)}.get(_HF_CLIP[name], ())
-            result[_HF_CLIP[name]] = tensor[batch] if batch else tensor
-        else:
-            result[f"{_HF_CLIP.get(layer, layer)}.{field}"] = tensor
-    return result
+    vision = {name.replace("encoder.layer.", "encoder.layers."): x for name, x in vision.items()}
+    placed = to_ours(HF_IMAGE, vision, known=[POSITION_IDS])
+    return placed.state | {name: vision[name] for name in placed.unplaced}
 
 
 def _refuse_other_patches(state: Mapping[str, Tensor], tower: TimmTower, path: Path) -> None:

@@ -37,6 +37,8 @@ from vlcli.errors import InputError, VlcliError
 from vlcli.models.adapters.format import Asked
 from vlcli.models.adapters.names import UnplacedError
 from vlcli.models.convert import Card, express, open_checkpoint, write
+from vlcli.models.image_tower import TimmTower
+from vlcli.models.initial_image import load_image_tower
 
 
 def said_by(*arguments) -> tuple[int, str]:
@@ -409,6 +411,14 @@ def test_timm_towers_both_ways(tmp_path, convert):
         assert torch.equal(found(pixels), model(pixels))
     assert found.state_dict().keys() == model.state_dict().keys()
     assert all(torch.equal(found.state_dict()[k], v) for k, v in model.state_dict().items())
+
+
+def test_a_tower_starts_from_a_converted_tower(tmp_path, convert):
+    path, model = timm_tower(tmp_path, "test_vit", num_classes=0)
+    assert convert(path)[0] == 0
+    tower = TimmTower(open_checkpoint(path).checkpoint.config)
+    load_image_tower(tower, tmp_path / "out")
+    assert all(torch.equal(tower.body.state_dict()[k], v) for k, v in model.state_dict().items())
 
 
 def test_a_classification_head_stays_behind_and_is_named(tmp_path):
