@@ -122,6 +122,16 @@ def test_unlocked_from_a_layer_of_the_text_tower():
     assert {n for n in learning(model) if n.startswith("text")} == {"text_projection.weight"}
 
 
+def test_what_is_unlocked_may_have_rates_of_its_own():
+    rules = [
+        {"pattern": r"text\.(blocks\.3|ln_final)\..*", "rate": 0.5},
+        {"pattern": r"(?!text\.).*", "rate": 1.0},
+    ]
+    model = on_meta(text={"locked": True, "unlocked_from": 3}, train=rules)
+    assert model.rates["text.blocks.3.fc.weight"] == 0.5
+    assert model.rates["text.blocks.2.fc.weight"] == 0.0
+
+
 def test_a_layer_that_is_not_there():
     with pytest.raises(UsageError, match=r"image.unlocked_from is 13: the tower has 12 layers"):
         on_meta(image={"locked": True, "unlocked_from": 13})

@@ -136,15 +136,7 @@ Init = Annotated[
     Option(
         "--init",
         metavar="TOWER=PATH",
-        help="Initial weights of a tower, image or text: image=PATH, text=DIR, image=package:NAME, text=random.",
-    ),
-]
-TowerInit = Annotated[
-    list[str] | None,
-    Option(
-        "--init",
-        metavar="image=PATH",
-        help="Initial weights: image=PATH, image=package:NAME, image=random.",
+        help="Initial weights: image=PATH, image=package:NAME, image=random; text=PATH of a text tower to be trained.",
     ),
 ]
 DATA = Option(

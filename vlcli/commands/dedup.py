@@ -111,7 +111,7 @@ def command(
         ),
     ] = None,
     tower: e.Tower = None,
-    init: o.TowerInit = None,
+    init: o.Init = None,
     size: e.Size = None,
     min_cosine: Annotated[
         str,

@@ -46,7 +46,7 @@ def command(
         Path, Option("-o", "--output", metavar="DIR", help="Directory of the embeddings.")
     ] = Path("embeddings"),
     tower: e.Tower = None,
-    init: o.TowerInit = None,
+    init: o.Init = None,
     size: e.Size = None,
     what: Annotated[
         str | None,

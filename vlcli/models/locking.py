@@ -76,9 +76,11 @@ def _short_forms(names: Sequence[str], side: str, tower: ImageTowerConfig | Text
         return [_Rule(f"model.{side}.locked", locked.__contains__, 0.0)]
     below = frozenset(own[: _first_of_layer(own, side, tower.unlocked_from)])
     rest = [name for name in names if name.startswith((f"{side}.", f"{side}_head.")) and name not in below]
-    said = f"model.{side}.unlocked_from"
-    rules = [_Rule(said, below.__contains__, 0.0)]
-    return rules + ([_Rule(f"{said} (above)", frozenset(rest).__contains__, 1.0)] if rest else [])
+    # what learns may have been given other rates before, all of it
+    return [
+        _Rule(f"model.{side}.unlocked_from", below.__contains__, 0.0),
+        _Rule("", frozenset(rest).__contains__, 1.0),
+    ]
 
 
 def _first_of_layer(own: Sequence[str], side: str, layer: int) -> int:
