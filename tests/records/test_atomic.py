@@ -7,7 +7,7 @@ import pytest
 
 from vlcli.errors import UsageError
 from vlcli.records import atomic
-from vlcli.records.atomic import atomic_file, write_json
+from vlcli.records.atomic import atomic_directory, atomic_file, write_json
 
 
 def test_whole_or_absent(tmp_path):
@@ -95,3 +95,25 @@ def test_json(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "b.json", {"x": object()})
     assert not (tmp_path / "b.json").exists()
+
+
+def test_a_directory_appears_whole_or_not_at_all(tmp_path):
+    place = tmp_path / "deep" / "model"
+    with pytest.raises(RuntimeError), atomic_directory(place) as folder:  # noqa: PT012
+        (folder / "half").write_text("x")
+        raise RuntimeError
+    assert list(tmp_path.rglob("*")) == [tmp_path / "deep"]
+    with atomic_directory(place) as folder:
+        (folder / "a").write_text("1")
+    with pytest.raises(UsageError, match="--force"), atomic_directory(place):
+        raise AssertionError("nothing is begun where it would not be kept")
+    with pytest.raises(RuntimeError), atomic_directory(place, force=True) as folder:
+        raise RuntimeError
+    assert (place / "a").read_text() == "1"
+    with atomic_directory(place, force=True) as folder:
+        (folder / "b").write_text("2")
+    assert [file.name for file in place.iterdir()] == ["b"]
+    assert [file.name for file in place.parent.iterdir()] == ["model"]
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="no directory"), atomic_directory(tmp_path / "file", force=True):
+        raise AssertionError("a file is not replaced by a directory")
