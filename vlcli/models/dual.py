@@ -22,8 +22,8 @@ from vlcli.models.token_reduction import Reduced, token_reduction
 from vlcli.objectives.late_interaction import Similarity, global_similarity, late_interaction, zero_padding
 from vlcli.text.model_tokenizers import ModelTokenizer, open_tokenizer, refuse_foreign
 
-# Texts of one pass through the text tower: enough to fill a processor, few enough to be of one length.
-TEXT_GROUP = 64
+# Tokens of one pass through the text tower: enough to fill a processor, few enough to be of texts of one length.
+TEXT_TOKENS = 1024
 
 T = TypeVar("T", bound="ImageTokens | TextTokens")
 
@@ -246,14 +246,17 @@ class DualEncoder(nn.Module):
     def _hidden(self, ids: Tensor, mask: Tensor, keys: Tensor | None) -> Tensor:
         """The text tower on groups of similar length: short texts do not pay for the padding of long ones."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_locked):
-            # A graph that is being traced is for any number of texts.
-            if torch.compiler.is_compiling() or (groups := len(ids) // TEXT_GROUP) < 2:
+            if torch.compiler.is_compiling():  # a graph that is being traced is for any number of texts
                 return self.text(ids, mask, keys)
-            lengths = mask.sum(1)
+            lengths = mask.sum(1).clamp(min=1)
             order = lengths.argsort(stable=True)
+            ends = lengths[order].cumsum(0) // TEXT_TOKENS
+            groups = ends.unique_consecutive(return_counts=True)[1].tolist()
+            if len(groups) < 2:
+                return self.text(ids, mask, keys)
             parts = []
-            for rows in order.chunk(groups):
-                length = max(1, int(lengths[rows[-1]]))
+            for rows in order.split(groups):
+                length = int(lengths[rows[-1]])
                 hidden = self.text(
                     ids[rows, :length], mask[rows, :length], None if keys is None else keys[rows]
                 )
