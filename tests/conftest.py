@@ -19,9 +19,18 @@ settings.load_profile("unhurried")
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder for PATH with a `vlcli` that starts at once: a process that has its libraries forks for each of them."""
-    folder = tmp_path_factory.mktemp("bin")
+    yield from _warm(tmp_path_factory.mktemp("bin"))
+
+
+@pytest.fixture(scope="session")
+def programs_of_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The same, torch among its libraries."""
+    yield from _warm(tmp_path_factory.mktemp("bin"), "models")
+
+
+def _warm(folder: Path, *more: str) -> Iterator[Path]:
     warm.install(folder, folder / "socket")
-    command = [sys.executable, warm.__file__, str(folder / "socket")]
+    command = [sys.executable, warm.__file__, str(folder / "socket"), *more]
     root = str(Path(__file__).parents[1])
     environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:

@@ -1,14 +1,16 @@
 """`vlcli` for test cases, warm: a process that has its libraries imported forks for each command line.
 
-A case is a script of many short commands, whose imports (torch among them) take ten times as long as their work. The
-client (a script that `install` writes, first in the case's PATH) hands over its arguments, environment, folder and
-three files. The server has run nothing of polars or torch when it forks, so no thread of it can be holding a lock.
+A case is a script of many short commands, whose imports take ten times as long as their work. The client (a script
+that `install` writes, first in the case's PATH) hands over its arguments, environment, folder and three files. The
+server has run nothing of polars or torch when it forks, so no thread of it can be holding a lock. `models`: what
+needs torch is imported too, which every fork pays for with a little time.
 
-    python tests/warm.py SOCKET     serves; says "ready" on stdout
+    python tests/warm.py SOCKET [models]     serves; says "ready" on stdout
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -39,7 +41,7 @@ def install(folder: Path, path: Path) -> None:
     script.chmod(0o755)
 
 
-def serve(path: str) -> None:
+def serve(path: str, *, models: bool) -> None:
     """Returns only in a fork that has become a command."""
     import polars  # noqa: F401
     import pyarrow.compute
@@ -50,16 +52,20 @@ def serve(path: str) -> None:
 
     import vlcli.curation.filter
     import vlcli.curation.preset
-    import vlcli.evaluation.tasks
-    import vlcli.models.checkpoint
     import vlcli.recipes
     import vlcli.shards.check
     import vlcli.shards.dataset
-    import vlcli.training.loop  # noqa: F401
     from vlcli import cli
+
+    if models:
+        import vlcli.evaluation.tasks
+        import vlcli.models.checkpoint
+        import vlcli.training.loop  # noqa: F401
 
     for name in cli.COMMANDS:
         __import__(f"vlcli.commands.{name}")
+    gc.collect()
+    gc.freeze()  # else every fork looks through, and copies, all that stands here before it ends
     pyarrow.array([1])  # the first array looks for pandas, and imports it where it is installed
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
@@ -104,7 +110,7 @@ def _become(said: list[str], files: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], models="models" in sys.argv[2:])
     from vlcli.__main__ import run
 
     run()

@@ -38,11 +38,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(programs: Path, folder: Path) -> Run:
+def run(programs_of_models: Path, folder: Path) -> Run:
     """A command line there, in a process of its own."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [str(programs / "vlcli"), *arguments]
+        command = [str(programs_of_models / "vlcli"), *arguments]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.run(
             command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL

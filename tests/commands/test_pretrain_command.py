@@ -11,10 +11,10 @@ CORPUS = ROOT / "examples" / "emoji" / "raw.parquet"
 
 
 @pytest.fixture
-def pretrain(programs, tmp_path):
+def pretrain(programs_of_models, tmp_path):
     def run(*arguments):
         return subprocess.run(
-            [str(programs / "vlcli"), "pretrain", *map(str, arguments)],
+            [str(programs_of_models / "vlcli"), "pretrain", *map(str, arguments)],
             capture_output=True,
             text=True,
             cwd=tmp_path,
