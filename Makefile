@@ -25,7 +25,7 @@ types: .venv/.installed-test-$(PIN)
 	$(BIN)/mypy
 
 unit: .venv/.installed-test-$(PIN)
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 # Manual pages and the shells' completion, from the command tree; a test says when they are old.
 man: .venv/.installed-test-$(PIN)

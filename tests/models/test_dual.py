@@ -130,13 +130,28 @@ def test_a_vocabulary_too_small_is_a_usage_error():
         DualEncoder(DualEncoderConfig.model_validate({"text": {"vocabulary": 100}}))
 
 
-def test_grouping_by_length_changes_nothing(model):
-    texts = ["狐" * (1 + i % 20) for i in range(150)]
-    ids, mask = model.tokenize(texts)
-    with torch.no_grad():
-        grouped = model.encode_text(ids, mask)
-        alone = cat([model.encode_text(ids[i : i + 30], mask[i : i + 30]) for i in range(0, 150, 30)])
-        image = model.encode_image(torch.randn(2, 3, 32, 32))
-        a, b = model.similarity(image, grouped), model.similarity(image, alone)
+@pytest.mark.parametrize("tokens", [1, 40, 256])
+def test_grouping_by_length_changes_nothing(model, tokens, monkeypatch):
+    ids, mask = model.tokenize(["狐" * (1 + i * 7 % 20) for i in range(90)])
+    image = model.encode_image(torch.randn(2, 3, 32, 32))
+
+    def scores(tokens):
+        monkeypatch.setattr("vlcli.models.dual.TOKENS_ON_CPU", tokens)
+        with torch.no_grad():
+            return model.similarity(image, model.encode_text(ids, mask))
+
+    lengths = []
+    hook = model.text.register_forward_pre_hook(lambda _, given: lengths.append(given[0].shape))
+    a = scores(tokens)
+    hook.remove()
+    assert sum(rows for rows, _ in lengths) == 90
+    assert sum(rows * length for rows, length in lengths) < 1.25 * int(mask.sum()) < ids.numel()
+    assert all(rows * length <= max(2 * tokens, 22) for rows, length in lengths)
+    b = scores(10**9)
     torch.testing.assert_close(a.i2t, b.i2t)
     torch.testing.assert_close(a.t2i, b.t2i)
+
+
+def test_no_texts_are_encoded_to_nothing(model):
+    ids, mask = torch.zeros(0, 5, dtype=torch.int64), torch.zeros(0, 5, dtype=torch.bool)
+    assert len(model.encode_text(ids, mask).mask) == 0

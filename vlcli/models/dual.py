@@ -22,8 +22,8 @@ from vlcli.models.token_reduction import Reduced, token_reduction
 from vlcli.objectives.late_interaction import Similarity, global_similarity, late_interaction, zero_padding
 from vlcli.text.model_tokenizers import ModelTokenizer, open_tokenizer, refuse_foreign
 
-# Tokens of one pass through the text tower: enough to fill a processor, few enough to be of texts of one length.
-TEXT_TOKENS = 1024
+# Tokens of one pass through the text tower: enough to fill a CPU, or a GPU, few enough to be of texts of one length.
+TOKENS_ON_CPU, TOKENS_ON_GPU = 256, 4096
 
 T = TypeVar("T", bound="ImageTokens | TextTokens")
 
@@ -246,16 +246,15 @@ class DualEncoder(nn.Module):
     def _hidden(self, ids: Tensor, mask: Tensor, keys: Tensor | None) -> Tensor:
         """The text tower on groups of similar length: short texts do not pay for the padding of long ones."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_locked):
-            if torch.compiler.is_compiling():  # a graph that is being traced is for any number of texts
+            # A graph that is being traced is for any number of texts.
+            if torch.compiler.is_compiling() or not len(ids):
                 return self.text(ids, mask, keys)
             lengths = mask.sum(1).clamp(min=1)
             order = lengths.argsort(stable=True)
-            ends = lengths[order].cumsum(0) // TEXT_TOKENS
-            groups = ends.unique_consecutive(return_counts=True)[1].tolist()
-            if len(groups) < 2:
-                return self.text(ids, mask, keys)
+            tokens = TOKENS_ON_CPU if ids.device.type == "cpu" else TOKENS_ON_GPU
+            passes = lengths[order].cumsum(0) // tokens
             parts = []
-            for rows in order.split(groups):
+            for rows in order.split(passes.unique_consecutive(return_counts=True)[1].tolist()):
                 length = int(lengths[rows[-1]])
                 hidden = self.text(
                     ids[rows, :length], mask[rows, :length], None if keys is None else keys[rows]
