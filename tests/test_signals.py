@@ -159,7 +159,7 @@ def test_a_first_stage_that_is_killed(tmp_path: Path) -> None:
                 }
             )
             + "\n"
-            for i in range(1500)
+            for i in range(5000)  # more than is read at once
         )
     )
     for form in ("jsonl", "arrow"):

@@ -54,7 +54,6 @@ def test_onnx_graphs_give_the_models_vectors(checkpoint, tmp_path):
     again = run(checkpoint, "--to", "onnx", "-o", tmp_path / "onnx")
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
     assert "--force" in again.stderr
-    assert run(checkpoint, "--to", "onnx", "-o", tmp_path / "onnx", "--force", "-q").returncode == 0
 
 
 def test_the_card_has_the_results_of_these_weights(checkpoint, tmp_path):
