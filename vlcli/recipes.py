@@ -98,11 +98,12 @@ class DataConfig(Settings):
 
 
 class TrainConfig(Settings):
-    """`precision`: fp32 or bf16 autocast. Steps between log lines, checkpoints and validations; 0 switches one off.
+    """`precision`: fp32, bf16 autocast, or "auto": bf16 where the device computes in it, and fp32 where it would only
+    imitate it, which takes many times longer. Steps between log lines, checkpoints and validations; 0 switches one off.
     `keep`: how many of the newest checkpoints are kept; `best` and `last` always are."""
 
     seed: int = 0
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Literal["fp32", "bf16", "auto"] = "bf16"
     log_every: int = Field(10, ge=1)
     save_every: int = Field(1000, ge=0)
     evaluate_every: int = Field(1000, ge=0)

@@ -25,6 +25,7 @@ from vlcli.models.dropout import pair_key
 from vlcli.models.dual import DualEncoder, trainable_report
 from vlcli.models.initial import find_weights, tokenizer_for
 from vlcli.models.initialise import initialise
+from vlcli.models.precision import settled
 from vlcli.objectives.contrastive import total_loss
 from vlcli.recipes import Recipe, to_toml
 from vlcli.shards.pairs import PairTable
@@ -62,8 +63,10 @@ class Pretraining:
         resume: bool = False,
         force: bool = False,
     ) -> None:
-        self.recipe, self.table, self.out, self.reporter = recipe, train, out, reporter
         chosen = resolve_device(device)
+        precision = settled(recipe.train.precision, chosen)
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"precision": precision})})
+        self.recipe, self.table, self.out, self.reporter = recipe, train, out, reporter
         if chosen.index is not None:
             torch.cuda.set_device(chosen)
         AcceleratorState._reset_state()  # of an earlier run in this process, which may have had another precision
