@@ -23,7 +23,8 @@ from vlcli.objectives.late_interaction import Similarity, global_similarity, lat
 from vlcli.text.model_tokenizers import ModelTokenizer, open_tokenizer, refuse_foreign
 
 # Tokens of one pass through the text tower: enough to fill a CPU, or a GPU, few enough to be of texts of one length.
-TOKENS_ON_CPU, TOKENS_ON_GPU = 256, 4096
+# With gradients larger products pay.
+TOKENS_ON_CPU, TOKENS_IN_TRAINING, TOKENS_ON_GPU = 256, 1024, 4096
 
 T = TypeVar("T", bound="ImageTokens | TextTokens")
 
@@ -251,7 +252,8 @@ class DualEncoder(nn.Module):
                 return self.text(ids, mask, keys)
             lengths = mask.sum(1).clamp(min=1)
             order = lengths.argsort(stable=True)
-            tokens = TOKENS_ON_CPU if ids.device.type == "cpu" else TOKENS_ON_GPU
+            tokens = TOKENS_IN_TRAINING if torch.is_grad_enabled() else TOKENS_ON_CPU
+            tokens = tokens if ids.device.type == "cpu" else TOKENS_ON_GPU
             passes = lengths[order].cumsum(0) // tokens
             parts = []
             for rows in order.split(passes.unique_consecutive(return_counts=True)[1].tolist()):
