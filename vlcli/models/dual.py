@@ -193,10 +193,11 @@ class DualEncoder(nn.Module):
             picture
         )
 
-    def image_features(self, pixels: Tensor) -> ImageFeatures:
-        """The image tower's own output; no graph when the tower is locked."""
+    def image_features(self, pixels: Tensor, *, pooled_only: bool = False) -> ImageFeatures:
+        """The image tower's own output, or as much of it as its pooled vector takes; no graph when the tower is
+        locked."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.image_locked):
-            return self.image(pixels)
+            return self.image(pixels, pooled_only=pooled_only)
 
     def project_image(self, features: ImageFeatures, keys: Tensor | None = None) -> ImageTokens:
         """Features of the image tower into the joint space. A global model reads only `pooled`."""
@@ -217,7 +218,8 @@ class DualEncoder(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> ImageTokens:
         """pixels (b, 3, h, w) → the joint space."""
-        return self.project_image(self.image_features(pixels))
+        pooled_only = self.config.similarity == "global"
+        return self.project_image(self.image_features(pixels, pooled_only=pooled_only))
 
     def encode_text(self, ids: Tensor, mask: Tensor, keys: Tensor | None = None) -> TextTokens:
         """ids and mask (B, n) → the joint space. A global model's vector stands where `text.pooling` says."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vlcli.errors import UsageError
+from vlcli.models.class_token import class_token, has_class_token_apart
 from vlcli.models.config import ImageTowerConfig
 
 
@@ -48,6 +49,7 @@ class TimmTower(nn.Module):
         self._depart_from_timm(config)
         norm = getattr(self.body, "fc_norm", None)
         self.pooled_norm = isinstance(norm, nn.Module) and not isinstance(norm, nn.Identity)
+        self.class_token_apart = self.pooling != "mean" and has_class_token_apart(self.body)
 
     def _depart_from_timm(self, config: ImageTowerConfig) -> None:
         """What weights of the papers' models want otherwise than timm has it."""
@@ -69,7 +71,11 @@ class TimmTower(nn.Module):
             self.body.conv_head = self.body.bn2 = nn.Identity()
             self.left_out += ("conv_head.", "bn2.")
 
-    def forward(self, pixels: Tensor) -> ImageFeatures:
+    def forward(self, pixels: Tensor, *, pooled_only: bool = False) -> ImageFeatures:
+        """With `pooled_only` there may be no tokens, (b, 0, c), where the pooled vector is had for less without."""
+        if pooled_only and self.class_token_apart:
+            first = class_token(self.body, pixels)[:, None]
+            return ImageFeatures(first[:, :0], self._pool(first, first[:, :0]))
         # Convolutions are two to three times as fast on a CPU with the channels last; transformers do not mind.
         out = self.body.forward_features(pixels.contiguous(memory_format=torch.channels_last))
         if out.dim() == 3:  # (b, prefix + n1, c)
