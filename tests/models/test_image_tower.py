@@ -39,6 +39,16 @@ def test_tokens_of_vit_swin_and_efficientnet(name, size, width, grid):
     assert grid_of(tower, size) == grid
 
 
+def test_registers_alone_stand_for_no_picture():
+    tower = tower_of("test_vit2", 64).eval()
+    assert tower.prefix > 0
+    with torch.no_grad():
+        features = tower(torch.randn(2, 3, 64, 64))
+        assert torch.equal(features.pooled, tower.body.fc_norm(features.tokens.mean(1)))
+    with pytest.raises(UsageError, match="no class token"):
+        tower_of("test_vit2", 64, pooling="cls")
+
+
 def test_vit_pools_its_class_token_and_the_others_their_mean():
     vit = tower_of("vit_tiny_patch16_224", 64).eval()
     pixels = torch.randn(1, 3, 64, 64)
@@ -102,7 +112,7 @@ def test_openai_clip_names_load_into_a_timm_vit(tmp_path):
                 norm_layer=torch.nn.LayerNorm, act_layer=timm.layers.QuickGELUActivation
                 if hasattr(timm.layers, "QuickGELUActivation") else "quick_gelu",
             )  # fmt: skip
-            self.width, self.prefix = 64, 1
+            self.width, self.prefix, self.has_class = 64, 1, True
 
     tower = Small().eval()
     load_image_tower(tower, file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from vlcli.text.wordpiece import NAME_TOKEN
@@ -14,14 +15,14 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _BREAK = re.compile(r"[^一-鿿㐀-䶿\w·•・‧.]")
 
 
-class Masker:
+class Masker(ABC):
     """Finds and masks names; a subclass says how one look at a batch of texts finds them."""
 
     token = NAME_TOKEN
 
+    @abstractmethod
     def look(self, texts: Sequence[str]) -> list[list[Span]]:
         """Disjoint spans of each text, left to right; no text is longer than LONGEST."""
-        raise NotImplementedError
 
     def mask(self, texts: Sequence[str]) -> list[str]:
         """The texts with every name replaced by the token. Masking a masked text changes nothing."""

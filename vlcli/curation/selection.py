@@ -6,6 +6,7 @@ It sees rows as numbers (`features.py`), in the order of the input, after the se
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ Walk = Callable[[], Iterator[pl.DataFrame]]  # all rows that stand before a sele
 Reach = Literal["row", "before", "all"]
 
 
-class Selection:
+class Selection(ABC):
     """`decide` is asked once, and only where the reach is "all"; then `select` for all rows, in order, once each."""
 
     name: str  # its option without the dashes: the rule in rejects and reports
@@ -32,12 +33,12 @@ class Selection:
     reach: Reach
     needs: frozenset[str]  # the features that it reads
 
-    def decide(self, walk: Walk, names: Names) -> None:
+    def decide(self, walk: Walk, names: Names) -> None:  # noqa: B027 (most have nothing to decide)
         """Raises UsageError where what was asked for cannot be had from these rows."""
 
+    @abstractmethod
     def select(self, rows: pl.DataFrame) -> Verdicts:
         """(n,) of the next rows."""
-        raise NotImplementedError
 
     def told(self) -> dict[str, Any]:
         """For the report, beside its counts of rows."""

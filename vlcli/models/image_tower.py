@@ -41,7 +41,9 @@ class TimmTower(nn.Module):
             raise UsageError(f"timm cannot build {config.name} with image.arguments: {cause}") from error
         self.width = int(self.body.num_features)
         self.prefix = int(getattr(self.body, "num_prefix_tokens", 0) or 0)
-        if self.pooling == "cls" and not self.prefix:
+        # Registers alone are prefix tokens, too, and none of them stands for the picture.
+        self.has_class = self.prefix > 0 and getattr(self.body, "cls_token", True) is not None
+        if self.pooling == "cls" and not self.has_class:
             raise UsageError(f'image.pooling = "cls": {self.name} has no class token')
         self.left_out: tuple[
             str, ...
@@ -88,8 +90,7 @@ class TimmTower(nn.Module):
         return ImageFeatures(tokens, self._pool(tokens, tokens))
 
     def _pool(self, all_tokens: Tensor, patches: Tensor) -> Tensor:
-        first = self.prefix and self.pooling != "mean"
-        pooled = all_tokens[:, 0] if first else patches.mean(1)
+        pooled = all_tokens[:, 0] if self.has_class and self.pooling != "mean" else patches.mean(1)
         return self.body.fc_norm(pooled) if self.pooled_norm else pooled
 
 

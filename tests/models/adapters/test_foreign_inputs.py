@@ -58,7 +58,7 @@ def pictures(folder: Path) -> list[Path]:
     return [folder / name for name in found]
 
 
-def same_tensors(preprocess, theirs, folder: Path) -> None:
+def assert_same_tensors(preprocess, theirs, folder: Path) -> None:
     for file in pictures(folder):
         with Image.open(file) as picture:
             found, wanted = preprocess(picture), theirs(picture)
@@ -84,9 +84,9 @@ def back_in(path: Path, format: str, folder: Path) -> Path:
 def test_transformers_processors(build, tmp_path):
     path = build(tmp_path).path
     format = path.name
-    same_tensors(vlcli.load(path).preprocess, transformers_way(path), tmp_path)
+    assert_same_tensors(vlcli.load(path).preprocess, transformers_way(path), tmp_path)
     back = back_in(path, format, tmp_path)
-    same_tensors(vlcli.load(back).preprocess, transformers_way(back), tmp_path)
+    assert_same_tensors(vlcli.load(back).preprocess, transformers_way(back), tmp_path)
     mine, theirs = read_json(back / "preprocessor_config.json"), read_json(path / "preprocessor_config.json")
     assert {key: mine[key] for key in theirs} == theirs or mine["do_center_crop"] is False
 
@@ -103,7 +103,7 @@ def test_openai_resizes_before_it_makes_rgb(tmp_path):
         tv.ToTensor(),
         tv.Normalize(CLIP_MEAN, CLIP_STD),
     ]
-    same_tensors(vlcli.load(openai_clip(tmp_path).path).preprocess, tv.Compose(steps), tmp_path)
+    assert_same_tensors(vlcli.load(openai_clip(tmp_path).path).preprocess, tv.Compose(steps), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -115,15 +115,15 @@ def test_open_clip(settings, tmp_path):
     config["preprocess_cfg"] |= settings
     (path / "open_clip_config.json").write_text(json.dumps(config))
     _, theirs = open_clip.create_model_from_pretrained(f"local-dir:{path}")
-    same_tensors(vlcli.load(path).preprocess, theirs, tmp_path)
+    assert_same_tensors(vlcli.load(path).preprocess, theirs, tmp_path)
     back = back_in(path, "open_clip", tmp_path)
     _, theirs = open_clip.create_model_from_pretrained(f"local-dir:{back}")
-    same_tensors(vlcli.load(back).preprocess, theirs, tmp_path)
+    assert_same_tensors(vlcli.load(back).preprocess, theirs, tmp_path)
 
 
 def test_chinese_clip(tmp_path):
     model = vlcli.load(MODELS["chinese-clip"][1](tmp_path).path)
-    same_tensors(model.preprocess, image_transform(SIZE), tmp_path)
+    assert_same_tensors(model.preprocess, image_transform(SIZE), tmp_path)
 
 
 @pytest.mark.parametrize(("name", "squash"), [("wukong-reduced", False), ("prd2", True)])
@@ -132,7 +132,7 @@ def test_wukong_and_r2d2_make_rgb_first(name, squash, tmp_path):
     fit = [tv.Resize((SIZE, SIZE), cubic)] if squash else [tv.Resize(SIZE, cubic), tv.CenterCrop(SIZE)]
     steps = tv.Compose([*fit, tv.ToTensor(), tv.Normalize(CLIP_MEAN, CLIP_STD)])
     model = vlcli.load(MODELS[name][1](tmp_path).path)
-    same_tensors(model.preprocess, lambda picture: steps(picture.convert("RGB")), tmp_path)
+    assert_same_tensors(model.preprocess, lambda picture: steps(picture.convert("RGB")), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_efficientnet", "test_convnext"])
@@ -140,13 +140,15 @@ def test_timm(name, tmp_path):
     path, model = timm_tower(tmp_path, name, num_classes=0)
     config = open_checkpoint(path).checkpoint.config
     theirs = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model), is_training=False)
-    same_tensors(Preprocess(config.preprocess), lambda picture: theirs(picture.convert("RGB")), tmp_path)
+    assert_same_tensors(
+        Preprocess(config.preprocess), lambda picture: theirs(picture.convert("RGB")), tmp_path
+    )
 
 
 # --- texts -------------------------------------------------------------------------------------------------
 
 
-def same_ids(model, wanted: torch.Tensor, pad: int) -> None:
+def assert_same_ids(model, wanted: torch.Tensor, pad: int) -> None:
     ids, mask = model.tokenize(TEXTS)
     found = ids.masked_fill(~mask, pad)
     assert torch.equal(padded(found, wanted.shape[1]) if pad == 0 else found, wanted)
@@ -155,12 +157,12 @@ def same_ids(model, wanted: torch.Tensor, pad: int) -> None:
 @pytest.mark.parametrize("name", ["openai-clip", "open_clip"])
 def test_open_clips_tokenizer_is_that_of_its_models(name, tmp_path):
     model = vlcli.load(MODELS[name][1](tmp_path).path)
-    same_ids(model, open_clip.get_tokenizer("ViT-B-32")(TEXTS, context_length=24), 0)
+    assert_same_ids(model, open_clip.get_tokenizer("ViT-B-32")(TEXTS, context_length=24), 0)
 
 
 def test_cn_clips_tokenizer(tmp_path):
     model = vlcli.load(MODELS["chinese-clip"][1](tmp_path).path)
-    same_ids(model, cn_clip.clip.tokenize(TEXTS), 0)
+    assert_same_ids(model, cn_clip.clip.tokenize(TEXTS), 0)
 
 
 def test_a_directory_of_transformers_brings_its_tokenizer(tmp_path):
@@ -169,7 +171,7 @@ def test_a_directory_of_transformers_brings_its_tokenizer(tmp_path):
         tokenizer = transformers.AutoTokenizer.from_pretrained(place)
         wanted = tokenizer(TEXTS, padding=True, truncation=True, max_length=77, return_tensors="pt")
         model = vlcli.load(place)
-        same_ids(model, wanted["input_ids"], 1)
+        assert_same_ids(model, wanted["input_ids"], 1)
         assert torch.equal(model.tokenize(TEXTS)[1], wanted["attention_mask"].bool())
 
 
@@ -178,5 +180,5 @@ def test_word_pieces_come_back_as_transformers_reads_them(tmp_path):
     back = back_in(hf_chinese_clip(tmp_path).path, "hf-chinese-clip", tmp_path)
     tokenizer = transformers.AutoTokenizer.from_pretrained(back)
     wanted = tokenizer(TEXTS, padding=True, truncation=True, max_length=52, return_tensors="pt")
-    same_ids(vlcli.load(back), wanted["input_ids"], 0)
+    assert_same_ids(vlcli.load(back), wanted["input_ids"], 0)
     assert tokenizer.model_max_length == 52
