@@ -1,13 +1,17 @@
 """Run by test_killed.py: a tiny run whose process is killed again and again, and resumed each time.
 
-python killed_runs.py DIR random SEED | points. Prints how often it was killed. Every attempt is a fork of this process,
-which has imported everything and computed nothing.
+python killed_runs.py DIR random SEED | points. Prints how often it was killed, and makes DIR/whole, which was not, and
+DIR/part-1 and so on, which were. Every attempt is a fork of this process, which has imported everything and computed
+nothing.
+
+A random moment is counted in calls of Python functions, not in seconds: a busy machine changes nothing about it.
 """
 
 import os
 import random
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from training_cases import Silent, pairs, recipe
 
 from vlcli.training.loop import Pretraining
 
+KILLS = 20
 SETTINGS = (
     "model.text.dropout=0.2",
     "train.save_every=2",
@@ -59,7 +64,23 @@ def die_at(point: int) -> None:
     Path.symlink_to = counted(Path.symlink_to)
 
 
-def attempt(root: Path, out: str, *, after: float | None = None, point: int | None = None) -> bool:
+class Calls:
+    """Counts the main thread's calls; some thousandths of a second after number `last` the process dies."""
+
+    def __init__(self, last: int, delay: float = 0.0) -> None:
+        self.seen, self.last, self.delay = 0, last, delay
+
+    def __call__(self, frame: object, event: str, argument: object) -> None:
+        self.seen += 1
+        if self.seen == self.last:
+            threading.Thread(target=self.die, daemon=True).start()
+
+    def die(self) -> None:
+        time.sleep(self.delay)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def attempt(root: Path, out: str, *, calls: Calls | None = None, point: int | None = None) -> bool:
     """One process; whether it came to the end of the run."""
     child = os.fork()
     if child == 0:
@@ -67,13 +88,15 @@ def attempt(root: Path, out: str, *, after: float | None = None, point: int | No
         try:
             if point is not None:
                 die_at(point)
+            if calls is not None:
+                sys.setprofile(calls)
             train(root, out)
+            if calls is not None:
+                sys.setprofile(None)
+                (root / "calls").write_text(str(calls.seen))
             code = 0
         finally:
             os._exit(code)
-    if after is not None:
-        time.sleep(after)
-        os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL
@@ -84,18 +107,22 @@ def attempt(root: Path, out: str, *, after: float | None = None, point: int | No
 
 def main(root: Path, mode: str, seed: str = "0") -> None:
     assert attempt(root, "whole")
-    kills = 0
+    kills, runs = 0, 1
     if mode == "random":
-        started = time.monotonic()
-        assert attempt(root, "timed")  # its features are there already, as they are for what follows
-        length = time.monotonic() - started
+        # the features are there already, as they are for what follows
+        assert attempt(root, "counted", calls=Calls(0))
+        all_of_them = int((root / "calls").read_text())
         dice = random.Random(int(seed))
-        while kills < 10 and not attempt(root, "part", after=length * dice.uniform(0.1, 0.8)):
-            kills += 1
-        attempt(root, "part")
+        while kills < KILLS:
+            moment = Calls(int(all_of_them * dice.uniform(0.05, 0.7)), dice.uniform(0, 0.004))
+            if attempt(root, f"part-{runs}", calls=moment):
+                runs += 1
+            else:
+                kills += 1
+        attempt(root, f"part-{runs}")
     else:
         # The k-th attempt dies at its k-th change of a name, so that in time every kind of change has been cut short.
-        while not attempt(root, "part", point=kills + 1):
+        while not attempt(root, "part-1", point=kills + 1):
             kills += 1
     print(kills)
 
