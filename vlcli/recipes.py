@@ -100,7 +100,11 @@ class DataConfig(Settings):
 class TrainConfig(Settings):
     """`precision`: fp32, bf16 autocast, or "auto": bf16 where the device computes in it, and fp32 where it would only
     imitate it, which takes many times longer. Steps between log lines, checkpoints and validations; 0 switches one off.
-    `keep`: how many of the newest checkpoints are kept; `best` and `last` always are."""
+    `keep`: how many of the newest checkpoints are kept; `best` and `last` always are.
+
+    For large batches on small memory, both exact: `chunk` pairs at a time go through the towers of a process, twice,
+    and the loss is of the whole batch (GradCache; 0: all at once; batch normalisation sees chunks). `checkpointing`
+    names the towers, "image" and "text", whose layers are computed a second time in place of being remembered."""
 
     seed: int = 0
     precision: Literal["fp32", "bf16", "auto"] = "bf16"
@@ -109,6 +113,8 @@ class TrainConfig(Settings):
     evaluate_every: int = Field(1000, ge=0)
     keep: int = Field(2, ge=1)
     best: Literal["MR", "i2t.R@1", "t2i.R@1"] = "MR"
+    chunk: int = Field(0, ge=0)
+    checkpointing: tuple[Literal["image", "text"], ...] = ()
 
 
 class Recipe(Settings):

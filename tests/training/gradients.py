@@ -1,6 +1,8 @@
 """One training step of several recipes, by the training loop itself: the loss, the temperature and every gradient.
 
-    accelerate launch … tests/training/gradients.py OUT CACHE     by all processes, written to OUT by the first
+    accelerate launch … tests/training/gradients.py OUT CACHE [--set=KEY=VALUE …] [CASE …]
+
+by all processes, written to OUT by the first; all cases when none is named.
 
 The test that launches it calls `step` for one process.
 """
@@ -54,7 +56,9 @@ def step(place: Path, cache: Path, *overrides: str) -> dict[str, torch.Tensor]:
 
 
 if __name__ == "__main__":
-    out, cache = map(Path, sys.argv[1:])
-    results = {name: step(out / name, cache, *overrides) for name, overrides in CASES.items()}
+    out, cache = map(Path, sys.argv[1:3])
+    changes = [word.removeprefix("--set=") for word in sys.argv[3:] if word.startswith("--set=")]
+    names = [word for word in sys.argv[3:] if not word.startswith("--set=")] or list(CASES)
+    results = {name: step(out / name, cache, *CASES[name], *changes) for name in names}
     if rank() == 0:
         torch.save(results, out / "results.pt")

@@ -9,7 +9,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -48,10 +48,11 @@ class Batch(Protocol):
 
 class Outcome(NamedTuple):
     """What a step's forward pass gives: the loss that is minimised, and what is shown, averaged over processes and the
-    steps between two log lines."""
+    steps between two log lines. `backward`, where the loss has no graph to the parameters of its own."""
 
     loss: Tensor  # ()
     shown: dict[str, Tensor]  # (), without gradient
+    backward: Callable[[], None] | None = None
 
 
 class Score(NamedTuple):
@@ -246,10 +247,13 @@ class Engine:
         optimizer.zero_grad(set_to_none=True)
         # Our dropout has the pairs' keys; this is for a tower that brings its own.
         torch.manual_seed(pair_key(recipe.train.seed, step, self.accelerator.process_index))
-        loss, shown = self.task.losses(model, batch, step)
+        loss, shown, backward = self.task.losses(model, batch, step)
         means = mean(torch.stack([loss.detach(), *shown.values()]))
         stop_unless_finite(means[0], batch.pair_ids, self.out, step + 1)
-        self.accelerator.backward(loss)
+        if backward is None:
+            self.accelerator.backward(loss)
+        else:
+            backward()
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.optimizer.clip_grad_norm or math.inf)
         stop_unless_finite(norm, batch.pair_ids, self.out, step + 1)

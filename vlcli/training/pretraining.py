@@ -10,15 +10,19 @@ import numpy as np
 from torch import nn
 
 from vlcli import __version__
+from vlcli.errors import UsageError
 from vlcli.models.checkpoint import load
 from vlcli.models.dual import DualEncoder, trainable_report
+from vlcli.models.image_tower import ImageFeatures
 from vlcli.models.initial import find_weights, tokenizer_for
 from vlcli.models.initialise import initialise
+from vlcli.models.recompute import recompute_layers, statistics
 from vlcli.objectives.contrastive import total_loss
 from vlcli.recipes import Recipe
 from vlcli.shards.pairs import PairTable
 from vlcli.training.engine import Engine, Outcome, Score
 from vlcli.training.features import FeatureStore, default_directory
+from vlcli.training.gradient_cache import Encoded, chunked
 from vlcli.training.loader import Loader, TrainingBatch
 from vlcli.training.meter import Reporter
 from vlcli.training.objective import Objective
@@ -67,6 +71,7 @@ class Pretraining:
         self.model.to(self.engine.device)
         self.objective = Objective(self.model, recipe.objective, seed=recipe.train.seed)
         self._load_data(validation)
+        self._save_memory()
         self.engine.adopt(self)
 
     def _load_data(self, validation: PairTable | None) -> None:
@@ -109,6 +114,24 @@ class Pretraining:
                 validation, store=store, store_rows=val_rows, precision=recipe.train.precision
             )
 
+    def _save_memory(self) -> None:
+        """What `train.chunk` and `train.checkpointing` ask for; says where one of them does nothing."""
+        train, share = self.recipe.train, self.loader.local.stop - self.loader.local.start
+        if train.chunk >= share:
+            self.engine.warn(
+                f"train.chunk = {train.chunk} has no effect: a process has {share} pairs of each batch"
+            )
+        elif train.chunk and statistics(self.model):
+            self.engine.warn(
+                f"train.chunk = {train.chunk}: batch normalisation sees chunks, not a process's {share} pairs"
+            )
+        for side in train.checkpointing:
+            if not recompute_layers(getattr(self.model, side)):
+                raise UsageError(
+                    f'train.checkpointing = ["{side}"]: the {side} tower has no layer that learns',
+                    remedy=f"leave {side} out",
+                )
+
     def _encode(self, store: FeatureStore, table: PairTable) -> np.ndarray:
         """The store's row of each row of the table; rank 0 encodes, and the others where they do not see its disk."""
         rows: list[np.ndarray] = []
@@ -143,12 +166,25 @@ class Pretraining:
             yield batch.to(self.engine.device)
 
     def losses(self, model: nn.Module, batch: TrainingBatch, step: int) -> Outcome:
-        image, text, scale = model(
-            batch.ids, batch.mask, pixels=batch.pixels, features=batch.features, keys=batch.keys
+        def encode(rows: slice) -> Encoded:
+            return Encoded(*self._forward(model, batch, rows))
+
+        def compare(found: Encoded) -> Outcome:
+            self.scale = found.scale.detach()
+            parts = self.objective(*found, batch.codes, batch.local, step)
+            return Outcome(total_loss(parts), {"i2t_loss": parts["i2t"], "t2i_loss": parts["t2i"]})
+
+        pairs, chunk = len(batch.ids), self.recipe.train.chunk
+        if not 0 < chunk < pairs:
+            return compare(encode(slice(None)))
+        return chunked(self.engine.accelerator, model, pairs, chunk, encode, compare)
+
+    def _forward(self, model: nn.Module, batch: TrainingBatch, rows: slice) -> Any:
+        features = None if batch.features is None else ImageFeatures(*(x[rows] for x in batch.features))
+        pixels = None if batch.pixels is None else batch.pixels[rows]
+        return model(
+            batch.ids[rows], batch.mask[rows], pixels=pixels, features=features, keys=batch.keys[rows]
         )
-        self.scale = scale.detach()
-        parts = self.objective(image, text, scale, batch.codes, batch.local, step)
-        return Outcome(total_loss(parts), {"i2t_loss": parts["i2t"], "t2i_loss": parts["t2i"]})
 
     def stepped(self) -> None:
         self.model.bound_scale_()

@@ -37,6 +37,8 @@ FREE = {
     "train.save_every",
     "train.evaluate_every",
     "train.keep",
+    "train.chunk",
+    "train.checkpointing",
 }
 
 
