@@ -3,13 +3,12 @@
 import dataclasses
 import os
 import subprocess
-import sys
 
 import pytest
 import torch
 from gradients import CASES, step
 from test_processes import accelerate_launch
-from training_cases import Silent, pairs, recipe
+from training_cases import Silent, recipe
 
 from vlcli.errors import UsageError
 from vlcli.models.image_tower import ImageFeatures
@@ -60,19 +59,18 @@ def gradients(run, batch, chunk=0):
     return {"loss": outcome.loss.detach(), **outcome.shown, **found}
 
 
-@pytest.mark.parametrize("chunk", [1, 5, 8, 15])
 @pytest.mark.parametrize("case", sorted(CASES))
-def test_a_step_in_chunks_is_the_direct_step_in_float64(table, cache, tmp_path, case, chunk):
+def test_a_step_in_chunks_is_the_direct_step_in_float64(table, cache, tmp_path, case):
     """Of every objective, with dropout; the last chunk may be short, and one pair alone is a chunk."""
     run, _ = make(table, cache, tmp_path / "run", *CASES[case])
     run.model.double()
     batch = double(next(run.loader.batches(0, 1)))
-    direct, cached = gradients(run, batch), gradients(run, batch, chunk)
-    assert {"log_scale", "text_projection.weight"} <= direct.keys() == cached.keys()
-    if "reduced" in case:
-        assert any(name.startswith("reduction.") for name in cached)
-    # fp16 tokens alone are rounded, and a product that rounds the other way is a thousandth apart
-    torch.testing.assert_close(cached, direct, rtol=1e-9, atol=1e-12)
+    direct = gradients(run, batch)
+    assert any(name.startswith("reduction.") for name in direct) == ("reduced" in case)
+    for chunk in (1, 5, 15):
+        cached = gradients(run, batch, chunk)
+        assert {"log_scale", "text_projection.weight"} <= direct.keys() == cached.keys()
+        torch.testing.assert_close(cached, direct, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("similarity", ["global", "tokenwise", "reduced"])
@@ -112,9 +110,6 @@ def test_towers_that_draw_from_torchs_generator_draw_the_same_twice(table, cache
     want = literal_chunks(run, batch, 4)
     assert any(name.startswith("text.body.encoder") for name in want)
     torch.testing.assert_close({name: cached[name] for name in want}, want, rtol=1e-9, atol=1e-12)
-    assert not torch.equal(
-        gradients(run, batch)["text_projection.1.weight" if False else "log_scale"], want["log_scale"]
-    )
 
 
 def test_batch_normalisation_of_chunks_is_said_and_moves_once(table, cache, tmp_path):
@@ -213,9 +208,8 @@ def test_checkpointing_a_tower_that_learns_nothing_is_refused(table, cache, tmp_
 
 def test_statistics_are_kept_even_when_something_fails():
     layer = torch.nn.BatchNorm1d(3)
-    with pytest.raises(ZeroDivisionError), statistics_kept(layer):
-        layer(torch.randn(4, 3))
-        raise ZeroDivisionError
+    with pytest.raises(ValueError, match="Expected more than 1 value"), statistics_kept(layer):
+        [layer(torch.randn(rows, 3)) for rows in (4, 1)]
     assert layer.running_mean.eq(0).all()
     assert layer.num_batches_tracked == 0
     assert len(statistics(layer)) == 3
