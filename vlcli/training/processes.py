@@ -53,12 +53,11 @@ def of_all(numbers: Sequence[int], device: torch.device) -> list[list[int]]:
     return torch.stack(parts).tolist()
 
 
-def mean(values: Tensor, weight: float = 1.0) -> Tensor:
-    """Element by element over processes, each with its weight (of which the mean is 1); not finite anywhere is not
-    finite everywhere."""
+def mean(values: Tensor) -> Tensor:
+    """Element by element over processes; not finite anywhere is not finite everywhere."""
     if world_size() == 1:
         return values
-    values = values * weight
+    values = values.clone()
     dist.all_reduce(values)
     return values / world_size()
 
