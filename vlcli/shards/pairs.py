@@ -7,36 +7,48 @@ import os
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 import polars as pl
 
 from vlcli.errors import InputError, UsageError
+from vlcli.shards.columns import Column
 from vlcli.shards.layout import is_shard_directory
-from vlcli.shards.pixels import Part, ReferencePart, TarPart
+from vlcli.shards.pixels import Location, Part, ReferencePart, TarPart
 from vlcli.shards.reader import open_tar
 from vlcli.shards.rows import place, row_texts
 from vlcli.shards.tar import Member
 from vlcli.shards.whole import Shard, read_shard, whole_directory
 
 
+class Share(NamedTuple):
+    """Rows `start` to `stop` of a table are one source of a mixture, and `weight` is how much of it is drawn."""
+
+    source: str
+    start: int
+    stop: int
+    weight: float
+
+
 @dataclass
 class PairTable:
     """Pairs row by row. `groups[i]` is None where the row has no group; `frame` has the columns that were
-    asked for.
+    asked for; `shares` say how much of each source training draws, where that is not each pair once.
     """
 
     source: str
-    ids: list[str] = field(default_factory=list)
-    image_ids: list[str] = field(default_factory=list)
-    texts: list[list[str]] = field(default_factory=list)
-    candidates: list[list[str]] = field(default_factory=list)
-    groups: list[str | None] = field(default_factory=list)
+    ids: Column[str] = field(default_factory=Column)
+    image_ids: Column[str] = field(default_factory=Column)
+    texts: Column[list[str]] = field(default_factory=Column)
+    candidates: Column[list[str]] = field(default_factory=Column)
+    groups: Column[str | None] = field(default_factory=Column)
     frame: pl.DataFrame = field(default_factory=pl.DataFrame)
     parts: list[Part] = field(default_factory=list)
+    shares: tuple[Share, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -50,15 +62,29 @@ class PairTable:
 
     def image_bytes(self, i: int) -> bytes:
         """The encoded image of row i, read from where it lies. Any thread may call it."""
+        part, row = self._place(i)
+        return part.read(row)
+
+    def locate(self, i: int) -> Location:
+        """Where the image of row i lies: all that another process needs in order to read it."""
+        part, row = self._place(i)
+        return part.locate(row)
+
+    def _place(self, i: int) -> tuple[Part, int]:
         if not 0 <= i < len(self):
             raise IndexError(i)
         part = bisect_right(self._starts, i) - 1
-        return self.parts[part].read(i - self._starts[part])
+        return self.parts[part], i - self._starts[part]
 
-    @property
+    @cached_property
+    def images(self) -> int:
+        """How many different images the rows show."""
+        return len(np.unique(np.fromiter(map(hash, self.image_ids), np.int64, len(self))))
+
+    @cached_property
     def split_hash(self) -> str:
         """sha256 over (image_id, texts) of all rows in order: names the data that a number was measured
-        on.
+        on. Asked for when the table is whole.
         """
         digest = hashlib.sha256()
         for image_id, texts in zip(self.image_ids, self.texts, strict=True):
