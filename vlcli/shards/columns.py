@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
@@ -26,10 +27,12 @@ class Column(Generic[T]):
         self.extend((value,))
 
     def extend(self, values: Iterable[T]) -> None:
-        self._tail.extend(values)
-        while len(self._tail) >= CHUNK:
-            self._chunks.append(_pack(self._tail[:CHUNK]))
-            del self._tail[:CHUNK]
+        rest = iter(values)
+        while part := list(islice(rest, CHUNK)):  # a whole column of another table is never unpacked at once
+            self._tail.extend(part)
+            if len(self._tail) >= CHUNK:
+                self._chunks.append(_pack(self._tail[:CHUNK]))
+                del self._tail[:CHUNK]
 
     def __iadd__(self, values: Iterable[T]) -> Column[T]:
         self.extend(values)

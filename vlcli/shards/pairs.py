@@ -22,7 +22,15 @@ from vlcli.shards.pixels import Location, Part, ReferencePart, TarPart
 from vlcli.shards.reader import open_tar
 from vlcli.shards.rows import place, row_texts
 from vlcli.shards.tar import Member
-from vlcli.shards.whole import Shard, read_shard, whole_directory
+from vlcli.shards.whole import Shard, read_shard, recorded_pairs, whole_directory
+
+
+class Damaged(NamedTuple):
+    """A shard that was passed over. `pairs` is how many it is said to have; 1 where nothing says."""
+
+    file: str
+    pairs: int
+    cause: str
 
 
 class Share(NamedTuple):
@@ -49,6 +57,7 @@ class PairTable:
     frame: pl.DataFrame = field(default_factory=pl.DataFrame)
     parts: list[Part] = field(default_factory=list)
     shares: tuple[Share, ...] = ()
+    damaged: list[Damaged] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -59,6 +68,20 @@ class PairTable:
     def _add_part(self, part: Part) -> None:
         self.parts.append(part)
         self._starts.append(self._starts[-1] + len(part))
+
+    def extend(self, other: PairTable) -> None:
+        """Put the pairs of another table, which has no `frame`, behind one's own."""
+        for mine, theirs in (
+            (self.ids, other.ids),
+            (self.image_ids, other.image_ids),
+            (self.texts, other.texts),
+            (self.candidates, other.candidates),
+            (self.groups, other.groups),
+        ):
+            mine.extend(theirs)  # type: ignore[arg-type]
+        for part in other.parts:
+            self._add_part(part)
+        self.damaged += other.damaged
 
     def image_bytes(self, i: int) -> bytes:
         """The encoded image of row i, read from where it lies. Any thread may call it."""
@@ -103,6 +126,7 @@ def load_pairs(
     image_root: Path | None = None,
     head: int | None = None,
     need_text: bool = True,
+    skip_damaged: bool = False,
 ) -> PairTable:
     """Pairs from shard directories, `.tar` files, or anything that `records.read` accepts, in the order
     given.
@@ -110,7 +134,7 @@ def load_pairs(
     `renames` is old → new and applies to rows, not to shards. `columns` are kept in `PairTable.frame`;
     one that no input has is a UsageError, and null throughout when it is among the `optional` ones. With
     `need_text=False` rows without a text are allowed (labelled images). Raises InputError for a damaged
-    shard, a row without image or text.
+    shard (with `skip_damaged` it is passed over, and in `PairTable.damaged`), a row without image or text.
     """
     table = PairTable(source=" ".join(paths))
     frames: list[pl.DataFrame] = []
@@ -140,8 +164,16 @@ def load_pairs(
         if not tars:
             raise InputError("no tar in it", file=path)
         for tar in tars:
-            if left() != 0:
-                frames.append(_add_shard(table, tar, group, wanted, left()))
+            if left() == 0:
+                break
+            try:
+                shard = read_shard(tar)
+            except InputError as error:
+                if not skip_damaged:
+                    raise
+                table.damaged.append(Damaged(str(tar), recorded_pairs(tar), str(error)))
+                continue
+            frames.append(_add_shard(table, shard, group, wanted, left()))
     flush_rows()
     if not paths:
         frames.append(_add_rows(table, [], renames, group, wanted, image_root, head, need_text))
@@ -204,9 +236,9 @@ def _add_rows(
 
 
 def _add_shard(
-    table: PairTable, tar: Path, group: str | None, columns: Sequence[str], head: int | None
+    table: PairTable, shard: Shard, group: str | None, columns: Sequence[str], head: int | None
 ) -> pl.DataFrame:
-    shard = read_shard(tar)
+    tar = shard.path
     extension = shard.image_extension
     if extension is None and len(shard):
         raise InputError("its samples have no image", file=str(tar))

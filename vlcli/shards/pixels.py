@@ -14,7 +14,6 @@ from vlcli.errors import InputError
 from vlcli.shards.columns import Column
 from vlcli.shards.reader import open_tar
 
-
 Location = tuple[str, int, int] | str | bytes  # (file, offset, size), a reference, or the image itself
 
 
