@@ -90,7 +90,7 @@ def test_features_are_extracted_around_it(whole, broken, tmp_path):
     want = other.take(other.add(good))
     kept = [i for i in range(48) if i not in BAD]
     torch.testing.assert_close(store.take(rows[kept]).pooled, want.pooled[kept], rtol=1e-5, atol=1e-5)
-    with pytest.raises(InputError, match="image of p3: not an image .damaged webp"):
+    with pytest.raises(InputError, match=r"image of p3: not an image .damaged webp"):
         store.add(broken)
     again: dict[int, str] = {}
     assert store.add(broken, bad=again.__setitem__).tolist() == rows.tolist()
