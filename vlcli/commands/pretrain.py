@@ -88,7 +88,7 @@ def command(
     head: Head = None,
     max_bad: MaxBad = "0",
     seed: Annotated[int | None, SEED] = None,
-    precision: Annotated[Literal["fp32", "bf16"] | None, PRECISION] = None,
+    precision: Annotated[Literal["fp32", "bf16", "fp16"] | None, PRECISION] = None,
     batch_size: Annotated[
         int | None,
         Option("--batch-size", min=2, metavar="N", help="Pairs a step, over all processes together."),
