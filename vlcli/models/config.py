@@ -239,3 +239,12 @@ class DualEncoderConfig(Settings):
                 f"dim {self.dim} is not a multiple of the 8 groups of the released token reduction"
             )
         return self
+
+
+class TextEncoderConfig(Settings):
+    """A text tower alone, as teacher learning makes it. `dim`: of the joint space that the teacher's own projection
+    leads to, which goes along (`projection_bias`: it has one); None where none goes along."""
+
+    text: TextTowerConfig = TextTowerConfig()
+    dim: int | None = Field(None, ge=1)
+    projection_bias: bool = False

@@ -11,6 +11,7 @@ from foreign_models import MODELS, SIZE, Foreign
 import vlcli
 from vlcli.models.adapters.hf_altclip import one_generation
 from vlcli.models.convert import Card, express, open_checkpoint, suffix_of, write
+from vlcli.models.text_passes import pooled_place
 
 NEAR = 1e-5
 CHINESE = ["一只狐狸", "狗和猫在雪地里", "a cat"]
@@ -53,7 +54,7 @@ def raw(model, pixels, ids, mask):
     hidden = model.text_projection(hidden)
     if model.config.similarity != "global":
         return image, hidden
-    places = model._pooled_place(ids, mask)
+    places = pooled_place(ids, mask, model.config.text.pooling, model.tokenizer.sep_id)
     return image, hidden[torch.arange(len(ids)), places]
 
 
