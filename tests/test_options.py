@@ -337,7 +337,7 @@ def test_progress_is_not_drawn_on_a_dumb_terminal(monkeypatch):
 
 
 def test_the_plan_says_what_becomes_of_a_directory_in_use(tmp_path):
-    from vlcli.commands.pretrain import _fate
+    from vlcli.commands._training import fate as _fate
 
     out = tmp_path / "run"
     assert _fate(out, resume=False, force=False) == f"would write {out}"

@@ -278,9 +278,7 @@ def load_distill_recipe(name: str, overrides: list[str] | None = None) -> Distil
     """The same, of `distill`."""
     found = load_any(name, overrides)
     if isinstance(found, Recipe):
-        raise UsageError(
-            f"recipe {name} has no table [distill]", remedy="vlcli pretrain --recipe takes it"
-        )
+        raise UsageError(f"recipe {name} has no table [distill]", remedy="vlcli pretrain --recipe takes it")
     return found
 
 

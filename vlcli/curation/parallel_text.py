@@ -59,24 +59,24 @@ class ParallelText:
         self.empty: Counter[str] = Counter()  # language → cells of tables without a translation
         self.repeated = 0
 
-    def pairs(self, batches: Iterable[Batch]) -> Iterator[tuple[Pair, str]]:
-        """Each new pair, and where it stands: `file:line`, or `file#row`."""
+    def pairs(self, batches: Iterable[Batch]) -> Iterator[tuple[Pair, str, int]]:
+        """Each new pair and where it stands: `file:` and its line, or `file#` and its row."""
         for batch in batches:
             lines = batch.frame["line"]
             mark = ":" if batch.text_lines else "#"
-            for line, row in zip(lines, batch.rows(), strict=True):
+            for line, row in zip(lines.to_list(), batch.rows(), strict=True):
                 self.rows += 1
                 try:
                     pairs = list(self._of(row, str(row.get("source") or Path(batch.file).stem)))
                 except ValueError as error:
-                    self._refuse(str(error), batch, int(line), row)
+                    self._refuse(str(error), batch, line, row)
                     continue
                 for pair in pairs:
                     if not self._seen.add(pair.key):
                         self.repeated += 1
                         continue
                     self.found[pair.lang, pair.source] += 1
-                    yield pair, f"{batch.file}{mark}{line}"
+                    yield pair, batch.file + mark, line
         if self._bad is not None:
             self._bad.judge()
 

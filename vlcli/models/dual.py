@@ -225,9 +225,7 @@ class DualEncoder(nn.Module):
         content = mask & (ids != self.tokenizer.cls_id) & (ids != self.tokenizer.sep_id)
         if self.config.similarity == "global":
             state = self.text_state(ids, mask, keys)
-            return TextTokens(
-                None, mask, content, _unit(_project(self.text_projection, state, keys))
-            )
+            return TextTokens(None, mask, content, _unit(_project(self.text_projection, state, keys)))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_locked):
             hidden = hidden_states(self.text, ids, mask, keys)
         return TextTokens(_unit(self.project_text(hidden, keys)), mask, content, None)

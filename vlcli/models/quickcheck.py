@@ -60,6 +60,17 @@ def find_checkpoint(path: str | Path) -> Path:
     raise UsageError(f"{path}: neither a checkpoint ({CONFIG}) nor a run (best, last)")
 
 
+def kind_of(path: str | Path) -> str:
+    """The kind of the checkpoint behind `path`: dual, text, image, …; a foreign one counts as dual."""
+    place = find_checkpoint(path)
+    if is_foreign(place):
+        return "dual"
+    try:
+        return str(orjson.loads((place / CONFIG).read_bytes())["kind"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"not a checkpoint's configuration: {error}", file=str(place / CONFIG)) from error
+
+
 def is_foreign(place: Path) -> bool:
     """Whether what `find_checkpoint` found is another library's: every configuration of ours has a kind."""
     if place.is_file() or not (place / CONFIG).is_file():

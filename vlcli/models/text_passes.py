@@ -26,7 +26,9 @@ def passes(mask: Tensor) -> tuple[tuple[Tensor, int], ...]:
 
 def hidden_states(tower: Any, ids: Tensor, mask: Tensor, keys: Tensor | None) -> Tensor:
     """(B, n, c) of `tower(ids, mask, keys)`, pass by pass; zeros behind a group's longest text."""
-    if torch.compiler.is_compiling() or not len(ids):  # a graph that is being traced is for any number of texts
+    if torch.compiler.is_compiling() or not len(
+        ids
+    ):  # a graph that is being traced is for any number of texts
         return tower(ids, mask, keys)
     parts, order = [], []
     for rows, length in passes(mask):

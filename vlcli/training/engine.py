@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
@@ -25,7 +25,7 @@ from vlcli.errors import Terminated, UsageError
 from vlcli.models.checkpoint import resolve_device
 from vlcli.models.dropout import pair_key
 from vlcli.models.precision import settled
-from vlcli.recipes import Recipe
+from vlcli.recipes import DistillRecipe, Recipe
 from vlcli.training.finite import stop_unless_finite
 from vlcli.training.meter import Meter, Reporter
 from vlcli.training.optimizers import build_optimizer, parameter_groups
@@ -37,6 +37,8 @@ from vlcli.training.trackers import Trackers
 
 # The others wait while rank 0 fills the feature cache or validates; the default of ten minutes would end the run.
 PATIENCE = timedelta(hours=24)
+
+R = TypeVar("R", Recipe, DistillRecipe)
 
 
 class Batch(Protocol):
@@ -98,13 +100,13 @@ class Task(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class Engine:
+class Engine(Generic[R]):
     """A run. `Engine(recipe, out, …)` looks at the directory and finds the checkpoint to go on from (`resumed`);
     `adopt(task)` makes it ready; `run()` trains."""
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: R,
         out: Path,
         reporter: Reporter,
         *,

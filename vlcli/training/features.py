@@ -1,17 +1,15 @@
 """Features of a locked tower, computed once per image and kept on disk (design §4).
 
-A store is a folder of two append-only files: `features.bin` (fixed-size rows) and `keys.bin` (sha256 of the image
-bytes, 32 bytes a row). Rows are written and synced before their keys, so that a killed process leaves at worst rows
-without keys, which the next one cuts off. The folder's name is a fingerprint of everything that a feature depends on.
+Rows of `features.bin` (row_store.py) by the sha256 of the image's bytes; the folder's name is a fingerprint of
+everything that a feature depends on.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +20,16 @@ from vlcli.errors import InputError
 from vlcli.models.dual import DualEncoder
 from vlcli.models.image_tower import ImageFeatures
 from vlcli.shards.pairs import PairTable
-
-Progress = Callable[[int, int], None]  # images done, images to do
-KEY_BYTES = 32
-CHUNK = 64
+from vlcli.training.row_store import Progress, RowStore
 
 
-def default_directory() -> Path:
-    """`$VLCLI_CACHE`, else `vlcli` in the user's cache directory; features in a folder of it."""
+def default_directory(kind: str = "features") -> Path:
+    """`$VLCLI_CACHE`, else `vlcli` in the user's cache directory; each kind in a folder of it."""
     base = (
         os.environ.get("VLCLI_CACHE")
         or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vlcli"
     )
-    return Path(base) / "features"
+    return Path(base) / kind
 
 
 def fingerprint(model: DualEncoder, dtype: np.dtype[Any]) -> str:
@@ -56,97 +51,45 @@ def fingerprint(model: DualEncoder, dtype: np.dtype[Any]) -> str:
 
 
 class FeatureStore:
-    """Features by image. `rows(table)` maps a table's rows to rows of the store; `take(rows)` reads them.
+    """Features by image. `add(table)` maps a table's rows to rows of the store; `take(rows)` reads them.
 
     A row is (1 + n1, c): the pooled vector, then the patch tokens; a global model keeps the pooled vector alone.
     """
 
     def __init__(self, model: DualEncoder, directory: Path, *, precision: str) -> None:
         self.model = model
-        self.dtype = np.dtype(np.float16 if precision == "bf16" else np.float32)
+        dtype = np.dtype(np.float16 if precision == "bf16" else np.float32)
         tokens = 0 if model.config.similarity == "global" else model.grid[0] * model.grid[1]
-        self.shape = (1 + tokens, model.image.width)
-        self.row_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
-        self.folder = directory / fingerprint(model, self.dtype)
-        self._index: dict[bytes, int] = {}
-        self._rows = 0
-        self._features: np.memmap[Any, Any] | None = None
+        self.folder = directory / fingerprint(model, dtype)
+        self._rows = RowStore(self.folder, "features", (1 + tokens, model.image.width), dtype, key_bytes=32)
 
     def missing_bytes(self, images: int) -> int:
         """What `images` new images would take on disk."""
-        return images * (self.row_bytes + KEY_BYTES)
+        return self._rows.missing_bytes(images)
 
     def add(self, table: PairTable, *, progress: Progress | None = None) -> np.ndarray:
         """Encode what is not there yet; returns the store's row of each of the table's rows (n,) int64."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            self._load_keys(cut=True)
-            keys = [hashlib.sha256(table.image_bytes(i)).digest() for i in range(len(table))]
-            first: dict[bytes, int] = {}
-            for i, key in enumerate(keys):
-                if key not in self._index:
-                    first.setdefault(key, i)
-            if first:
-                self._encode(table, first, progress)
-        self._map()
-        return np.array([self._index[key] for key in keys], dtype=np.int64)
-
-    def _load_keys(self, *, cut: bool) -> None:
-        keys, features = self.folder / "keys.bin", self.folder / "features.bin"
-        for file in (keys, features):
-            file.touch()
-        rows = min(keys.stat().st_size // KEY_BYTES, features.stat().st_size // self.row_bytes)
-        if cut:
-            os.truncate(keys, rows * KEY_BYTES)
-            os.truncate(features, rows * self.row_bytes)
-        data = keys.read_bytes()[: rows * KEY_BYTES]
-        self._index = {data[i * KEY_BYTES : (i + 1) * KEY_BYTES]: i for i in range(rows)}
-        self._rows = rows  # not len(index): after a power cut keys may be holes, equal to each other
-
-    def _encode(self, table: PairTable, first: dict[bytes, int], progress: Progress | None) -> None:
-        from vlcli.evaluation.embed import decode_row
-
-        todo = list(first.items())
-        with (
-            open(self.folder / "features.bin", "ab") as features,
-            open(self.folder / "keys.bin", "ab") as keys,
-        ):
-            for start in range(0, len(todo), CHUNK):
-                part = todo[start : start + CHUNK]
-                pixels = torch.stack([self.model.preprocess(decode_row(table, i)) for _, i in part])
-                features.write(self._rows_of(pixels).tobytes())
-                features.flush()
-                os.fsync(features.fileno())
-                keys.write(b"".join(key for key, _ in part))
-                keys.flush()
-                for key, _ in part:
-                    self._index[key] = self._rows
-                    self._rows += 1
-                if progress is not None:
-                    progress(min(start + CHUNK, len(todo)), len(todo))
+        keys = [hashlib.sha256(table.image_bytes(i)).digest() for i in range(len(table))]
+        return self._rows.add(keys, lambda rows: self._encode(table, rows), progress=progress)
 
     @torch.inference_mode()
-    def _rows_of(self, pixels: torch.Tensor) -> np.ndarray:
-        """(b, 3, h, w) → (b, rows, c) in the store's type."""
+    def _encode(self, table: PairTable, rows: Sequence[int]) -> np.ndarray:
+        """(b, 1 + n1, c) in the store's type."""
+        from vlcli.evaluation.embed import decode_row
+
+        pixels = torch.stack([self.model.preprocess(decode_row(table, row)) for row in rows])
         out = self.model.image(pixels.to(self.model.device))
-        rows = out.pooled[:, None]
-        if self.shape[0] > 1:
-            rows = torch.cat([rows, out.tokens], 1)
-        array = rows.float().cpu().numpy().astype(self.dtype)
+        found = out.pooled[:, None]
+        if self._rows.shape[0] > 1:
+            found = torch.cat([found, out.tokens], 1)
+        array = found.float().cpu().numpy().astype(self._rows.dtype)
         if not np.isfinite(array).all():
             raise InputError(
                 "the image tower gives features that are not finite", remedy="--set data.cache=off"
             )
         return array
 
-    def _map(self) -> None:
-        self._features = np.memmap(
-            self.folder / "features.bin", dtype=self.dtype, mode="r", shape=(self._rows, *self.shape)
-        )
-
     def take(self, rows: Sequence[int] | np.ndarray) -> ImageFeatures:
         """Rows of the store as float32 on the CPU: tokens (b, n1, c), empty for a global model; pooled (b, c)."""
-        assert self._features is not None, "add() comes first"
-        data = torch.from_numpy(np.asarray(self._features[np.asarray(rows)], dtype=np.float32))
+        data = torch.from_numpy(self._rows.take(rows))
         return ImageFeatures(data[:, 1:], data[:, 0])
