@@ -188,7 +188,7 @@ class DistillConfig(Settings):
     target: Literal["pooled", "projected"] = "pooled"
     languages: tuple[str, ...] = ("en", "zh", "es", "fr", "ru", "ar", "ja", "ko", "it")
     identity: bool = True
-    sources: dict[str, Annotated[float, Field(gt=0)]] = {}
+    sources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     amount: int = Field(0, ge=0)
 
     @model_validator(mode="after")

@@ -141,8 +141,8 @@ class ProjectionConfig(Settings):
     """Into the joint space, token by token: "linear" as in the papers (with `bias`: ALIGN, R2D2), "none" where a
     tower's width is the joint one (ALIGN's image side), or "mlp" (norm, hidden layer, GELU).
 
-    `init = "tower"`: a linear one starts from what stands beside the tower's initial weights (AltCLIP, whose CLIP keeps
-    its projections), not at random (Wukong trains a new one).
+    `init = "tower"`: it starts from what stands beside the tower's initial weights (AltCLIP, whose CLIP keeps its
+    projections; an mlp from a checkpoint of ours), not at random (Wukong trains a new one).
     """
 
     kind: Literal["linear", "none", "mlp"] = "linear"
@@ -153,9 +153,10 @@ class ProjectionConfig(Settings):
 
     @model_validator(mode="after")
     def _only_linear_has_bias(self) -> ProjectionConfig:
-        if (self.bias or self.init == "tower") and self.kind != "linear":
-            key = "bias" if self.bias else "init"
-            raise ValueError(f'{key} belongs to kind = "linear", not to "{self.kind}"')
+        if self.bias and self.kind != "linear":
+            raise ValueError(f'bias belongs to kind = "linear", not to "{self.kind}"')
+        if self.init == "tower" and self.kind == "none":
+            raise ValueError('init = "tower" is for a projection, kind is "none"')
         return self
 
 

@@ -40,6 +40,11 @@ def initialise(model: DualEncoder, image: Path | None, text: Path | None) -> Non
 
 def _load_projection(layer: nn.Module, side: str, path: Path) -> None:
     state = _state(path)
+    if not isinstance(layer, nn.Linear):  # an mlp, which only a checkpoint of ours has
+        inside = f"{side}_projection."
+        state = {name.removeprefix(inside): x for name, x in state.items() if name.startswith(inside)}
+        if state:
+            return _copy(layer, state, f"{side}_projection", path)
     for name, transposed in _PROJECTIONS[side]:
         weight = state.get(name if transposed else f"{name}.weight")
         if weight is not None:

@@ -32,7 +32,7 @@ def student_of(text: TextTowerConfig, weights: str | None) -> tuple[TextTowerCon
     said: dict[str, Any] = text.model_dump(exclude_defaults=True)
     for key in ("encoder", "width", "layers", "heads", "vocabulary", "padding_id"):
         said.pop(key, None)
-    said |= {"kind": "transformers", "name": str(found), "tokenizer": "init"}
+    said |= {"kind": "transformers", "name": str(found), "tokenizer": "init", "dropout": text.dropout}
     try:
         return TextTowerConfig.model_validate(said), found
     except ValueError as error:
