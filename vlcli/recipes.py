@@ -193,11 +193,16 @@ class DistillConfig(Settings):
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> DistillConfig:
-        if not set(self.languages) - ({"en"} if not self.identity else set()):
+        if not self.learnt:
             raise ValueError("languages names none to learn")
         if len(set(self.languages)) < len(self.languages):
             raise ValueError("languages names one twice")
         return self
+
+    @property
+    def learnt(self) -> tuple[str, ...]:
+        """The languages of the pairs: English is one only where it is learnt with itself."""
+        return tuple(language for language in self.languages if self.identity or language != "en")
 
 
 class TextDataConfig(Settings):

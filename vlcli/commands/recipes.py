@@ -49,11 +49,11 @@ def command(
     if json_:
         import orjson
 
-        found = {
+        tables = {
             r.name: r.model_dump(mode="json") | ({"cost": costs[r.name].as_dict()} if r.name in costs else {})
             for r in chosen
         }
-        print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+        print(orjson.dumps(tables, option=orjson.OPT_INDENT_2).decode())
     elif action == "show":
         print("\n".join(_said(costs[recipe.name]) + to_toml(recipe) for recipe in chosen), end="")
     elif action == "list":
@@ -88,7 +88,9 @@ def _said(cost: Cost | TextCost) -> str:
     memory = f"memory: {cost.state / 2**30:.2f} GiB for weights, gradients and moments,"
     kept = f" {cost.activations / 2**20:.1f} MiB for each pair of a process"
     with_backward = f"{cost.training_flops / giga:.2f} with the backward pass"
-    if not hasattr(cost, "compared"):
+    from vlcli.models.cost import TextCost
+
+    if isinstance(cost, TextCost):
         lines += [
             f"tokens of a text: up to {cost.context}",
             f"GFLOPs a text: {cost.text_flops / giga:.2f}; {with_backward}",

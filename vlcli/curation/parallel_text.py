@@ -51,7 +51,7 @@ class ParallelText:
     def __init__(
         self, languages: Sequence[str] = NINE, *, identity: bool = True, bad: BadRows | None = None
     ) -> None:
-        self.languages, self.identity, self._bad = tuple(languages), identity, bad
+        self.languages, self.identity, self.bad = tuple(languages), identity, bad
         self._others = [language for language in languages if language != ENGLISH]
         self._seen = _Keys()
         self.rows = 0
@@ -77,8 +77,8 @@ class ParallelText:
                         continue
                     self.found[pair.lang, pair.source] += 1
                     yield pair, batch.file + mark, line
-        if self._bad is not None:
-            self._bad.judge()
+        if self.bad is not None:
+            self.bad.judge()
 
     def report(self) -> dict[str, Any]:
         """Counts by language and source, as JSON has them."""
@@ -106,10 +106,10 @@ class ParallelText:
         if self.identity and ENGLISH in self.languages:
             yield Pair(english, english, ENGLISH, source)
         if lang not in (None, ENGLISH):
-            said = _string(row.get("text"), "text")
-            if not said:
+            text = _string(row.get("text"), "text")
+            if not text:
                 raise ValueError(f"the {lang} side is empty")
-            yield Pair(english, said, str(lang), source)
+            yield Pair(english, text, str(lang), source)
             return
         columns = [language for language in self._others if language in row or f"text_{language}" in row]
         for language in columns:
@@ -122,8 +122,8 @@ class ParallelText:
                 self.empty[language] += 1
 
     def _refuse(self, cause: str, batch: Batch, line: int, row: dict[str, Any]) -> None:
-        if self._bad is not None:
-            self._bad.add(batch.file, line, cause, row, text_lines=batch.text_lines)
+        if self.bad is not None:
+            self.bad.add(batch.file, line, cause, row, text_lines=batch.text_lines)
             return
         place: dict[str, Any] = {"line": line} if batch.text_lines else {"row": line}
         raise InputError(cause, file=batch.file, **place)

@@ -38,7 +38,7 @@ from vlcli.training.trackers import Trackers
 # The others wait while rank 0 fills the feature cache or validates; the default of ten minutes would end the run.
 PATIENCE = timedelta(hours=24)
 
-R = TypeVar("R", Recipe, DistillRecipe)
+R = TypeVar("R", bound=Recipe | DistillRecipe)
 
 
 class Batch(Protocol):

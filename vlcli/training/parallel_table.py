@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 import orjson
 
-from vlcli.curation.parallel_text import Pair, ParallelText
+from vlcli.curation.parallel_text import ENGLISH, Pair, ParallelText
 from vlcli.errors import UsageError
 from vlcli.records.atomic import atomic_directory
 from vlcli.records.reader import read
@@ -188,7 +188,7 @@ def _write(
             out["tokens"].write(ids[mask].astype(np.int32).tobytes())
             start += int(lengths.sum())
     for language in text.languages:
-        if not any(lang == language for lang, _ in names):
+        if not any(lang == language for lang, _ in names) and (text.identity or language != ENGLISH):
             raise UsageError(
                 f"no row has a sentence in {language!r}",
                 remedy="--set distill.languages=[…] says which there are",

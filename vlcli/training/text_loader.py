@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -37,8 +37,8 @@ class TextBatch:
         return self.table.places(self.rows)
 
     def to(self, device: torch.device) -> TextBatch:
-        moved = (x.to(device, non_blocking=True) for x in (self.ids, self.mask, self.target, self.keys))
-        return TextBatch(*moved, self.table, self.rows)
+        moved = {name: getattr(self, name).to(device) for name in ("ids", "mask", "target", "keys")}
+        return replace(self, **moved)
 
 
 def quotas(table: ParallelTable, config: DistillConfig) -> dict[int, int]:
@@ -53,9 +53,9 @@ def quotas(table: ParallelTable, config: DistillConfig) -> dict[int, int]:
             f"distill.sources: no row is of source {unknown[0]!r}; there are {', '.join(sorted(known))}",
             remedy="--set distill.sources={…}, {} for all in proportion",
         )
-    amount = config.amount or max(1, len(table) // len(config.languages))
+    amount = config.amount or max(1, len(table) // len(config.learnt))
     found: dict[int, int] = {}
-    for language in config.languages:
+    for language in config.learnt:
         shares: dict[int, Fraction] = {}
         for number, (lang, source) in enumerate(table.names):
             if lang == language and (not config.sources or source in config.sources):
@@ -141,8 +141,8 @@ class TextLoader:
         ids, mask = self.table.tokens(mine, self.padding)
         target = self.vectors.take(self.places[self.table.teachers[mine]])
         keys = torch.tensor([pair_key(self.seed, epoch, row) for row in mine.tolist()])
-        moved = (torch.from_numpy(array) for array in (ids, mask, target))
-        return TextBatch(*moved, keys, self.table, rows)
+        arrays = torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(target)
+        return TextBatch(*arrays, keys, self.table, rows)
 
 
 def _draw(members: np.ndarray, count: int, epoch: int, seed: tuple[int, int]) -> np.ndarray:
