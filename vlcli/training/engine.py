@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
@@ -116,9 +116,8 @@ class Engine(Generic[R]):
     ) -> None:
         chosen = resolve_device(device)
         precision = settled(recipe.train.precision, chosen)
-        self.recipe = recipe.model_copy(
-            update={"train": recipe.train.model_copy(update={"precision": precision})}
-        )
+        train = recipe.train.model_copy(update={"precision": precision})
+        self.recipe = cast(R, recipe.model_copy(update={"train": train}))
         self.out, self.reporter = out, reporter
         if chosen.index is not None:
             torch.cuda.set_device(chosen)
