@@ -24,7 +24,8 @@ fi
 learn() {
     run vlcli distill --recipe emoji-altclip-teacher --teacher $teacher --student random \
         --data "$out/names.jsonl" --data "$out/cedict.jsonl" --val "$out/held-out.jsonl" \
-        --set model.text.tokenizer="$out/vocabulary" "$@" --resume
+        --set model.text.tokenizer="$out/vocabulary" --set distill.amount=1400 \
+        --set 'distill.sources={cldr = 3, cedict = 1}' "$@" --resume
 }
 learn -o "$out/teacher"
 learn -o "$out/teacher-without-en" --set distill.identity=false

