@@ -25,6 +25,10 @@ OWN_MEANING = {
     "--from": "a format of rows, or of checkpoints",
     "--to": "a format of rows, or of checkpoints",
     "--tokenizer": "tokenize cuts texts with it, convert gives it to a model that carries none",
+    "--data": "pairs of images and texts, or, of distill, of sentences",
+    "--val": "the same",
+    "--mix": "filter's is of any column, shard's of the sources of parallel text",
+    "--sample": "filter's is of rows, shard's of the pairs of each language",
     "--batch-size": "pretrain's is the batch of the loss, elsewhere it is only memory",
 }
 REPORTS = {"check", "stats", "zeroshot", "retrieve", "visualize", "recipes"}  # what they find is their output

@@ -1,12 +1,26 @@
-"""What the training commands share: the fate of a run's directory, and the run on stderr."""
+"""What the training commands share: the recipe, the fate of a run's directory, and the run on stderr."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
+
+from vlcli.commands import _complete as complete
 
 if TYPE_CHECKING:
     from vlcli.commands._console import Console
+
+RecipeName = Annotated[
+    str,
+    Option(
+        "--recipe",
+        metavar="NAME|FILE.toml",
+        help="What to train and how: see vlcli recipes list.",
+        autocompletion=complete.recipes,
+    ),
+]
 
 
 def fate(out: Path, *, resume: bool, force: bool) -> str:

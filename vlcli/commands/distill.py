@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from typer import Option
 
-from vlcli.commands import _complete as complete
 from vlcli.commands._options import (
     PRECISION,
     SEED,
@@ -23,7 +22,7 @@ from vlcli.commands._options import (
     Verbose,
     parse_map,
 )
-from vlcli.commands._training import Progress, fate
+from vlcli.commands._training import Progress, RecipeName, fate
 from vlcli.errors import UsageError
 
 EXAMPLES = (
@@ -80,15 +79,7 @@ MANUAL = {
 
 
 def command(
-    recipe: Annotated[
-        str,
-        Option(
-            "--recipe",
-            metavar="NAME|FILE.toml",
-            help="What to train and how: see vlcli recipes list.",
-            autocompletion=complete.recipes,
-        ),
-    ],
+    recipe: RecipeName,
     teacher: Annotated[
         str,
         Option(

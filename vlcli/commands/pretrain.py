@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from typer import Option
 
-from vlcli.commands import _complete as complete
 from vlcli.commands._options import (
     PRECISION,
     SEED,
@@ -27,7 +26,7 @@ from vlcli.commands._options import (
     parse_init,
     parse_map,
 )
-from vlcli.commands._training import Progress, fate, towers_of
+from vlcli.commands._training import Progress, RecipeName, fate, towers_of
 from vlcli.errors import UsageError
 
 EXAMPLES = (
@@ -59,15 +58,7 @@ MANUAL = {
 
 
 def command(
-    recipe: Annotated[
-        str,
-        Option(
-            "--recipe",
-            metavar="NAME|FILE.toml",
-            help="What to train and how: see vlcli recipes list.",
-            autocompletion=complete.recipes,
-        ),
-    ],
+    recipe: RecipeName,
     data: DataOrNone = None,
     val: Annotated[
         list[str] | None,

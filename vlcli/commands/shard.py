@@ -148,9 +148,7 @@ def command(
         int | None,
         Option("--sample", min=1, metavar="N", help="Pairs of each language.", rich_help_panel=_PARALLEL),
     ] = None,
-    seed: Annotated[
-        int, Option("--seed", metavar="N", help="Seed of every random choice.", rich_help_panel=_PARALLEL)
-    ] = 0,
+    seed: o.Seed = 0,
     renames: o.Map = None,
     from_: o.From = None,
     image_root: o.ImageRoot = None,
