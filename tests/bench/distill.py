@@ -1,6 +1,6 @@
 """Tokens a second of a student, beside a plain loop over transformers' model with texts padded to one length.
 
-python tests/bench/distill.py [STEPS]
+python tests/bench/distill.py [STEPS [TURNS]]
 
 Both train the same encoder (XLM-R's architecture, 4 layers of 256) with the same head, batch, optimizer and clipping on
 the names of the emoji corpus in nine languages; the teacher's vectors are at hand for both. The plain loop is what a
@@ -28,7 +28,7 @@ from vlcli.training.distillation import Distillation
 
 CORPUS = Path(__file__).parents[2] / "examples" / "emoji" / "raw.parquet"
 LANGUAGES = ("zh", "es", "fr", "ru", "ar", "ja", "ko", "it")
-CONTEXT, BATCH, WIDTH, TURNS = 32, 128, 512, 3
+CONTEXT, BATCH, WIDTH = 32, 64, 512
 SETTINGS = (
     "model.text.encoder.hidden_size=256",
     "model.text.encoder.num_hidden_layers=4",
@@ -128,7 +128,7 @@ def plain(pairs, vectors, steps, *, fixed):
     return tokens / (time.perf_counter() - started)
 
 
-def main(steps):
+def main(steps, turns):
     table = list(texts())
     rng = np.random.default_rng(0)
     vectors = {row["en"]: rng.standard_normal(WIDTH).astype(np.float32) for row in table}
@@ -139,7 +139,7 @@ def main(steps):
         lines = ({"en": text, "vector": vector.tolist()} for text, vector in vectors.items())
         (folder / "vectors.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
         found = []
-        for turn in range(TURNS):
+        for turn in range(turns):
             rates = (
                 ours(folder, steps),
                 plain(pairs, vectors, steps, fixed=True),
@@ -149,7 +149,8 @@ def main(steps):
             own, fixed, longest = rates
             print(
                 f"turn {turn}: {own:,.0f} tokens/s; padded to {CONTEXT} {fixed:,.0f}, ratio {own / fixed:.2f};"
-                f" padded to the batch's longest {longest:,.0f}, ratio {own / longest:.2f}"
+                f" padded to the batch's longest {longest:,.0f}, ratio {own / longest:.2f}",
+                flush=True,
             )
     for place, what in ((1, f"padded to {CONTEXT}"), (2, "padded to the longest")):
         ratio = statistics.median(rates[0] / rates[place] for rates in found)
@@ -158,4 +159,4 @@ def main(steps):
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 30)
+    main(*map(int, (*sys.argv[1:], *("30", "3")[len(sys.argv) - 1 :])))

@@ -86,6 +86,11 @@ def test_a_run_learns_and_leaves_a_text_encoder(place, tmp_path):
     student, clip = load_text_encoder(out), vlcli.load(place / "teacher")
     assert torch.equal(student.text_projection.weight, clip.text_projection.weight)
     assert student(*student.tokenize(["红狐"])).shape == (1, WIDTH)
+    with pytest.raises(UsageError, match="is a checkpoint of kind 'text'; this command wants 'dual'"):
+        vlcli.load(out)
+    first = next(made.loader.batches(0, 1))
+    assert first.pair_ids[:2] == made.table.places(first.rows[:2].tolist())
+    assert (len(first.pair_ids), first.pair_ids[3]) == (16, list(first.pair_ids)[3])
 
 
 def test_the_teachers_vectors_are_its_pooled_states_and_computed_once(place, tmp_path):
@@ -173,6 +178,8 @@ def test_what_is_refused(place, tmp_path):
         run(place, tmp_path / "run", 'distill.languages=["en", "ko"]')
     with pytest.raises(UsageError, match="no row is of source 'opus'; there are made"):
         run(place, tmp_path / "run", "distill.sources={opus = 1}")
+    with pytest.raises(UsageError, match="all of a student learns"):
+        distill_recipe(place, "model.text.locked=true")
     with pytest.raises(UsageError, match="fewer than one batch of 4096"):
         run(place, tmp_path / "run", "data.batch_size=4096")
     (tmp_path / "token").mkdir()

@@ -140,7 +140,12 @@ class Distillation:
             progress = None if reporter is None else reporter.features
             return self.vectors.add(self.table.teacher_keys, self.table.texts, progress=progress)
 
-        on_main(lambda: found.append(add(self.reporter)))
+        def add_all() -> None:
+            found.append(add(self.reporter))
+            if self.validation is not None:
+                self.validation.prepare()
+
+        on_main(add_all)
         return found[0] if found else add()
 
     def run(self) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Batch(Protocol):
     """One step's share of a process."""
 
     @property
-    def pair_ids(self) -> list[str]: ...  # of the global batch, for what is said of a step that went wrong
+    def pair_ids(self) -> Sequence[str]: ...  # of the global batch, for what is said of a step that went wrong
 
 
 class Outcome(NamedTuple):

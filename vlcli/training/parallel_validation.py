@@ -34,6 +34,11 @@ class ParallelValidation:
         self._vectors = vectors
         self._teacher: dict[str, Any] | None = None
 
+    def prepare(self) -> None:
+        """Ask the teacher for all English sentences, so that one without a vector is told before the first step."""
+        for pairs in self._pairs.values():
+            self._vectors.of([pair.teacher for pair in pairs])
+
     def teacher(self) -> dict[str, Any]:
         """The teacher's recalls, computed once."""
         if self._teacher is None:

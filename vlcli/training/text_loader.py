@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import overload
 
 import numpy as np
 import torch
@@ -32,13 +33,30 @@ class TextBatch:
     rows: np.ndarray  # of the global batch
 
     @property
-    def pair_ids(self) -> list[str]:
-        """Where the pairs of the global batch stand."""
-        return self.table.places(self.rows)
+    def pair_ids(self) -> Sequence[str]:
+        """Where the pairs of the global batch stand; looked up only where somebody asks."""
+        return _Places(self.table, self.rows)
 
     def to(self, device: torch.device) -> TextBatch:
         moved = {name: getattr(self, name).to(device) for name in ("ids", "mask", "target", "keys")}
         return replace(self, **moved)
+
+
+class _Places(Sequence[str]):
+    def __init__(self, table: ParallelTable, rows: np.ndarray) -> None:
+        self._table, self._rows = table, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return self._table.places(self._rows[index].tolist())
+        return self._table.places([int(self._rows[index])])[0]
 
 
 def quotas(table: ParallelTable, config: DistillConfig) -> dict[int, int]:
