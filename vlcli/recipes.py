@@ -77,43 +77,63 @@ class ScheduleConfig(Settings):
     epochs: int = Field(20, ge=1)
     steps: int | None = Field(None, ge=1)
 
-    def total(self, pairs: int, batch_size: int) -> int:
-        """Steps of a run on epochs of that many pairs; the last incomplete batch of an epoch is left out."""
-        return self.steps or self.epochs * (pairs // batch_size)
+    def total(self, steps_per_epoch: int) -> int:
+        """Steps of a run."""
+        return self.steps or self.epochs * steps_per_epoch
 
 
 class DataConfig(Settings):
     """`batch_size` is global. `draw`: forms of the text, one drawn uniformly each time a pair is seen: "text" (one of
     the row's texts), "candidate" (a text or one candidate, uniformly: FILIP §3.2), "candidates" (the candidates in
     random order, joined), "text+candidates". `group`: the column whose equal values are positives too; "" for none.
-    `cache` of a locked tower's features: "auto" (the user's cache directory), "off", or a directory.
+    `cache` of a locked tower's features: "auto" (the user's cache directory), "off", or a directory. `crop_area`: the
+    least and the most of a picture that `augment` "resized-crop" shows.
+
+    `last`: the pairs that are left when an epoch has no whole batch any more: "drop", or "keep" as a smaller batch.
+    `epoch_pairs`: how many pairs an epoch has, where that is not all of them: more begin anew, fewer go on where the
+    epoch before ended, and no pair comes again before all came.
     """
 
     batch_size: int = Field(512, ge=2)
     draw: tuple[TextForm, ...] = ("text",)
     joiner: str = "，"
     augment: Augmentation = "none"
+    crop_area: tuple[float, float] = (0.08, 1.0)
     group: str = "family"
     cache: str = "auto"
     cache_gib: float = Field(20.0, gt=0)
     workers: int = Field(4, ge=0)
+    last: Literal["drop", "keep"] = "drop"
+    epoch_pairs: int | None = Field(None, ge=2)
 
     @model_validator(mode="after")
     def _something_to_draw(self) -> DataConfig:
         if not self.draw:
             raise ValueError("draw names no form of text")
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError("crop_area is not two shares of a picture, the smaller one first")
         return self
+
+    def steps_per_epoch(self, pairs: int) -> int:
+        """Batches of an epoch of the data, of which there are that many pairs."""
+        whole, left = divmod(self.epoch_pairs or pairs, self.batch_size)
+        return whole + (self.last == "keep" and left > 0)
 
 
 class TrainConfig(Settings):
-    """`precision`: fp32, bf16 autocast, or "auto": bf16 where the device computes in it, and fp32 where it would only
-    imitate it, which takes many times longer. Steps between log lines, checkpoints and validations; 0 switches one off.
-    `keep`: how many of the newest checkpoints are kept; `best` and `last` always are."""
+    """`precision`: fp32, bf16 autocast, fp16 autocast with a scaled loss (CUDA alone), or "auto": bf16 where the device
+    computes in it, and fp32 where it would only imitate it, which takes many times longer. Steps between log lines,
+    checkpoints and validations, and `save_minutes` between checkpoints; 0 switches one off. `keep`: how many of the
+    newest checkpoints are kept; `best` and `last` always are. `ema`: the decay of a moving average of the weights,
+    such as 0.9999; 0 for none. It is the average that is validated and that a checkpoint's model is; --resume goes on
+    with the weights that were trained."""
 
     seed: int = 0
-    precision: Literal["fp32", "bf16", "auto"] = "bf16"
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "bf16"
+    ema: float = Field(0.0, ge=0, lt=1)
     log_every: int = Field(10, ge=1)
     save_every: int = Field(1000, ge=0)
+    save_minutes: float = Field(0.0, ge=0)
     evaluate_every: int = Field(1000, ge=0)
     keep: int = Field(2, ge=1)
     best: Literal["MR", "i2t.R@1", "t2i.R@1"] = "MR"
@@ -159,8 +179,8 @@ class Recipe(Settings):
         return self.optimizer.peak(self.data.batch_size)
 
     def steps(self, pairs: int) -> int:
-        """Steps of the run on that many pairs; the last incomplete batch of an epoch is left out."""
-        return self.schedule.total(pairs, self.data.batch_size)
+        """Steps of the run on that many pairs."""
+        return self.schedule.total(self.data.steps_per_epoch(pairs))
 
     @property
     def caches_features(self) -> bool:
@@ -246,8 +266,8 @@ class DistillRecipe(Settings):
         return self.optimizer.peak(self.data.batch_size)
 
     def steps(self, pairs: int) -> int:
-        """Steps of the run where an epoch has that many pairs."""
-        return self.schedule.total(pairs, self.data.batch_size)
+        """Steps of the run where an epoch has that many pairs; its last incomplete batch is left out."""
+        return self.schedule.total(pairs // self.data.batch_size)
 
 
 def directories() -> list[Path]:

@@ -145,6 +145,9 @@ class DualEncoder(nn.Module):
         self.rates = apply_rates(self, config)
         self.image_locked, self.text_locked = is_locked(self.image), is_locked(self.text)
         self.checkpoint_hash = ""
+        self.in_one_pass = (
+            False  # texts of all lengths together, for processes that must all call a layer as often
+        )
         self._grid: tuple[int, int] | None = None
         self.train()
 
@@ -227,7 +230,7 @@ class DualEncoder(nn.Module):
             state = self.text_state(ids, mask, keys)
             return TextTokens(None, mask, content, _unit(_project(self.text_projection, state, keys)))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_locked):
-            hidden = hidden_states(self.text, ids, mask, keys)
+            hidden = hidden_states(self.text, ids, mask, keys, in_one_pass=self.in_one_pass)
         return TextTokens(_unit(self.project_text(hidden, keys)), mask, content, None)
 
     def text_state(self, ids: Tensor, mask: Tensor, keys: Tensor | None = None) -> Tensor:
@@ -235,7 +238,9 @@ class DualEncoder(nn.Module):
         (AltCLIP §3.1)."""
         pooling, end = self.config.text.pooling, self.tokenizer.sep_id
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_locked):
-            pooled = pooled_states(self.text, ids, mask, keys, pooling=pooling, end=end)
+            pooled = pooled_states(
+                self.text, ids, mask, keys, pooling=pooling, end=end, in_one_pass=self.in_one_pass
+            )
         return pooled if self.text_head is None else self.text_head(pooled)
 
     def project_text(self, hidden: Tensor, keys: Tensor | None = None) -> Tensor:

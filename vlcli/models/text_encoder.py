@@ -42,6 +42,7 @@ class TextEncoder(nn.Module):
             refuse_foreign(tokenizer, config.text.vocabulary)
             self.tokenizer = tokenizer
         self.checkpoint_hash = ""
+        self.in_one_pass = False  # as of a dual encoder
         number_places(self)
 
     @property
@@ -61,7 +62,9 @@ class TextEncoder(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor, keys: Tensor | None = None) -> Tensor:
         """ids and mask (B, n) → (B, c), not normalised. keys (B,) int64 are the pairs' own, for dropout."""
         pooling, end = self.config.text.pooling, self.tokenizer.sep_id
-        pooled = pooled_states(self.text, ids, mask, keys, pooling=pooling, end=end)
+        pooled = pooled_states(
+            self.text, ids, mask, keys, pooling=pooling, end=end, in_one_pass=self.in_one_pass
+        )
         return pooled if self.text_head is None else self.text_head(pooled)
 
 

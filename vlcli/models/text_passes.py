@@ -24,11 +24,12 @@ def passes(mask: Tensor) -> tuple[tuple[Tensor, int], ...]:
     return tuple((group, int(lengths[group[-1]])) for group in rows)
 
 
-def hidden_states(tower: Any, ids: Tensor, mask: Tensor, keys: Tensor | None) -> Tensor:
+def hidden_states(
+    tower: Any, ids: Tensor, mask: Tensor, keys: Tensor | None, *, in_one_pass: bool = False
+) -> Tensor:
     """(B, n, c) of `tower(ids, mask, keys)`, pass by pass; zeros behind a group's longest text."""
-    if torch.compiler.is_compiling() or not len(
-        ids
-    ):  # a graph that is being traced is for any number of texts
+    # a graph that is being traced is for any number of texts
+    if torch.compiler.is_compiling() or in_one_pass or not len(ids):
         return tower(ids, mask, keys)
     parts, order = [], []
     for rows, length in passes(mask):
@@ -39,10 +40,17 @@ def hidden_states(tower: Any, ids: Tensor, mask: Tensor, keys: Tensor | None) ->
 
 
 def pooled_states(
-    tower: Any, ids: Tensor, mask: Tensor, keys: Tensor | None, *, pooling: str, end: int
+    tower: Any,
+    ids: Tensor,
+    mask: Tensor,
+    keys: Tensor | None,
+    *,
+    pooling: str,
+    end: int,
+    in_one_pass: bool = False,
 ) -> Tensor:
     """(B, c): the state that stands for each text, without those of the others being kept."""
-    if torch.compiler.is_compiling() or not len(ids):
+    if torch.compiler.is_compiling() or in_one_pass or not len(ids):
         return at_place(tower(ids, mask, keys), ids, mask, pooling=pooling, end=end)
     parts, order = [], []
     for rows, length in passes(mask):

@@ -72,7 +72,8 @@ class Clip:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         model = self._model
         ids, mask = model.tokenize(texts)
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+        kind = torch.float16 if self._precision == "fp16" else torch.bfloat16
+        with torch.autocast(model.device.type, kind, enabled=self._precision != "fp32"):
             found = model.text_state(ids, mask)
             if self._projected:
                 found = model.text_projection(found)
@@ -183,7 +184,7 @@ class TeacherVectors:
 
     def __init__(self, teacher: Teacher, directory: Path, *, precision: str) -> None:
         self.teacher = teacher
-        dtype = np.dtype(np.float16 if precision == "bf16" else np.float32)
+        dtype = np.dtype(np.float32 if precision == "fp32" else np.float16)
         folder = directory / f"{teacher.fingerprint}-{dtype.name}"
         self.store = RowStore(folder, "vectors", (teacher.width,), dtype, key_bytes=16)
         self._filled = not isinstance(teacher, Table)
