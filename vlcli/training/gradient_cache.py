@@ -11,15 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from vlcli.models.dual import ImageTokens, TextTokens, cat
 from vlcli.models.recompute import statistics_kept
 from vlcli.training.engine import Outcome
+from vlcli.training.processes import world_size
 
 
 class Encoded(NamedTuple):
@@ -45,11 +49,15 @@ def chunked(
 ) -> Outcome:
     """The outcome of a step on a process's `pairs`, `chunk` of them at a time, and how to go back from it.
 
-    `encode(rows)` calls `model`, as it is wrapped for many processes; `compare` is everything after it. Processes
-    exchange the gradients of parameters once, in the last chunk. Each chunk draws the same random numbers in both
-    passes, and running statistics move in the second alone.
+    `encode(rows)` calls `model`, as it is wrapped for many processes; `compare` is everything after it. Processes take
+    as many chunks as the one with most pairs needs, and DDP exchanges the gradients of parameters once, in the last.
+    Each chunk draws the same random numbers in both passes, and running statistics move in the second alone.
     """
-    slices = [slice(start, min(start + chunk, pairs)) for start in range(0, pairs, chunk)]
+    count = -(-_most(pairs, accelerator.device) // chunk)
+    if count == 1:
+        return compare(encode(slice(0, pairs)))
+    bounds = [pairs * number // count for number in range(count + 1)]
+    slices = [slice(*ends) for ends in pairwise(bounds)]
     states, parts = [], []
     with torch.no_grad(), statistics_kept(model):
         for rows in slices:
@@ -63,10 +71,11 @@ def chunked(
 
     def backward() -> None:
         outcome.loss.backward()
-        for state, rows in zip(states, slices, strict=True):
-            last = rows is slices[-1]
+        for number, (state, rows) in enumerate(zip(states, slices, strict=True), start=1):
+            last = number == count
             _set_random_state(state, accelerator.device)
-            with nullcontext() if last else accelerator.no_sync(model):
+            waits = not last and isinstance(model, DistributedDataParallel)
+            with model.no_sync() if waits else nullcontext():
                 part = encode(rows)
                 terms = [
                     (mine * theirs.grad[rows]).sum()
@@ -78,6 +87,15 @@ def chunked(
                 accelerator.backward(torch.stack(terms).sum())
 
     return outcome._replace(backward=backward)
+
+
+def _most(pairs: int, device: torch.device) -> int:
+    """The pairs of the process that has most: with uneven shares all must go through the towers equally often."""
+    if world_size() == 1:
+        return pairs
+    most = torch.tensor(pairs, device=device)
+    dist.all_reduce(most, op=dist.ReduceOp.MAX)
+    return int(most)
 
 
 def _random_state(device: torch.device) -> Any:
