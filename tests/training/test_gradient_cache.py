@@ -64,7 +64,7 @@ def test_a_step_in_chunks_is_the_direct_step_in_float64(table, cache, tmp_path, 
     """Of every objective, with dropout; the last chunk may be short, and one pair alone is a chunk."""
     run, _ = make(table, cache, tmp_path / "run", *CASES[case])
     run.model.double()
-    batch = double(next(run.loader.batches(0, 1)))
+    batch = double(next(run.batches(0, 1)))
     direct = gradients(run, batch)
     assert any(name.startswith("reduction.") for name in direct) == ("reduced" in case)
     for chunk in (1, 5, 15):
@@ -78,7 +78,7 @@ def test_both_towers_learn_in_chunks(table, cache, tmp_path, similarity):
     tower = [word.replace(", drop_path_rate = 0.3", "") for word in VIT]
     run, reporter = make(table, cache, tmp_path / "run", *tower, f"model.similarity={similarity}")
     run.model.double()
-    batch = double(next(run.loader.batches(0, 1)))
+    batch = double(next(run.batches(0, 1)))
     direct, cached = gradients(run, batch), gradients(run, batch, 6)
     assert any(name.startswith("image.body.blocks.1") for name in direct)
     torch.testing.assert_close(cached, direct, rtol=1e-8, atol=1e-12)
@@ -105,7 +105,7 @@ def test_towers_that_draw_from_torchs_generator_draw_the_same_twice(table, cache
     """timm's stochastic depth, transformers' dropout."""
     run, _ = make(table, cache, tmp_path / "run", *VIT, *BERT, "model.similarity=global")
     run.model.double()
-    batch = double(next(run.loader.batches(0, 1)))
+    batch = double(next(run.batches(0, 1)))
     cached = gradients(run, batch, 4)
     want = literal_chunks(run, batch, 4)
     assert any(name.startswith("text.body.encoder") for name in want)
@@ -116,7 +116,7 @@ def test_batch_normalisation_of_chunks_is_said_and_moves_once(table, cache, tmp_
     run, reporter = make(table, cache, tmp_path / "run", *UNLOCKED, "train.chunk=8")
     assert any("train.chunk = 8: batch normalisation sees chunks" in text for text in reporter.warnings)
     run.model.double()
-    batch = double(next(run.loader.batches(0, 1)))
+    batch = double(next(run.batches(0, 1)))
     before = {name: x.clone() for name, x in run.model.named_buffers()}
     want = literal_chunks(run, batch, 8)
     moved = {name: x.clone() for name, x in run.model.named_buffers()}
@@ -143,7 +143,7 @@ def test_layers_computed_twice_give_the_same_gradients(table, cache, tmp_path, n
     """Bit for bit, dropout, stochastic depth and running statistics included; alone and with chunks."""
     side, overrides = TOWERS[name]
     run, _ = make(table, cache, tmp_path / "run", *overrides)
-    batch = next(run.loader.batches(0, 1))
+    batch = next(run.batches(0, 1))
     wanted = [gradients(run, batch, chunk) for chunk in (0, 8)]
     tower = getattr(run.model, side)
     calls = []
@@ -185,7 +185,7 @@ def test_what_is_held_shrinks(table, cache, tmp_path):
 
 def prepared(table, cache, out, *overrides):
     run, _ = make(table, cache, out, *overrides)
-    return run, next(run.loader.batches(0, 1))
+    return run, next(run.batches(0, 1))
 
 
 @pytest.mark.parametrize(
