@@ -1,12 +1,14 @@
 """One training step of several recipes, by the training loop itself: the loss, the temperature and every gradient.
 
-    accelerate launch … tests/training/gradients.py OUT CACHE     by all processes, written to OUT by the first
+    accelerate launch … tests/training/gradients.py OUT CACHE     by all processes, written to OUT by the first; and by
+                                                                  each, which pairs its batches have
 
 The test that launches it calls `step` for one process.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import torch
 from training_cases import Silent, pairs, recipe
 
 from vlcli.training.pretraining import Pretraining
-from vlcli.training.processes import rank
+from vlcli.training.processes import rank, world_size
 
 TOKENS = ("objective.tokens.keep=0.25", "model.image.preprocess.size=128")
 CASES = {
@@ -26,12 +28,14 @@ CASES = {
         "objective.negatives=0.25",
     ),
     "tokenwise": ("objective.negatives=0.5",),
+    "uneven": (),
     "selected": (*TOKENS, "objective.tokens.scope=global"),
     "selected-local": (*TOKENS, "objective.tokens.scope=local"),
     "selected-fp16": (*TOKENS, "objective.tokens.precision=fp16"),
     "reduced": ("model.similarity=reduced", "model.reduction.tokens=3"),
     "reduced-paper": ("model.similarity=reduced", "model.reduction={kind='paper', tokens=3}"),
 }
+UNEVEN = {1: [16], 2: [11, 5], 4: [7, 5, 3, 1]}  # shares of a batch
 
 
 def step(place: Path, cache: Path, *overrides: str) -> dict[str, torch.Tensor]:
@@ -39,6 +43,10 @@ def step(place: Path, cache: Path, *overrides: str) -> dict[str, torch.Tensor]:
     reporter = Silent()
     options = ("schedule.steps=1", "train.evaluate_every=0", "model.text.dropout=0.2", "data.workers=0")
     run = Pretraining(recipe(cache, *options, *overrides), pairs(), place, reporter, device="cpu")
+    if place.name == "uneven":
+        sizes = UNEVEN[world_size()]
+        start = sum(sizes[: rank()])
+        run.loader.local = slice(start, start + sizes[rank()])
     found: dict[str, torch.Tensor] = {}
 
     def after_the_step() -> None:
@@ -53,8 +61,15 @@ def step(place: Path, cache: Path, *overrides: str) -> dict[str, torch.Tensor]:
     return found
 
 
+def shares(place: Path, cache: Path) -> list[list[str]]:
+    """The ids of this process's pairs in each step of three epochs."""
+    run = Pretraining(recipe(cache, "data.workers=0"), pairs(), place, Silent(), device="cpu")
+    return [batch.pair_ids[batch.local] for batch in run.batches(0, run.total)]
+
+
 if __name__ == "__main__":
     out, cache = map(Path, sys.argv[1:])
+    (out / f"shares-{rank()}.json").write_text(json.dumps(shares(out / "shares", cache)))
     results = {name: step(out / name, cache, *overrides) for name, overrides in CASES.items()}
     if rank() == 0:
         torch.save(results, out / "results.pt")
