@@ -16,7 +16,7 @@ import torch
 from training_cases import Silent, pairs, recipe
 
 from vlcli.training.pretraining import Pretraining
-from vlcli.training.processes import rank, world_size
+from vlcli.training.processes import rank
 
 TOKENS = ("objective.tokens.keep=0.25", "model.image.preprocess.size=128")
 CASES = {
@@ -28,25 +28,21 @@ CASES = {
         "objective.negatives=0.25",
     ),
     "tokenwise": ("objective.negatives=0.5",),
-    "uneven": (),
+    "uneven": ("data.last=keep",),
     "selected": (*TOKENS, "objective.tokens.scope=global"),
     "selected-local": (*TOKENS, "objective.tokens.scope=local"),
     "selected-fp16": (*TOKENS, "objective.tokens.precision=fp16"),
     "reduced": ("model.similarity=reduced", "model.reduction.tokens=3"),
     "reduced-paper": ("model.similarity=reduced", "model.reduction={kind='paper', tokens=3}"),
 }
-UNEVEN = {1: [16], 2: [11, 5], 4: [7, 5, 3, 1]}  # shares of a batch
 
 
 def step(place: Path, cache: Path, *overrides: str) -> dict[str, torch.Tensor]:
     """{"loss", "scale" 1/τ after the step, name of a parameter: its gradient} of the first step of a run."""
     reporter = Silent()
     options = ("schedule.steps=1", "train.evaluate_every=0", "model.text.dropout=0.2", "data.workers=0")
-    run = Pretraining(recipe(cache, *options, *overrides), pairs(), place, reporter, device="cpu")
-    if place.name == "uneven":
-        sizes = UNEVEN[world_size()]
-        start = sum(sizes[: rank()])
-        run.loader.local = slice(start, start + sizes[rank()])
+    table = pairs(13 if "data.last=keep" in overrides else 64)  # of 16
+    run = Pretraining(recipe(cache, *options, *overrides), table, place, reporter, device="cpu")
     found: dict[str, torch.Tensor] = {}
 
     def after_the_step() -> None:
@@ -62,8 +58,9 @@ def step(place: Path, cache: Path, *overrides: str) -> dict[str, torch.Tensor]:
 
 
 def shares(place: Path, cache: Path) -> list[list[str]]:
-    """The ids of this process's pairs in each step of three epochs."""
-    run = Pretraining(recipe(cache, "data.workers=0"), pairs(), place, Silent(), device="cpu")
+    """The ids of this process's pairs in each step of three epochs, of which the last has ten pairs."""
+    config = recipe(cache, "data.workers=0", "data.last=keep")
+    run = Pretraining(config, pairs(58), place, Silent(), device="cpu")
     return [batch.pair_ids[batch.local] for batch in run.batches(0, run.total)]
 
 

@@ -141,7 +141,8 @@ def test_loss_and_every_gradient_equal_those_of_one_process(tmp_path, processes,
     epochs = shares(tmp_path / "order", tmp_path / "cache")
     together = [list(itertools.chain(*parts)) for parts in zip(*each, strict=True)]
     assert together == epochs, "none twice, none lost, in one order"
-    assert len(set(itertools.chain(*epochs[:4]))) == 64
+    assert len(epochs) == 12
+    assert len(set(itertools.chain(*epochs[:4]))) == 58
 
 
 @pytest.mark.slow

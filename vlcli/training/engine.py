@@ -293,6 +293,7 @@ class Engine:
             **meter.values(self.recipe.data.batch_size),
             "lr": rate,
             **self.task.values(),
+            **self.weights.values(),
             "epoch": self.step / self.task.steps_per_epoch,
         }
         trackers.log(self.step, values)
