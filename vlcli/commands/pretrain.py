@@ -50,8 +50,8 @@ MANUAL = {
         ("DIR/metrics.jsonl", "One object a logged step."),
         (
             "DIR/checkpoints/step-00001000/",
-            "Weights, tokenizer, configuration, model card, the scores of its validation as results.jsonl, and the "
-            "state that --resume reads.",
+            "Weights (with train.ema their moving average), tokenizer, configuration, model card, the scores of its "
+            "validation as results.jsonl, and the state that --resume reads.",
         ),
         ("DIR/last, DIR/best", "Links to the newest checkpoint and to the best on --val."),
     ),
