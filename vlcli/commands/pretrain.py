@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "vlcli pretrain --recipe emoji-lit-filip --data demo/shards --val demo/val.jsonl -o demo/run",
     "vlcli pretrain --recipe lit-filip --init image=ViT-L-14.pt --data shards/ --set data.batch_size=1024",
+    "vlcli pretrain --recipe filip-base --data web/:0.8,books.parquet:0.2 --set data.epoch_pairs=1000000",
     "accelerate launch -m vlcli pretrain --recipe lit-filip --init image=ViT-L-14.pt --data shards/",
 )
 
@@ -102,7 +103,13 @@ def command(
 ) -> None:
     """Train a dual encoder by a recipe.
 
-    Reads shards/ where --data names nothing. --seed, --precision and --batch-size are the recipe's train.seed,
+    Reads shards/ where --data names nothing. --data PATH:WEIGHT,PATH:WEIGHT draws from several sources in these shares,
+    of whatever format each is; --set data.epoch_pairs=N says how many pairs an epoch then has, where not as many as
+    there are. No pair of a source comes again before all of it came. What exists under its whole name is a path,
+    whatever colons it has.
+
+    An image that cannot be read or decoded, and a shard that is damaged, is left out of training and said once, up to
+    --max-bad pairs. --seed, --precision and --batch-size are the recipe's train.seed,
     train.precision and data.batch_size where they are given. --resume goes on from the newest whole checkpoint.
 
     A locked image tower without image augmentation encodes each image once: its features are cached on disk and
@@ -138,6 +145,7 @@ def command(
         find_weights(resolved.model.image, towers.get("image"))
         tokenizer_for(resolved.model.text, find_weights(resolved.model.text, towers.get("text")))
 
+    from vlcli.records.bad import parse_max_bad
     from vlcli.shards.mixture import load_mixture
     from vlcli.shards.pairs import load_pairs
     from vlcli.training.pretraining import Pretraining
@@ -151,7 +159,7 @@ def command(
         group=group,
         image_root=image_root,
         head=head,
-        skip_damaged=max_bad.strip() not in ("0", "0%"),
+        skip_damaged=any(parse_max_bad(max_bad)),
     )
     validation = load_pairs(val, renames=renames, group=group, image_root=image_root) if val else None
     if validation is not None and not len(validation):

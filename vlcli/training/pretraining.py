@@ -174,4 +174,4 @@ class Pretraining:
         return {"bad": self.loader.bad.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.loader.bad.load_state_dict(state["bad"])
+        self.loader.bad.load_state_dict(state.get("bad", {}))
