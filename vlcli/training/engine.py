@@ -33,7 +33,7 @@ from vlcli.training.optimizers import build_optimizer, parameter_groups
 from vlcli.training.processes import anywhere, mean, on_main
 from vlcli.training.run_directory import begin, point, prune, refuse_occupied, rewind, step_name
 from vlcli.training.schedules import learning_rate
-from vlcli.training.sharding import clip_grad_norm, whole
+from vlcli.training.sharding import asked_for, clip_grad_norm, whole
 from vlcli.training.state import newest_state, read_state, refuse_another_recipe, save_state
 from vlcli.training.trackers import Trackers
 from vlcli.training.weights import Weights
@@ -127,9 +127,11 @@ class Engine:
         if chosen.index is not None:
             torch.cuda.set_device(chosen)
         AcceleratorState._reset_state()  # of an earlier run in this process, which may have had another precision
+        self.sharding = asked_for()
         self.accelerator = Accelerator(
             mixed_precision="no" if precision == "fp32" else precision,
             cpu=chosen.type == "cpu",
+            fsdp_plugin=self.sharding,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
         self.device = self.accelerator.device
@@ -177,7 +179,9 @@ class Engine:
         self.task, self.total = task, task.total
         groups, self.decay_report = parameter_groups(task.model, self.recipe.optimizer)
         self.optimizer = build_optimizer(groups, self.recipe.optimizer)
-        self.weights = Weights(task.model, self.optimizer, self.accelerator, self.recipe.train.ema)
+        self.weights = Weights(
+            task.model, self.optimizer, self.accelerator, self.sharding, ema=self.recipe.train.ema
+        )
         if self.state is not None:
             self.weights.load_state_dict(self.state)
             task.load_state_dict(self.state["task"])

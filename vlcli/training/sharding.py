@@ -11,7 +11,11 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from vlcli.errors import UsageError
 
 
 def asked_for() -> FullyShardedDataParallelPlugin | None:
@@ -31,12 +35,18 @@ def make_ready(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin,
     if accelerator.distributed_type != DistributedType.FSDP:  # accelerate leaves CPUs out, torch does not
         state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, plugin
     plugin = state.fsdp_plugin
-    if plugin.transformer_cls_names_to_wrap is None:
+    assert plugin is not None
+    if plugin.activation_checkpointing:
+        raise UsageError("fsdp_activation_checkpointing is not understood here", remedy="leave it out")
+    if (
+        plugin.auto_wrap_policy in (None, transformer_auto_wrap_policy)
+        and not plugin.transformer_cls_names_to_wrap
+    ):
         plugin.transformer_cls_names_to_wrap = sorted({type(block).__name__ for block in _blocks(model)})
-    plugin.auto_wrap_policy = "transformer_based_wrap" if plugin.transformer_cls_names_to_wrap else "no_wrap"
+        plugin.auto_wrap_policy = transformer_auto_wrap_policy
     kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
     if kind is not None:  # autocast decides what is computed in it
-        plugin.mixed_precision_policy = torch.distributed.fsdp.MixedPrecisionPolicy(
+        plugin.mixed_precision_policy = MixedPrecisionPolicy(
             param_dtype=kind, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
     alone = nn.Module()  # a temperature cannot be cut: everybody has it, and the mean of its gradients
@@ -59,14 +69,9 @@ def _mean(gradient: Tensor) -> Tensor:
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:
     """What stands in a row of its like, such as the layers of a transformer; nothing that is inside another."""
     for module in model.children():
-        row = list(module.children())
-        kinds = {type(child) for child in row}
-        if (
-            len(row) > 1
-            and len(kinds) == 1
-            and isinstance(module, nn.ModuleList | nn.Sequential)
-            and any(True for _ in row[0].parameters())
-        ):
+        row = list(module.children()) if isinstance(module, nn.ModuleList | nn.Sequential) else []
+        alike = len(row) > 1 and len({type(child) for child in row}) == 1
+        if alike and not isinstance(row[0], nn.ModuleList | nn.Sequential) and list(row[0].parameters()):
             yield from row
         else:
             yield from _blocks(module)

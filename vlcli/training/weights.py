@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import nn
 
 from vlcli.training.averages import Averages, moving
-from vlcli.training.sharding import Autocast, asked_for, load_optimizer, make_ready, put, whole
+from vlcli.training.sharding import Autocast, load_optimizer, make_ready, put, whole
 
 
 class Weights:
@@ -23,16 +24,21 @@ class Weights:
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator, ema: float
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        accelerator: Accelerator,
+        sharding: FullyShardedDataParallelPlugin | None,
+        *,
+        ema: float,
     ) -> None:
         self.model, self.optimizer, self.accelerator = model, optimizer, accelerator
         self.main = accelerator.is_main_process
-        plugin = asked_for()
-        self.sharded = plugin is not None
+        self.sharded = sharding is not None
         self._copy: Any = None
-        if plugin is not None:
+        if sharding is not None:
             self._copy = copy.deepcopy(model).cpu() if self.main else None
-            make_ready(accelerator, plugin, model)
+            make_ready(accelerator, sharding, model)
         self.wrapped, self.stepper = accelerator.prepare(model, optimizer)
         if self.sharded:
             self.wrapped = Autocast(self.wrapped, accelerator)
