@@ -148,6 +148,7 @@ def command(
     from vlcli.records.bad import parse_max_bad
     from vlcli.shards.mixture import load_mixture
     from vlcli.shards.pairs import load_pairs
+    from vlcli.training.order import per_epoch
     from vlcli.training.pretraining import Pretraining
 
     console = Console("pretrain", quiet=quiet, verbose=verbose)
@@ -171,6 +172,8 @@ def command(
             f"# {len(train)} pairs, {steps} steps of {resolved.data.batch_size}, peak lr {resolved.peak_lr:g}{scored};"
             f" {_fate(out, resume=resume, force=force)}"
         )
+        for line in _mixture(per_epoch(train.shares, resolved.data)):
+            print(f"# {line}")
         print(to_toml(resolved), end="")
         return
     with _Progress(console) as reporter:
@@ -190,6 +193,10 @@ def command(
         result = run.run()
     best = f", best {resolved.train.best} {result['best']:.1f}" if result["best"] is not None else ""
     console.note(f"{result['steps']} steps{best}; {out}")
+
+
+def _mixture(sources: list[tuple[str, int, float]]) -> list[str]:
+    return [f"  {source}: {pairs} pairs an epoch, each {times:.3g} times" for source, pairs, times in sources]
 
 
 def _fate(out: Path, *, resume: bool, force: bool) -> str:
@@ -242,6 +249,8 @@ class _Progress:
             f" {plan['batch_size']} on {plan['processes']} process(es), peak lr {plan['peak_lr']:g},"
             f" loss by chance {plan['chance_loss']:.2f}{start}"
         )
+        for line in _mixture(plan["mixture"]):
+            note(line)
         for part, count in plan["parameters"].items():
             frozen = count["parameters"] - count["trainable"]
             note(f"  {part}: {count['trainable']:,} trainable, {frozen:,} frozen")
