@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def save_checkpoint(
     path.mkdir(parents=True, exist_ok=True)
     architecture = model.config.model_dump(mode="json")
     config = {
-        "kind": "dual",
+        "kind": model.config.kind,
         "architecture": architecture,
         "layout": layout_stamp(architecture, layout_of(model.state_dict())),
         "pieces": model.tokenizer.vocab_size,
@@ -48,16 +49,17 @@ def save_checkpoint(
     model.tokenizer.save(path)
 
 
-def read_config(path: Path, *, kind: str = "dual") -> dict[str, Any]:
-    """config.json of a checkpoint directory, of the wanted kind."""
+def read_config(path: Path, *, kinds: Sequence[str] = ("dual", "r2d2")) -> dict[str, Any]:
+    """config.json of a checkpoint directory, of one of the wanted kinds. An R2D2 has the towers of a dual encoder."""
     file = path / CONFIG
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         found = config["kind"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"not a checkpoint's configuration: {error}", file=str(file)) from error
-    if found != kind:
-        raise UsageError(f"{path} is a checkpoint of kind {found!r}; this command wants {kind!r}")
+    if found not in kinds:
+        wanted = " or ".join(map(repr, kinds))
+        raise UsageError(f"{path} is a checkpoint of kind {found!r}; this command wants {wanted}")
     return config
 
 

@@ -17,6 +17,8 @@ from vlcli.models.config import DualEncoderConfig, ProjectionConfig
 from vlcli.models.dropout import Dropout, number_places
 from vlcli.models.image_tower import ImageFeatures, TimmTower, grid_of
 from vlcli.models.locking import apply_rates, is_locked, keep_locked_in_evaluation
+from vlcli.models.patch_mask import patch_width
+from vlcli.models.r2d2 import Ranking
 from vlcli.models.text_tower import TextHead, text_tower
 from vlcli.models.token_reduction import Reduced, token_reduction
 from vlcli.objectives.late_interaction import Similarity, global_similarity, late_interaction, zero_padding
@@ -142,6 +144,12 @@ class DualEncoder(nn.Module):
             if config.similarity == "reduced"
             else None
         )
+        self.ranking = (
+            None
+            if config.ranking is None
+            else Ranking(config.text.width, self.image.width, config.text.vocabulary, config.ranking)
+        )
+        self.patch_mask = nn.Parameter(torch.zeros(patch_width(self.image))) if config.patch_mask else None
         number_places(self)
         self.rates = apply_rates(self, config)
         self.image_locked, self.text_locked = is_locked(self.image), is_locked(self.text)
@@ -159,6 +167,11 @@ class DualEncoder(nn.Module):
     @property
     def similarity_kind(self) -> str:
         return self.config.similarity
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether anything but an image's pooled vector is read of its tower."""
+        return self.config.similarity != "global" or self.ranking is not None
 
     @property
     def device(self) -> torch.device:
@@ -223,12 +236,18 @@ class DualEncoder(nn.Module):
 
     def encode_text(self, ids: Tensor, mask: Tensor, keys: Tensor | None = None) -> TextTokens:
         """ids and mask (B, n) → the joint space. A global model's vector stands where `text.pooling` says."""
-        hidden = self._hidden(ids, mask, keys)
+        hidden = self.text_states(ids, mask, keys)
         content = mask & (ids != self.tokenizer.cls_id) & (ids != self.tokenizer.sep_id)
         if self.config.similarity == "global":
-            pooled = hidden[torch.arange(ids.shape[0], device=ids.device), self._pooled_place(ids, mask)]
-            return TextTokens(None, mask, content, _unit(self.project_text(pooled, keys)))
+            return TextTokens(None, mask, content, _unit(self.project_pooled(hidden, ids, mask, keys)))
         return TextTokens(_unit(self.project_text(hidden, keys)), mask, content, None)
+
+    def project_pooled(
+        self, hidden: Tensor, ids: Tensor, mask: Tensor, keys: Tensor | None = None
+    ) -> Tensor:
+        """The vector that stands for a text, out of its hidden states (B, n, c): (B, d), not normalised."""
+        pooled = hidden[torch.arange(ids.shape[0], device=ids.device), self._pooled_place(ids, mask)]
+        return self.project_text(pooled, keys)
 
     def project_text(self, hidden: Tensor, keys: Tensor | None = None) -> Tensor:
         """Hidden states of the text tower (…, c) into the joint space (…, d), not normalised."""
@@ -246,8 +265,8 @@ class DualEncoder(nn.Module):
             return torch.where(ends.any(1), ends.int().argmax(1), last)
         return last
 
-    def _hidden(self, ids: Tensor, mask: Tensor, keys: Tensor | None) -> Tensor:
-        """The text tower on groups of similar length: short texts do not pay for the padding of long ones."""
+    def text_states(self, ids: Tensor, mask: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Hidden states (B, n, c) of the text tower, on groups of similar length: short texts do not pay for the padding of long ones."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_locked):
             # A graph that is being traced is for any number of texts.
             if torch.compiler.is_compiling() or not len(ids):

@@ -20,6 +20,7 @@ from vlcli.shards.findings import Verdict
 
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocab.txt"
 TOKENIZERS = (VOCABULARY, "tokenizer.json")  # word pieces of BERT's rules, and all else
+WITH_TEXTS = ("dual", "r2d2")  # kinds of checkpoints that have the architecture of a dual encoder
 FOREIGN_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl")
 FOREIGN_MARKS = (
     "model_type",
@@ -147,7 +148,7 @@ def _check_config(path: Path, verdict: Verdict) -> dict[str, Any] | None:
     if not isinstance(config, dict):
         verdict.add("config", path, "not a JSON object")
         return None
-    if config.get("kind") == "dual" and not any((path.parent / name).is_file() for name in TOKENIZERS):
+    if config.get("kind") in WITH_TEXTS and not any((path.parent / name).is_file() for name in TOKENIZERS):
         verdict.add("missing", path.parent, f"no {VOCABULARY}")
     return config
 
@@ -155,7 +156,7 @@ def _check_config(path: Path, verdict: Verdict) -> dict[str, Any] | None:
 def _check_fit(path: Path, config: dict[str, Any], layout: Layout, verdict: Verdict, deep: bool) -> None:
     """Tensors against the architecture, and pieces against the table that they are looked up in."""
     architecture = config.get("architecture")
-    if config.get("kind") == "dual" and (
+    if config.get("kind") in WITH_TEXTS and (
         deep
         or not isinstance(architecture, dict)
         or config.get("layout") != layout_stamp(architecture, layout)
