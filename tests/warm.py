@@ -60,7 +60,7 @@ def serve(path: str, *, models: bool) -> None:
     if models:
         import vlcli.evaluation.tasks
         import vlcli.models.checkpoint
-        import vlcli.training.loop  # noqa: F401
+        import vlcli.training.pretraining  # noqa: F401
 
     for name in cli.COMMANDS:
         __import__(f"vlcli.commands.{name}")

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from training_cases import Silent, pairs, recipe
 
-from vlcli.training.loop import Pretraining
+from vlcli.training.pretraining import Pretraining
 from vlcli.training.processes import rank
 
 TOKENS = ("objective.tokens.keep=0.25", "model.image.preprocess.size=128")

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from training_cases import Silent, pairs, recipe
 
-from vlcli.training.loop import Pretraining
+from vlcli.training.pretraining import Pretraining
 
 KILLS = 20
 SETTINGS = (

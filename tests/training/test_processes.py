@@ -19,8 +19,8 @@ from training_cases import CORPUS, TINY, Silent
 
 from vlcli.errors import InputError, UsageError
 from vlcli.models.dual import cat
-from vlcli.training.loop import Pretraining
 from vlcli.training.objective import select
+from vlcli.training.pretraining import Pretraining
 from vlcli.training.processes import anywhere, mean, on_main
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")

@@ -7,7 +7,7 @@ from training_cases import Silent, pairs, recipe
 import vlcli
 from vlcli.errors import UsageError
 from vlcli.text.wordpiece import WordPiece
-from vlcli.training.loop import Pretraining
+from vlcli.training.pretraining import Pretraining
 
 BERT = {
     "vocab_size": 21128,
@@ -58,8 +58,8 @@ def test_a_bert_from_a_directory_learns_at_its_own_rates(bert, tmp_path):
     start = {name: x.clone() for name, x in run.model.text.body.state_dict().items()}
     assert all(torch.equal(x, theirs.state_dict()[name]) for name, x in start.items())
     run.run()
-    lengths = {group["lr"] / group["rate"] for group in run.optimizer.param_groups}
-    assert {group["rate"] for group in run.optimizer.param_groups} == {1.0, 0.1}
+    lengths = {group["lr"] / group["rate"] for group in run.engine.optimizer.param_groups}
+    assert {group["rate"] for group in run.engine.optimizer.param_groups} == {1.0, 0.1}
     assert len(lengths) == 1  # one schedule behind both
     after = run.model.text.body.state_dict()
     moved = {name for name, x in after.items() if not torch.equal(x, start[name])}
@@ -69,8 +69,8 @@ def test_a_bert_from_a_directory_learns_at_its_own_rates(bert, tmp_path):
     assert all(torch.equal(x, after[name]) for name, x in again.text.body.state_dict().items())
 
     part = Pretraining(settings, pairs(), tmp_path / "run", Silent(), device="cpu", resume=True)
-    assert part.step == 3
-    assert {group["rate"] for group in part.optimizer.param_groups} == {1.0, 0.1}
+    assert part.engine.step == 3
+    assert {group["rate"] for group in part.engine.optimizer.param_groups} == {1.0, 0.1}
 
 
 def test_a_tower_that_learns_in_part_is_not_cached(tmp_path):

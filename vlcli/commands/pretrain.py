@@ -137,7 +137,7 @@ def command(
         tokenizer_for(resolved.model.text, find_weights(resolved.model.text, towers.get("text")))
 
     from vlcli.shards.pairs import load_pairs
-    from vlcli.training.loop import Pretraining
+    from vlcli.training.pretraining import Pretraining
 
     console = Console("pretrain", quiet=quiet, verbose=verbose)
     group = resolved.data.group or None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,27 +24,32 @@ class Reporter(Protocol):
 class Meter:
     """Sums between two log lines."""
 
-    loss: float = 0.0
-    i2t: float = 0.0
-    t2i: float = 0.0
-    grad_norm: float = 0.0
+    total: dict[str, float] = field(default_factory=dict)  # of what each step showed
     steps: int = 0
     carried: int = 0  # of these steps, those that a resumed run took before it was stopped
     waited: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
+    @classmethod
+    def resumed(cls, sums: dict[str, Any]) -> Meter:
+        """As `sums` left it."""
+        return cls(dict(sums["total"]), sums["steps"], carried=sums["steps"])
+
+    def add(self, shown: Mapping[str, float]) -> None:
+        """One step's numbers."""
+        self.steps += 1
+        for name, value in shown.items():
+            self.total[name] = self.total.get(name, 0.0) + value
+
     def values(self, batch_size: int) -> dict[str, float]:
+        """Means over the steps, and the rates."""
         seconds = max(time.perf_counter() - self.started, 1e-9)
-        n = max(self.steps, 1)
         return {
-            "loss": self.loss / n,
-            "i2t_loss": self.i2t / n,
-            "t2i_loss": self.t2i / n,
-            "grad_norm": self.grad_norm / n,
+            **{name: value / max(self.steps, 1) for name, value in self.total.items()},
             "pairs_per_second": (self.steps - self.carried) * batch_size / seconds,
             "data_wait": self.waited / seconds,
         }
 
     def sums(self) -> dict[str, Any]:
         """What a checkpoint between two log lines must carry."""
-        return {name: getattr(self, name) for name in ("loss", "i2t", "t2i", "grad_norm", "steps")}
+        return {"total": self.total, "steps": self.steps}

@@ -21,7 +21,7 @@ from vlcli.models.quickcheck import check_checkpoint
 from vlcli.training.run_directory import point, step_name
 
 STATE = "training.pt"
-KEYS = ("step", "optimizer", "best", "best_step", "total", "split_hash", "meter")
+KEYS = ("step", "optimizer", "best", "best_step", "meter", "task")
 
 # Keys of a recipe that may differ when a run goes on: they change what is shown and kept, not what is learned.
 FREE = {

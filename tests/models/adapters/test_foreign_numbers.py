@@ -10,9 +10,13 @@ from foreign_models import MODELS, SIZE, Foreign
 from r2d2_reference import match_logits
 
 import vlcli
+from vlcli.errors import InputError
+from vlcli.models.adapters.format import Asked
 from vlcli.models.adapters.hf_altclip import one_generation
-from vlcli.models.convert import Card, express, open_checkpoint, suffix_of, write
+from vlcli.models.convert import Card, express, model_of, open_checkpoint, suffix_of, write
+from vlcli.models.initial_text import load_text_tower
 from vlcli.models.r2d2 import Pairs, TextStates, image_states
+from vlcli.models.text_tower import text_tower
 
 NEAR = 1e-5
 CHINESE = ["一只狐狸", "狗和猫在雪地里", "a cat"]
@@ -152,3 +156,18 @@ def test_the_ranking_part_of_r2d2_gives_the_numbers_of_its_literal_self(saved):
         torch.testing.assert_close(found.image_logits[p], image, rtol=NEAR, atol=NEAR)
         both = (text.softmax(0)[1] + image.softmax(0)[1]) / 2
         torch.testing.assert_close(found.probability[p], both, rtol=NEAR, atol=NEAR)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if "timm" not in name])
+def test_init_text_takes_the_text_tower_out_of_it(saved, name):
+    path = saved(name).path
+    form = MODELS[name][0]
+    want = model_of(open_checkpoint(path, Asked(towers_only=True), format=form))
+    tower = text_tower(want.config.text)
+    load_text_tower(tower, path, "it")
+    found = want.text.state_dict()
+    assert found
+    assert all(torch.equal(x, found[key]) for key, x in tower.state_dict().items())
+    smaller = want.config.text.model_copy(update={"layers": 1, "encoder": None, "kind": "causal"})
+    with pytest.raises(InputError, match="does not fit it"):
+        load_text_tower(text_tower(smaller), path, "it")

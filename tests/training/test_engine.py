@@ -12,7 +12,7 @@ from training_cases import Silent, pairs, recipe
 
 import vlcli
 from vlcli.errors import Terminated, UsageError, VlcliError
-from vlcli.training.loop import Pretraining
+from vlcli.training.pretraining import Pretraining
 from vlcli.training.state import save_state
 
 
@@ -68,7 +68,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(table, cache, tmp_path, cached
     file = damaged / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     run, reporter = train(table, cache, part, *options, resume=True)
-    assert run.step == 6
+    assert run.engine.step == 6
     assert "step-00000009 is passed over" in reporter.warnings[0]
     run.run()
     for step in (9, 12):
@@ -107,16 +107,16 @@ def test_a_nan_stops_with_step_ids_and_the_last_good_checkpoint(table, cache, tm
     out = tmp_path / "run"
     run, _ = train(table, cache, out)
     planted = 4  # as the loop counts, from 0: the fifth
-    inner, batches = run._objective, run.loader.batches
+    inner, batches = run.losses, run.loader.batches
 
-    def poisoned(model, batch):
-        parts, scale = inner(model, batch)
-        if run.step == planted:
+    def poisoned(model, batch, step):
+        outcome = inner(model, batch, step)
+        if step == planted:
             if where == "loss":
-                parts["contrastive_loss"] = parts["contrastive_loss"] * torch.nan
+                outcome = outcome._replace(loss=outcome.loss * torch.nan)
             if where == "gradient":
-                parts["contrastive_loss"].register_hook(lambda gradient: gradient * torch.inf)
-        return parts, scale
+                outcome.loss.register_hook(lambda gradient: gradient * torch.inf)
+        return outcome
 
     def spoilt(start, stop):
         for step, batch in enumerate(batches(start, stop), start):
@@ -124,7 +124,7 @@ def test_a_nan_stops_with_step_ids_and_the_last_good_checkpoint(table, cache, tm
                 batch.features.tokens[3, 2, 1] = torch.nan
             yield batch
 
-    run._objective, run.loader.batches = poisoned, spoilt
+    run.losses, run.loader.batches = poisoned, spoilt
     before = {name: x.clone() for name, x in run.model.state_dict().items()}
     with pytest.raises(VlcliError) as caught:
         run.run()
@@ -142,14 +142,14 @@ def test_a_nan_stops_with_step_ids_and_the_last_good_checkpoint(table, cache, tm
     assert all(torch.isfinite(after[name]).all() for name in before), "the weights did not take it in"
     # The run goes on from there; the cause gone, it comes to its end.
     again, _ = train(table, cache, out, resume=True)
-    assert again.step == 3
+    assert again.engine.step == 3
     assert again.run()["steps"] == 12
 
 
 def test_sigterm_ends_the_step_saves_and_exits(table, cache, tmp_path):
     out = tmp_path / "run"
     run, reporter = train(table, cache, out, "train.save_every=0")
-    reporter.step = lambda step, total, values: setattr(run, "stop_signal", step == 5)
+    reporter.step = lambda step, total, values: setattr(run.engine, "stop_signal", step == 5)
     with pytest.raises(Terminated):
         run.run()
     assert (out / "last").readlink().name == "step-00000005"
@@ -179,7 +179,7 @@ def test_resume_of_a_run_that_has_no_checkpoint_starts_at_its_beginning(table, c
     """So that a cluster's job may say --resume from the first time on."""
     out = tmp_path / "run"
     run, reporter = train(table, cache, out, "schedule.steps=1", resume=True)
-    assert run.step == 0
+    assert run.engine.step == 0
     assert reporter.warnings == [f"{out} has no checkpoint yet: the run starts at its beginning"]
     run.run()  # killed after the first lines of its log, say
     shutil.rmtree(out / "checkpoints")
@@ -203,7 +203,7 @@ def test_a_flipped_bit_in_the_newest_checkpoint_is_passed_over(table, cache, tmp
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
     run, reporter = train(table, cache, part, "train.keep=9", resume=True)
-    assert run.step == 9
+    assert run.engine.step == 9
     assert "step-00000012 is passed over" in reporter.warnings[0]
     run.run()
     assert all(
@@ -222,7 +222,7 @@ def test_resume_refuses_another_recipe_but_not_other_intervals(table, cache, tmp
     with pytest.raises(UsageError, match=r"--resume: schedule\.steps was 2, is 3"):
         train(table, cache, out, "schedule.steps=3", resume=True)
     run, _ = train(table, cache, out, "schedule.steps=2", "train.log_every=7", resume=True)
-    assert run.step == 2
+    assert run.engine.step == 2
 
 
 def test_what_is_refused_leaves_the_directory_as_it_was(table, cache, tmp_path):
@@ -277,7 +277,7 @@ def test_resume_puts_best_back_and_sweeps_what_a_killed_process_left(table, cach
     run, reporter = train(table, cache, out, "train.keep=9", validation=pairs(20), resume=True)
     assert "the best checkpoint is gone" in reporter.warnings[0]
     assert not (out / "best").is_symlink()
-    assert run.best == float("-inf")
+    assert run.engine.best == float("-inf")
 
 
 def test_runs_of_different_precision_in_one_process(table, cache, tmp_path):
@@ -286,7 +286,7 @@ def test_runs_of_different_precision_in_one_process(table, cache, tmp_path):
             table, cache, tmp_path / name, "schedule.steps=1", f"train.precision={name}", "train.save_every=0"
         )
         run.run()
-        assert run.accelerator.mixed_precision == {"fp32": "no", "bf16": "bf16"}[name]
+        assert run.engine.accelerator.mixed_precision == {"fp32": "no", "bf16": "bf16"}[name]
 
 
 def test_features_beyond_the_bound_are_not_cached(table, cache, tmp_path):
@@ -319,10 +319,10 @@ def test_tensorboard_is_flushed_before_a_checkpoint_is_written(table, cache, tmp
     """Or a run that is killed after it would lack the lines before it: it goes on behind them."""
     run, _ = train(table, cache, tmp_path / "run", "train.save_every=5")
     seen = []
-    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.flush", lambda _: seen.append(run.step))
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.flush", lambda _: seen.append(run.engine.step))
     inner = save_state
     monkeypatch.setattr(
-        "vlcli.training.loop.save_state", lambda *a, **k: seen.append("saved") or inner(*a, **k)
+        "vlcli.training.engine.save_state", lambda *a, **k: seen.append("saved") or inner(*a, **k)
     )
     run.run()
     assert seen[:6] == [5, "saved", 10, "saved", 12, "saved"]

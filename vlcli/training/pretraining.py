@@ -1,0 +1,170 @@
+"""Contrastive training of a dual encoder by a recipe: the task of `pretrain`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from vlcli import __version__
+from vlcli.models.checkpoint import load
+from vlcli.models.dual import DualEncoder, trainable_report
+from vlcli.models.initial import find_weights, tokenizer_for
+from vlcli.models.initialise import initialise
+from vlcli.objectives.contrastive import total_loss
+from vlcli.recipes import Recipe
+from vlcli.shards.pairs import PairTable
+from vlcli.training.engine import Engine, Outcome, Score
+from vlcli.training.features import FeatureStore, default_directory
+from vlcli.training.loader import Loader, TrainingBatch
+from vlcli.training.meter import Reporter
+from vlcli.training.objective import Objective
+from vlcli.training.processes import on_main
+from vlcli.training.validation import Validation, score_of
+
+
+class Pretraining:
+    """A run: `Pretraining(recipe, train, ...).run()`. `train` and `validation` are tables of pairs."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        train: PairTable,
+        out: Path,
+        reporter: Reporter,
+        *,
+        validation: PairTable | None = None,
+        init_image: str | None = None,
+        init_text: str | None = None,
+        device: str = "auto",
+        resume: bool = False,
+        force: bool = False,
+    ) -> None:
+        self.engine = Engine(recipe, out, reporter, device=device, resume=resume, force=force)
+        self.recipe = recipe = self.engine.recipe  # with its precision settled
+        self.table, self.reporter = train, reporter
+        self.total = recipe.steps(len(train))
+        image_weights, text_weights = None, None
+        if self.engine.resumed is None:
+            image_weights = find_weights(recipe.model.image, init_image)
+            text_weights = find_weights(recipe.model.text, init_text)
+        self.identity = {
+            "split_hash": train.split_hash,
+            "total": self.total,
+            "validation": None if validation is None else validation.split_hash,
+        }
+        self.engine.refuse_other_data(self.identity)
+        self.lineage = {"vlcli": __version__, "split_hash": train.split_hash, "pairs": len(train)}
+        self.model: DualEncoder
+        if self.engine.resumed is not None:
+            self.model = load(self.engine.resumed, "cpu").train()
+        else:
+            self.model = DualEncoder(recipe.model, tokenizer_for(recipe.model.text, text_weights))
+            initialise(self.model, image_weights, text_weights)
+        self.model.to(self.engine.device)
+        self.objective = Objective(self.model, recipe.objective, seed=recipe.train.seed)
+        self._load_data(validation)
+        self.engine.adopt(self)
+
+    def _load_data(self, validation: PairTable | None) -> None:
+        recipe = self.recipe
+        # First, because it refuses batches that cannot be: encoding all images may take hours.
+        self.loader = Loader(
+            self.table,
+            self.model,
+            recipe.data,
+            seed=recipe.train.seed,
+            rank=self.engine.accelerator.process_index,
+            world=self.engine.accelerator.num_processes,
+        )
+        self.steps_per_epoch = self.loader.steps_per_epoch
+        store, val_rows = None, None
+        if recipe.caches_features and self.model.image_locked:
+            cache = recipe.data.cache
+            store = FeatureStore(
+                self.model,
+                default_directory() if cache == "auto" else Path(cache),
+                precision=recipe.train.precision,
+            )
+            images = len(set(self.table.image_ids)) + (len(set(validation.image_ids)) if validation else 0)
+            need = store.missing_bytes(images)
+            if need > recipe.data.cache_gib * 2**30:
+                self.engine.warn(
+                    f"features of {images} images would take {need / 2**30:.1f} GiB, more than data.cache_gib ="
+                    f" {recipe.data.cache_gib:g}: every image is encoded at every step instead"
+                )
+                store = None
+        if store is not None:
+            self.model.eval()
+            self.loader.read_features(store, self._encode(store, self.table))
+            val_rows = self._encode(store, validation) if validation is not None else None
+            self.model.train()
+        self.store = store
+        self.validation = None
+        if validation is not None:
+            self.validation = Validation(
+                validation, store=store, store_rows=val_rows, precision=recipe.train.precision
+            )
+
+    def _encode(self, store: FeatureStore, table: PairTable) -> np.ndarray:
+        """The store's row of each row of the table; rank 0 encodes, and the others where they do not see its disk."""
+        rows: list[np.ndarray] = []
+        on_main(lambda: rows.append(store.add(table, progress=self.reporter.features)))
+        return rows[0] if rows else store.add(table)
+
+    def run(self) -> dict[str, Any]:
+        """Train to the last step: see `Engine.run`."""
+        return self.engine.run()
+
+    # What the engine asks of a task
+
+    @property
+    def validates(self) -> bool:
+        return self.validation is not None
+
+    def plan(self) -> dict[str, Any]:
+        images = len(set(self.table.image_ids))
+        features = None
+        if self.store is not None:
+            features = {"folder": str(self.store.folder), "bytes": self.store.missing_bytes(images)}
+        return {
+            "pairs": len(self.table),
+            "images": images,
+            "chance_loss": self.recipe.chance_loss,
+            "parameters": trainable_report(self.model),
+            "feature_cache": features,
+        }
+
+    def batches(self, start: int, stop: int) -> Iterator[TrainingBatch]:
+        for batch in self.loader.batches(start, stop):
+            yield batch.to(self.engine.device)
+
+    def losses(self, model: nn.Module, batch: TrainingBatch, step: int) -> Outcome:
+        image, text, scale = model(
+            batch.ids, batch.mask, pixels=batch.pixels, features=batch.features, keys=batch.keys
+        )
+        self.scale = scale.detach()
+        parts = self.objective(image, text, scale, batch.codes, batch.local, step)
+        return Outcome(total_loss(parts), {"i2t_loss": parts["i2t"], "t2i_loss": parts["t2i"]})
+
+    def stepped(self) -> None:
+        self.model.bound_scale_()
+
+    def values(self) -> dict[str, float]:
+        return {"temperature": 1 / float(self.scale)}
+
+    def validate(self) -> Score | None:
+        if self.validation is None:
+            return None
+        found = self.validation(self.model)
+        results = [{**self.validation.describe(self.model), **found}]
+        return Score(found, score_of(found, self.recipe.train.best), results)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        assert not state
