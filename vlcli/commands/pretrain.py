@@ -98,7 +98,7 @@ def command(
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Train a dual encoder by a recipe.
+    """Train a dual encoder, or an R2D2, by a recipe.
 
     Reads shards/ where --data names nothing. --seed, --precision and --batch-size are the recipe's train.seed,
     train.precision and data.batch_size where they are given. --resume goes on from the newest whole checkpoint.
@@ -137,12 +137,20 @@ def command(
         tokenizer_for(resolved.model.text, find_weights(resolved.model.text, towers.get("text")))
 
     from vlcli.shards.pairs import load_pairs
-    from vlcli.training.pretraining import Pretraining
+    from vlcli.shards.rows import ZERO_FIELDS
+    from vlcli.training.r2d2 import pretraining
 
     console = Console("pretrain", quiet=quiet, verbose=verbose)
     group = resolved.data.group or None
     renames = parse_map(map_)
-    train = load_pairs(data or ["shards/"], renames=renames, group=group, image_root=image_root, head=head)
+    train = load_pairs(
+        data or ["shards/"],
+        renames=renames,
+        group=group,
+        optional=ZERO_FIELDS if "field" in resolved.data.draw else (),
+        image_root=image_root,
+        head=head,
+    )
     validation = load_pairs(val, renames=renames, group=group, image_root=image_root) if val else None
     if validation is not None and not len(validation):
         raise UsageError(f"--val {validation.source}: no rows")
@@ -156,7 +164,7 @@ def command(
         print(to_toml(resolved), end="")
         return
     with _Progress(console) as reporter:
-        run = Pretraining(
+        run = pretraining(resolved)(
             resolved,
             train,
             out,

@@ -263,7 +263,9 @@ class DualEncoderConfig(Settings):
         if self.similarity != "global":
             raise ValueError("ranking: candidates are found by pooled vectors, similarity must be global")
         if self.text.kind != "transformers" or self.text.pooling != "cls":
-            raise ValueError('ranking: the text tower is one of transformers, read at its first token ("cls")')
+            raise ValueError(
+                'ranking: the text tower is one of transformers, read at its first token ("cls")'
+            )
         if self.text.width % self.ranking.heads:
             raise ValueError(
                 f"text.width {self.text.width} is not a multiple of ranking.heads {self.ranking.heads}"

@@ -27,7 +27,7 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(self, x: Tensor, key_value: Tensor, mask: Tensor | None, keys: Tensor | None) -> Tensor:
-        """`key_value` (b, m, 2 · width) is what the layer of that name made of y; mask (b, m) is true where y counts."""
+        """`key_value` (b, m, 2 · width) is what the layer of that name made of y; mask (b, m), where y counts."""
         key, value = map(self.split, key_value.chunk(2, -1))
         seen = None if mask is None else mask[:, None, None]
         attended = F.scaled_dot_product_attention(self.split(self.query(x)), key, value, attn_mask=seen)

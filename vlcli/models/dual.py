@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -215,10 +215,14 @@ class DualEncoder(nn.Module):
     def project_image(self, features: ImageFeatures, keys: Tensor | None = None) -> ImageTokens:
         """Features of the image tower into the joint space. A global model reads only `pooled`."""
         if self.config.similarity == "global":
-            return ImageTokens(None, _unit(_project(self.image_projection, features.pooled, keys)))
+            return ImageTokens(None, _unit(self.image_vector(features, keys)))
         if self.reduction is None:
             return ImageTokens(_unit(_project(self.image_projection, features.tokens, keys)), None)
         return ImageTokens(_unit(self.reduce(features, keys).tokens), None)
+
+    def image_vector(self, features: ImageFeatures, keys: Tensor | None = None) -> Tensor:
+        """The vector that stands for a picture (b, d), not normalised."""
+        return _project(self.image_projection, features.pooled, keys)
 
     def reduce(self, features: ImageFeatures, keys: Tensor | None = None) -> Reduced:
         """What token reduction makes of a tower's features: `tokens` (b, n', d) in the joint space, not normalised;
@@ -239,12 +243,10 @@ class DualEncoder(nn.Module):
         hidden = self.text_states(ids, mask, keys)
         content = mask & (ids != self.tokenizer.cls_id) & (ids != self.tokenizer.sep_id)
         if self.config.similarity == "global":
-            return TextTokens(None, mask, content, _unit(self.project_pooled(hidden, ids, mask, keys)))
+            return TextTokens(None, mask, content, _unit(self.text_vector(hidden, ids, mask, keys)))
         return TextTokens(_unit(self.project_text(hidden, keys)), mask, content, None)
 
-    def project_pooled(
-        self, hidden: Tensor, ids: Tensor, mask: Tensor, keys: Tensor | None = None
-    ) -> Tensor:
+    def text_vector(self, hidden: Tensor, ids: Tensor, mask: Tensor, keys: Tensor | None = None) -> Tensor:
         """The vector that stands for a text, out of its hidden states (B, n, c): (B, d), not normalised."""
         pooled = hidden[torch.arange(ids.shape[0], device=ids.device), self._pooled_place(ids, mask)]
         return self.project_text(pooled, keys)
@@ -266,7 +268,8 @@ class DualEncoder(nn.Module):
         return last
 
     def text_states(self, ids: Tensor, mask: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Hidden states (B, n, c) of the text tower, on groups of similar length: short texts do not pay for the padding of long ones."""
+        """Hidden states (B, n, c) of the text tower, on groups of similar length: short texts do not pay for the
+        padding of long ones."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_locked):
             # A graph that is being traced is for any number of texts.
             if torch.compiler.is_compiling() or not len(ids):
@@ -300,17 +303,31 @@ class DualEncoder(nn.Module):
             tokens, mask, content = zero_padding(tokens, mask, content, padded)
         return late_interaction(image.tokens, tokens, mask, content, half=half)
 
+    @property
+    def word_table(self) -> Tensor:
+        """The embedding table (vocabulary, c) of an encoder of transformers."""
+        body: Any = self.text.body
+        return body.get_input_embeddings().weight
+
     def forward(
         self,
-        ids: Tensor,
-        mask: Tensor,
+        ids: Tensor | None = None,
+        mask: Tensor | None = None,
         *,
         pixels: Tensor | None = None,
         features: ImageFeatures | None = None,
         keys: Tensor | None = None,
-    ) -> tuple[ImageTokens, TextTokens, Tensor]:
+        through: Callable[[DualEncoder], Any] | None = None,
+    ) -> Any:
         """Both sides of a batch and 1/τ, from pixels or from features the (locked) tower gave before. keys (b,) int64
-        are the pairs' own, for dropout."""
+        are the pairs' own, for dropout.
+
+        With `through`, whatever that function makes of the model: one forward pass to what wraps it for many processes.
+        """
+        if through is not None:
+            return through(self)
+        assert ids is not None
+        assert mask is not None
         if features is None:
             assert pixels is not None
             features = self.image_features(pixels)

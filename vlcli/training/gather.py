@@ -39,6 +39,11 @@ def _gather(x: Tensor | None, half: bool = False) -> Tensor | None:
     return _Gather.apply(x, torch.float16 if half else x.dtype)
 
 
+def gather(x: Tensor) -> Tensor:
+    """Local (b, …) → global (N, …), rank 0's rows first, with gradient."""
+    return x if world_size() == 1 else _Gather.apply(x, x.dtype)
+
+
 def gather_images(image: ImageTokens, *, half: bool = False) -> ImageTokens:
     """Local (b, …) → global (N, …), rank 0's rows first; with `half` they travel as fp16 (FILIP §3.1.1)."""
     if world_size() == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from vlcli.models.dual import DualEncoder
 from vlcli.models.image_tower import ImageFeatures
 from vlcli.recipes import DataConfig
 from vlcli.shards.pairs import PairTable
+from vlcli.shards.rows import ZERO_FIELDS
 from vlcli.training.features import FeatureStore
 
 
@@ -61,14 +63,39 @@ def generator(*parts: object) -> random.Random:
     return random.Random("/".join(str(part) for part in parts))
 
 
-def draw_text(table: PairTable, row: int, config: DataConfig, rng: random.Random) -> str:
+def fields_of(table: PairTable) -> list[list[list[str]]]:
+    """Of each row its fields (ZERO's title, content, image_query) that hold a text, each with its texts; of queries
+    in one string, between commas, each is one. A table that was read without these columns has none."""
+    columns = {name: table.frame[name].to_list() for name in ZERO_FIELDS if name in table.frame.columns}
+    rows: list[list[list[str]]] = []
+    for row in range(len(table)):
+        found = [_texts(name, column[row]) for name, column in columns.items()]
+        rows.append([texts for texts in found if texts])
+    return rows
+
+
+def _texts(name: str, value: Any) -> list[str]:
+    if isinstance(value, str):
+        value = re.split("[,，]", value) if name == "image_query" else [value]
+    return [text.strip() for text in value or () if isinstance(text, str) and text.strip()]
+
+
+def draw_text(
+    table: PairTable,
+    row: int,
+    config: DataConfig,
+    rng: random.Random,
+    fields: Sequence[Sequence[str]] = (),
+) -> str:
     """One text of a row, in one of the recipe's forms (FILIP §3.2: a candidate is drawn each time a pair is seen).
 
-    A row without candidates gives one of its texts whatever the form.
+    A row without candidates, or without `fields`, gives one of its texts whatever the form.
     """
     text = rng.choice(table.texts[row])
     candidates = list(table.candidates[row])
     form = rng.choice(config.draw)
+    if form == "field":
+        return rng.choice(rng.choice(fields)) if fields else text
     if form == "text" or not candidates:
         return text
     if form == "candidate":
@@ -84,9 +111,8 @@ def epoch_order(seed: int, epoch: int, rows: int) -> np.ndarray:
 
 
 def _codes(values: Sequence[str | None]) -> list[int]:
-    """Equal values get equal non-negative integers; None gets −1."""
-    seen: dict[str, int] = {}
-    return [-1 if value is None else seen.setdefault(value, len(seen)) for value in values]
+    """Equal values get equal non-negative integers, in any batch; None gets −1."""
+    return [-1 if value is None else pair_key(value) for value in values]
 
 
 class _Pictures(Dataset[Tensor]):
@@ -142,6 +168,7 @@ class Loader:
         share = config.batch_size // world
         self.local = slice(rank * share, (rank + 1) * share)
         self.steps_per_epoch = len(table) // config.batch_size
+        self.fields = fields_of(table) if "field" in config.draw else None
 
     def read_features(self, store: FeatureStore, rows: np.ndarray) -> None:
         """From now on no pixels: row i of the table is row `rows[i]` of the store."""
@@ -174,7 +201,13 @@ class Loader:
         table = self.table
         ids = [table.ids[row] for row in rows]
         texts = [
-            draw_text(table, int(row), self.config, generator(self.seed, epoch, name, "text"))
+            draw_text(
+                table,
+                int(row),
+                self.config,
+                generator(self.seed, epoch, name, "text"),
+                () if self.fields is None else self.fields[row],
+            )
             for row, name in zip(rows, ids, strict=True)
         ]
         groups = [table.groups[row] if self.config.group else None for row in rows]

@@ -65,9 +65,12 @@ class Pretraining:
             self.model = DualEncoder(recipe.model, tokenizer_for(recipe.model.text, text_weights))
             initialise(self.model, image_weights, text_weights)
         self.model.to(self.engine.device)
-        self.objective = Objective(self.model, recipe.objective, seed=recipe.train.seed)
+        self._make_objective(recipe)
         self._load_data(validation)
         self.engine.adopt(self)
+
+    def _make_objective(self, recipe: Recipe) -> None:
+        self.objective = Objective(self.model, recipe.objective, seed=recipe.train.seed)
 
     def _load_data(self, validation: PairTable | None) -> None:
         recipe = self.recipe

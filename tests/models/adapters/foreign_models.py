@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 import transformers
 from open_clip.push_to_hf_hub import save_config_for_hf
+from r2d2_reference import JointLayer
 from safetensors.torch import save_file
 from timm.models import save_for_hf
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
-from r2d2_reference import JointLayer
 from wukong_reference import Swin, Text, ViT, Wukong
 
 transformers.logging.set_verbosity_error()

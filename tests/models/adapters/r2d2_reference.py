@@ -17,7 +17,11 @@ class _Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.self = nn.ModuleDict(
-            {"query": nn.Linear(width, width), "key": nn.Linear(other, width), "value": nn.Linear(other, width)}
+            {
+                "query": nn.Linear(width, width),
+                "key": nn.Linear(other, width),
+                "value": nn.Linear(other, width),
+            }
         )
         self.output = nn.ModuleDict(
             {"dense": nn.Linear(width, width), "LayerNorm": nn.LayerNorm(width, eps=EPS)}

@@ -400,7 +400,10 @@ def test_the_ranking_part_of_r2d2_stays_behind_on_request(tmp_path, convert):
     ("change", "words"),
     [
         (lambda state: state.pop("itm_head.weight"), "ranking.text_head.weight"),
-        (lambda state: state.pop("img_joint_layer.encoder.layer.1.crossattention.self.key.bias"), "key.bias"),
+        (
+            lambda state: state.pop("img_joint_layer.encoder.layer.1.crossattention.self.key.bias"),
+            "crossattention.self.value.bias",
+        ),
         (lambda state: state.update({"itm_head_m.weight": torch.zeros(2)}), "itm_head_m.weight"),
         (lambda state: state.update({"itm_head.weight": torch.zeros(3, 128)}), "ranking.text_head.weight"),
         (lambda state: state.update({"text_encoder_m.x": torch.zeros(3)}), "text_encoder_m.x"),
@@ -421,7 +424,7 @@ def test_an_r2d2_goes_to_a_format_of_towers_only_when_asked(tmp_path, convert):
     assert convert(path)[0] == 0
     checkpoint = open_checkpoint(tmp_path / "out").checkpoint
     assert checkpoint.config.kind == "r2d2"
-    with pytest.raises(UsageError, match="has no name for|cannot express"):
+    with pytest.raises(UsageError, match="cannot express"):
         express(open_checkpoint(tmp_path / "out"), "hf-chinese-clip")
     with pytest.raises(UsageError, match="ranking part"):
         write_onnx(open_checkpoint(tmp_path / "out"), tmp_path / "graphs")

@@ -18,7 +18,6 @@ from vlcli.models.config import DualEncoderConfig, ImageTowerConfig
 from vlcli.models.dual import DualEncoder
 from vlcli.text.model_tokenizers import ModelTokenizer
 
-
 BESIDE_TOWERS = ("ranking.", "patch_mask")  # how the names of tensors begin that no dual encoder has
 
 

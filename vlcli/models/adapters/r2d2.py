@@ -62,7 +62,11 @@ def _cross(ours: str, theirs: str) -> tuple[Row, ...]:
         rows += joined(f"{mine}.key_value", f"{name}.self.key", f"{name}.self.value")
         rows += pair(f"{mine}.out", f"{name}.output.dense")
         rows += pair(f"{mine}.norm", f"{name}.output.LayerNorm")
-    rows += [*pair("fc", "intermediate.dense"), *pair("proj", "output.dense"), *pair("norm", "output.LayerNorm")]
+    rows += [
+        *pair("fc", "intermediate.dense"),
+        *pair("proj", "output.dense"),
+        *pair("norm", "output.LayerNorm"),
+    ]
     return under(rows, f"ranking.{ours}.layers.{{n}}.", f"{theirs}.encoder.layer.{{n}}.")
 
 
@@ -151,7 +155,9 @@ def express(checkpoint: Checkpoint) -> Files:
                 " model's have not"
             )
     different = preprocessing.refuse_other(checkpoint.config.image.preprocess, preprocessing.R2D2)
-    return Files(torch={"model": place_back((*ROWS, *RANKING), checkpoint)}, notes=subtle_notes(different, NAME))
+    return Files(
+        torch={"model": place_back((*ROWS, *RANKING), checkpoint)}, notes=subtle_notes(different, NAME)
+    )
 
 
 FORMAT = Format(NAME, "R2D2 and PRD2, a .pth", ".pth", recognises, read, express)
