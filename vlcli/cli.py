@@ -37,6 +37,7 @@ COMMANDS = {
     "shard": "Data",
     "check": "Data",
     "pretrain": "Models",
+    "finetune": "Models",
     "convert": "Models",
     "embed": "Models",
     "zeroshot": "Evaluation",

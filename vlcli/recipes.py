@@ -193,7 +193,7 @@ class TrainConfig(Settings):
     save_every: int = Field(1000, ge=0)
     evaluate_every: int = Field(1000, ge=0)
     keep: int = Field(2, ge=1)
-    best: Literal["MR", "i2t.R@1", "t2i.R@1"] = "MR"
+    best: Literal["MR", "i2t.R@1", "t2i.R@1", "auc"] = "MR"
 
 
 class Recipe(Settings):
@@ -291,27 +291,33 @@ class Recipe(Settings):
         return self.data.augment == "none" and self.data.cache != "off" and not self.model.patch_mask
 
 
-def directories() -> list[Path]:
+FINETUNE = (
+    "finetune"  # the folder of recipes that start from a checkpoint and have no whole model of their own
+)
+
+
+def directories(folder: str = "") -> list[Path]:
     """Where named recipes are: in the installed package, else beside it in the source tree."""
     here = Path(__file__).parent
-    return [d for d in (here / "_data" / "recipes", here.parent / "recipes") if d.is_dir()]
+    places = (here / "_data" / "recipes" / folder, here.parent / "recipes" / folder)
+    return [place for place in places if place.is_dir()]
 
 
-def names() -> list[str]:
+def names(folder: str = "") -> list[str]:
     """Every named recipe, sorted."""
-    return sorted({file.stem for directory in directories() for file in directory.glob("*.toml")})
+    return sorted({file.stem for directory in directories(folder) for file in directory.glob("*.toml")})
 
 
-def find(name: str) -> Path:
+def find(name: str, folder: str = "") -> Path:
     """The file of a recipe: a path ending in .toml, or a name."""
     if name.endswith(".toml"):
         if not Path(name).is_file():
             raise UsageError(f"no recipe file {name}")
         return Path(name)
-    for directory in directories():
+    for directory in directories(folder):
         if (directory / f"{name}.toml").is_file():
             return directory / f"{name}.toml"
-    raise UsageError(f"no recipe is called {name!r}{_nearest(name, names())}")
+    raise UsageError(f"no recipe is called {name!r}{_nearest(name, names(folder))}")
 
 
 def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
@@ -322,6 +328,27 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
     values = _extended(find(name), ())
     for override in overrides or []:
         _set(values, override)
+    return _validated(name, values)
+
+
+def load_finetune_recipe(
+    name: str, architecture: dict[str, Any], overrides: list[str] | None = None
+) -> Recipe:
+    """As `load_recipe`, for a model that is there already: what the recipe says of it changes its `architecture`.
+
+    Raises UsageError for a recipe that wants a ranking part where the architecture has none.
+    """
+    values = _extended(find(name, FINETUNE), ())
+    for override in overrides or []:
+        _set(values, override)
+    changes = values.get("model", {})
+    if "ranking" in changes and architecture.get("ranking") is None:
+        raise UsageError(f"recipe {name} trains an R2D2, the checkpoint is a dual encoder")
+    values["model"] = merge(architecture, changes)
+    return _validated(name, values)
+
+
+def _validated(name: str, values: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:

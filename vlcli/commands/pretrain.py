@@ -159,11 +159,11 @@ def command(
         scored = f", chosen by {resolved.train.best} on {len(validation)} pairs" if validation else ""
         print(
             f"# {len(train)} pairs, {steps} steps of {resolved.data.batch_size}, peak lr {resolved.peak_lr:g}{scored};"
-            f" {_fate(out, resume=resume, force=force)}"
+            f" {fate(out, resume=resume, force=force)}"
         )
         print(to_toml(resolved), end="")
         return
-    with _Progress(console) as reporter:
+    with RunProgress(console) as reporter:
         run = pretraining(resolved)(
             resolved,
             train,
@@ -181,7 +181,7 @@ def command(
     console.note(f"{result['steps']} steps{best}; {out}")
 
 
-def _fate(out: Path, *, resume: bool, force: bool) -> str:
+def fate(out: Path, *, resume: bool, force: bool) -> str:
     """What would become of the run directory, for the plan."""
     from vlcli.training.run_directory import belongings
 
@@ -193,13 +193,13 @@ def _fate(out: Path, *, resume: bool, force: bool) -> str:
     return f"would replace {replaced} in {out}" if replaced else f"would write {out}"
 
 
-class _Progress:
+class RunProgress:
     """The run on stderr: a live line on a terminal, a plain line now and then in a log."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> RunProgress:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
         self.bar = self.console.progress(
@@ -246,19 +246,23 @@ class _Progress:
         self._advance("features", done, total, "images")
 
     def step(self, step: int, total: int, values: dict[str, float]) -> None:
+        temperature = f" τ {values['temperature']:.3f}" if "temperature" in values else ""
         line = (
-            f"loss {values['loss']:.3f} lr {values['lr']:.1e} τ {values['temperature']:.3f}"
+            f"loss {values['loss']:.3f} lr {values['lr']:.1e}{temperature}"
             f" {values['pairs_per_second']:.0f} pairs/s wait {100 * values['data_wait']:.0f}%"
         )
         self._advance("training", step, total, line)
 
     def validated(self, step: int, found: dict[str, Any], best: bool) -> None:
+        mark = "  (best so far)" if best else ""
+        if "auc" in found:
+            self.console.note(f"step {step}: AUC {found['auc']:.1f} of {found['n']} pairs{mark}")
+            return
         sides = [
             f"{name} " + "/".join(f"{found[side][f'R@{k}']:.1f}" for k in (1, 5, 10))
             for side, name in (("i2t", "image→text"), ("t2i", "text→image"))
             if found[side] is not None
         ]
-        mark = "  (best so far)" if best else ""
         self.console.note(f"step {step}: R@1/5/10 {', '.join(sides)}{mark}")
 
     def saved(self, path: Path) -> None:

@@ -27,7 +27,8 @@ from vlcli.training.validation import Validation, score_of
 
 
 class Pretraining:
-    """A run: `Pretraining(recipe, train, ...).run()`. `train` and `validation` are tables of pairs."""
+    """A run: `Pretraining(recipe, train, ...).run()`. `train` and `validation` are tables of pairs; `start` is a model
+    of the recipe's architecture to go on from, without which its towers get their initial weights."""
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class Pretraining:
         validation: PairTable | None = None,
         init_image: str | None = None,
         init_text: str | None = None,
+        start: DualEncoder | None = None,
         device: str = "auto",
         resume: bool = False,
         force: bool = False,
@@ -48,7 +50,7 @@ class Pretraining:
         self.table, self.reporter = train, reporter
         self.total = recipe.steps(len(train))
         image_weights, text_weights = None, None
-        if self.engine.resumed is None:
+        if self.engine.resumed is None and start is None:
             image_weights = find_weights(recipe.model.image, init_image)
             text_weights = find_weights(recipe.model.text, init_text)
         self.identity = {
@@ -61,6 +63,8 @@ class Pretraining:
         self.model: DualEncoder
         if self.engine.resumed is not None:
             self.model = load(self.engine.resumed, "cpu").train()
+        elif start is not None:
+            self.model = start.train()
         else:
             self.model = DualEncoder(recipe.model, tokenizer_for(recipe.model.text, text_weights))
             initialise(self.model, image_weights, text_weights)
