@@ -68,7 +68,7 @@ def command(
         Method,
         Option(
             "--method",
-            help="Which word lies on which patch, of a token-wise model; or where an R2D2 looks when it reads the text.",
+            help="Which word lies on which patch, of a token-wise model; or where an R2D2 looks as it reads the text.",
         ),
     ] = Method.word_patch,
     layer: Annotated[

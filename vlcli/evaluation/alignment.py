@@ -36,8 +36,8 @@ class Text:
 
 @dataclass(frozen=True)
 class Alignment:
-    """`index` (h, w) is the grid of m_k, `similarity` (h, w) that of h_k; or, of an R2D2, what layer `layer` of its cross
-    encoder attends to (entity.py)."""
+    """`index` (h, w) is the grid of m_k, `similarity` (h, w) that of h_k; or, of an R2D2, what layer `layer` of its
+    cross encoder attends to (entity.py)."""
 
     text: Text
     index: npt.NDArray[np.int64]

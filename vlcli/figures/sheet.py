@@ -88,8 +88,8 @@ def make_sheet(
 ) -> Sheet:
     """One row for every picture and text. With `mosaic` the four pictures are one, two by two.
 
-    With `layer` it shows the cross-attention of that layer of an R2D2 (entity.py) instead of an alignment. `size` is the
-    side of the square the tower reads, default the model's own (twice that for a mosaic, if the
+    With `layer` it shows the cross-attention of that layer of an R2D2 (entity.py) instead of an alignment. `size` is
+    the side of the square the tower reads, default the model's own (twice that for a mosaic, if the
     tower takes it). Raises UsageError for a model without patch tokens, for a text that is not in the model's
     reach, and for a size that the tower refuses; InputError for a picture that does not decode.
     """
