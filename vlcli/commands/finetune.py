@@ -30,9 +30,9 @@ from vlcli.commands.pretrain import RunProgress, fate
 from vlcli.errors import UsageError
 
 EXAMPLES = (
-    "vlcli finetune runs/r2d2 --data coco-cn/train.jsonl --val coco-cn/val.jsonl -o runs/coco-cn",
-    "vlcli finetune runs/r2d2 --task matching --data icm/train.jsonl --val icm/val.jsonl -o runs/icm",
-    "vlcli finetune runs/filip --recipe filip-retrieval --data train.jsonl --set data.batch_size=512",
+    "vlcli finetune runs/r2d2 --data shards/ --val val.jsonl -o runs/coco-cn",
+    "vlcli finetune runs/r2d2 --task matching --data icm.train.jsonl --val icm.val.jsonl -o runs/icm",
+    "vlcli finetune runs/lit-filip --recipe filip-retrieval --data shards/ -o runs/flickr30k",
 )
 
 MANUAL = {

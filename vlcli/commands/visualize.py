@@ -15,6 +15,7 @@ EXAMPLES = (
     "vlcli visualize runs/lit-filip --image fox.png --text 狐狸 -o fox.figure.png",
     "vlcli visualize runs/lit-filip --image 'raw.parquet#12' --text 狐狸 --formats png,svg,json",
     "vlcli visualize runs/lit-filip --data val.jsonl --id fxemoji/1f98a -o fox.svg",
+    "vlcli visualize runs/r2d2 --image fox.png --text 狐狸 --method entity -o fox.entity.png",
     "vlcli visualize fox.figure.json -o fox.figure.svg",
 )
 

@@ -15,6 +15,7 @@ EXAMPLES = (
     "vlcli zeroshot runs/lit-filip --data imagenet.jsonl --labels labels.zh.txt --prompts wukong-80",
     "vlcli zeroshot runs/lit-filip --data val.jsonl --label-column group_zh --labels groups.txt --json",
     "vlcli zeroshot runs/lit-filip --data val.jsonl --label-column name",
+    "vlcli zeroshot runs/r2d2 --data icm.val.jsonl --task matching",
 )
 
 
