@@ -277,9 +277,9 @@ def step(place: Path, cache: Path, *overrides: str) -> dict[str, torch.Tensor]:
 
     run.stepped = after_the_step
     run.run()
-    found.update({f"centre {side}": x for side, x in run.r2d2.centres.items()})
-    if run.r2d2.queue is not None:
-        found |= {"queue images": run.r2d2.queue.images, "queue texts": run.r2d2.queue.texts}
+    found.update({f"centre {side}": x for side, x in run.objective.centres.items()})
+    if run.objective.queue is not None:
+        found |= {"queue images": run.objective.queue.images, "queue texts": run.objective.queue.texts}
     if rank() == 0:
         values = run.reporter.steps[-1][1]
         found |= {

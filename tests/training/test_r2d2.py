@@ -46,7 +46,7 @@ def compare(run, shares=1, steps=2):
     parameters = [p for p in run.model.parameters() if p.requires_grad]
     losses = []
     for number, batch in enumerate(run.loader.batches(0, steps)):
-        parts, want = run.r2d2(run.model, batch, number), literal.parts(batch, number)
+        parts, want = run.objective(run.model, batch, number), literal.parts(batch, number)
         assert parts.keys() == want.keys()
         for name, value in parts.items():
             torch.testing.assert_close(value, want[name].to(value.dtype), rtol=2e-5, atol=1e-6, msg=name)
@@ -65,9 +65,9 @@ def compare(run, shares=1, steps=2):
         literal.stepped()
         losses.append({name: x.item() for name, x in parts.items()})
     for side, centre in literal.centres.items():
-        torch.testing.assert_close(run.r2d2.centres[side], centre, rtol=1e-4, atol=1e-6)
-    if run.r2d2.queue is not None and literal.queue:
-        held = run.r2d2.queue
+        torch.testing.assert_close(run.objective.centres[side], centre, rtol=1e-4, atol=1e-6)
+    if run.objective.queue is not None and literal.queue:
+        held = run.objective.queue
         assert int(held.filled.sum()) == len(literal.queue)
         torch.testing.assert_close(
             held.weights[held.filled].sort().values, torch.tensor([x[3] for x in literal.queue]).sort().values
@@ -92,7 +92,7 @@ def test_every_switch_changes_the_loss(same_cache, tmp_path):
     for number, (name, overrides) in enumerate(ABLATIONS.items()):
         run = run_of(same_cache, tmp_path / str(number), *overrides)
         for step_, batch in enumerate(run.loader.batches(0, 2)):
-            totals[name] = sum(run.r2d2(run.model, batch, step_).values()).item()
+            totals[name] = sum(run.objective(run.model, batch, step_).values()).item()
     assert len({round(total, 6) for total in totals.values()}) == len(totals)
 
 
@@ -188,11 +188,11 @@ def test_a_batch_of_one_identity_has_no_negatives(negatives, same_cache, tmp_pat
     run = run_of(same_cache, tmp_path / "run", f"{R2D2}.matching.negatives={negatives}")
     batch = next(run.loader.batches(0, 1))
     batch.codes[0] = 7
-    parts = run.r2d2(run.model, batch, 0)
+    parts = run.objective(run.model, batch, 0)
     want = Literal(run.model, run.recipe.objective.r2d2, seed=0).parts(batch, 0)
     torch.testing.assert_close(parts["matching_loss"], want["matching_loss"], rtol=1e-5, atol=1e-6)
     finite(parts)
-    finite(run.r2d2(run.model, batch, 1))  # all that is queued is its own
+    finite(run.objective(run.model, batch, 1))  # all that is queued is its own
 
 
 def test_a_queue_larger_than_the_corpus_holds_no_negative_of_itself(same_cache, tmp_path):
@@ -206,7 +206,7 @@ def test_texts_without_a_word_to_mask_are_left_alone(same_cache, tmp_path):
     batch = next(run.loader.batches(0, 1))
     batch.ids, batch.mask = batch.ids[:, :2].clone(), batch.mask[:, :2].clone()
     batch.ids[:, 1] = run.model.tokenizer.sep_id
-    parts = run.r2d2(run.model, batch, 0)
+    parts = run.objective(run.model, batch, 0)
     assert parts["words_loss"].item() == 0
     finite(parts)
 

@@ -74,7 +74,7 @@ class Pretraining:
         self.engine.adopt(self)
 
     def _make_objective(self, recipe: Recipe) -> None:
-        self.objective = Objective(self.model, recipe.objective, seed=recipe.train.seed)
+        self.objective: Any = Objective(self.model, recipe.objective, seed=recipe.train.seed)
 
     def _load_data(self, validation: PairTable | None) -> None:
         recipe = self.recipe

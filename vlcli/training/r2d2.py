@@ -19,22 +19,22 @@ class R2D2Pretraining(Pretraining):
 
     def _make_objective(self, recipe: Recipe) -> None:
         assert recipe.objective.r2d2 is not None
-        self.r2d2 = R2D2Objective(self.model, recipe.objective.r2d2, seed=recipe.train.seed)
+        self.objective = R2D2Objective(self.model, recipe.objective.r2d2, seed=recipe.train.seed)
 
     def losses(self, model: nn.Module, batch: TrainingBatch, step: int) -> Outcome:
-        parts = self.r2d2(model, batch, step)
+        parts = self.objective(model, batch, step)
         self.scale = self.model.scale().detach()
         return Outcome(total_loss(parts), {name: loss.detach() for name, loss in parts.items()})
 
     def stepped(self) -> None:
         super().stepped()
-        self.r2d2.stepped()
+        self.objective.stepped()
 
     def state_dict(self) -> dict[str, Any]:
-        return self.r2d2.state_dict()
+        return self.objective.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.r2d2.load_state_dict(state)
+        self.objective.load_state_dict(state)
 
 
 def pretraining(recipe: Recipe) -> type[Pretraining]:
