@@ -183,14 +183,19 @@ class DataConfig(Settings):
 
 
 class TrainConfig(Settings):
-    """`precision`: fp32, bf16 autocast, or "auto": bf16 where the device computes in it, and fp32 where it would only
-    imitate it, which takes many times longer. Steps between log lines, checkpoints and validations; 0 switches one off.
-    `keep`: how many of the newest checkpoints are kept; `best` and `last` always are."""
+    """`precision`: fp32, bf16 autocast, fp16 autocast with a scaled loss (CUDA alone), or "auto": bf16 where the device
+    computes in it, and fp32 where it would only imitate it, which takes many times longer. Steps between log lines,
+    checkpoints and validations, and `save_minutes` between checkpoints; 0 switches one off. `keep`: how many of the
+    newest checkpoints are kept; `best` and `last` always are. `ema`: the decay of a moving average of the weights,
+    such as 0.9999; 0 for none. It is the average that is validated and that a checkpoint's model is; --resume goes on
+    with the weights that were trained."""
 
     seed: int = 0
-    precision: Literal["fp32", "bf16", "auto"] = "bf16"
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "bf16"
+    ema: float = Field(0.0, ge=0, lt=1)
     log_every: int = Field(10, ge=1)
     save_every: int = Field(1000, ge=0)
+    save_minutes: float = Field(0.0, ge=0)
     evaluate_every: int = Field(1000, ge=0)
     keep: int = Field(2, ge=1)
     best: Literal["MR", "i2t.R@1", "t2i.R@1", "auc"] = "MR"

@@ -86,7 +86,7 @@ def command(
     image_root: ImageRoot = None,
     head: Head = None,
     seed: Annotated[int | None, SEED] = None,
-    precision: Annotated[Literal["fp32", "bf16"] | None, PRECISION] = None,
+    precision: Annotated[Literal["fp32", "bf16", "fp16"] | None, PRECISION] = None,
     batch_size: Annotated[
         int | None,
         Option("--batch-size", min=2, metavar="N", help="Pairs a step, over all processes together."),

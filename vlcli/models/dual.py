@@ -154,6 +154,9 @@ class DualEncoder(nn.Module):
         self.rates = apply_rates(self, config)
         self.image_locked, self.text_locked = is_locked(self.image), is_locked(self.text)
         self.checkpoint_hash = ""
+        self.in_one_pass = (
+            False  # texts of all lengths together, for processes that must all call a layer as often
+        )
         self._grid: tuple[int, int] | None = None
         self.train()
 
@@ -272,7 +275,7 @@ class DualEncoder(nn.Module):
         padding of long ones."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_locked):
             # A graph that is being traced is for any number of texts.
-            if torch.compiler.is_compiling() or not len(ids):
+            if torch.compiler.is_compiling() or self.in_one_pass or not len(ids):
                 return self.text(ids, mask, keys)
             lengths = mask.sum(1).clamp(min=1)
             order = lengths.argsort(stable=True)

@@ -63,7 +63,7 @@ class FeatureStore:
 
     def __init__(self, model: DualEncoder, directory: Path, *, precision: str) -> None:
         self.model = model
-        self.dtype = np.dtype(np.float16 if precision == "bf16" else np.float32)
+        self.dtype = np.dtype(np.float32 if precision == "fp32" else np.float16)
         tokens = model.grid[0] * model.grid[1] if model.reads_tokens else 0
         self.shape = (1 + tokens, model.image.width)
         self.row_bytes = int(np.prod(self.shape)) * self.dtype.itemsize

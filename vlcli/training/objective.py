@@ -18,8 +18,9 @@ class Objective:
     """`objective(image, text, scale, codes, local, step)` → the dict of `contrastive_loss`.
 
     image and text are a process's own rows, `local` of the global batch; codes (k, N) are the identities of all its
-    pairs. Mean over processes, as DDP takes it, loss and gradients are those of one process on the global batch: but
-    with `tokens.scope = "local"`, where they are those of one process that selects tokens share by share.
+    pairs. Mean over processes, as DDP takes it, loss and gradients are those of one process on the global batch,
+    however unequal the shares: but with `tokens.scope = "local"`, where they are those of one process that selects
+    tokens share by share.
     """
 
     def __init__(self, model: DualEncoder, config: ObjectiveConfig, *, seed: int) -> None:
@@ -49,6 +50,7 @@ class Objective:
             column_kept=None if kept is None else kept.T,
             reduction=config.reduction,
             smoothing=config.label_smoothing,
+            count=codes.shape[1] / world_size(),  # not b: shares may differ
         )
 
     def _seats(self, step: int, codes: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from vlcli.errors import UsageError
 from vlcli.objectives.contrastive import total_loss
 from vlcli.recipes import Recipe
 from vlcli.training.engine import Outcome
@@ -19,6 +20,11 @@ class R2D2Pretraining(Pretraining):
 
     def _make_objective(self, recipe: Recipe) -> None:
         assert recipe.objective.r2d2 is not None
+        if self.engine.sharding is not None:
+            raise UsageError(
+                "the momentum copies of objective.r2d2 are not shared out among processes",
+                remedy="launch without --use_fsdp",
+            )
         self.objective = R2D2Objective(self.model, recipe.objective.r2d2, seed=recipe.train.seed)
 
     def losses(self, model: nn.Module, batch: TrainingBatch, step: int) -> Outcome:

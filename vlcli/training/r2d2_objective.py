@@ -130,9 +130,10 @@ class R2D2Objective:
         positives = positive_targets(
             *zip(batch.codes[:, local], batch.codes, strict=True)
         )  # the same both ways
+        share = share_of(batch)
         if not config.enabled:
             i2t = soft_cross_entropy(scale * sides.image @ texts.T, positives)
-            return (i2t + soft_cross_entropy(scale * sides.text @ images.T, positives)) / 2
+            return share * (i2t + soft_cross_entropy(scale * sides.text @ images.T, positives)) / 2
         assert lesson is not None
         taught = Lesson(*(F.normalize(x.float(), dim=-1) for x in lesson))
         old_images, old_texts = gather(taught.image), gather(taught.text)
@@ -162,7 +163,7 @@ class R2D2Objective:
         ]
         if self.queue is not None:
             self.queue.push(old_images, old_texts, batch.codes)
-        return (halves[0] + halves[1]) / 2
+        return share * (halves[0] + halves[1]) / 2
 
     def _ranking(
         self, model: DualEncoder, sides: Sides, masked: Masked | None, batch: TrainingBatch, step: int
@@ -292,8 +293,10 @@ class R2D2Objective:
                 student_temperature=config.student_temperature,
                 teacher_temperature=config.teacher_temperature,
             )
-            self.centres[side] = self.centres[side].lerp(mean(teacher.mean(0)), 1 - config.centre_momentum)
-        return config.weight * loss / 2
+            self.centres[side] = self.centres[side].lerp(
+                mean(share_of(batch) * teacher.mean(0)), 1 - config.centre_momentum
+            )
+        return config.weight * share_of(batch) * loss / 2
 
     def stepped(self) -> None:
         """After a step of the optimizer."""
@@ -322,6 +325,12 @@ class _Pool(NamedTuple):
     seen: Tensor  # (a, 1 + n1, c)
     keys: Tensor  # (a,)
     own: Tensor  # (n,) the process's own rows
+
+
+def share_of(batch: TrainingBatch) -> float:
+    """What a mean over a process's own rows weighs in the mean over processes, as DDP takes it: 1 where shares are
+    equal."""
+    return len(batch.ids) * world_size() / batch.codes.shape[1]
 
 
 def mean_of(loss: Sum) -> Tensor:
