@@ -96,7 +96,8 @@ class R2D2Objective:
         if self.teacher is not None:
             lesson = self.teacher(features, batch.ids, batch.mask, batch.pixels)
         masked = self._masked(model, batch) if self.masks else None
-        parts = {"pre_ranking_loss": self._pre_ranking(model, sides, lesson, batch)}
+        with _in_full(batch):
+            parts = {"pre_ranking_loss": self._pre_ranking(model, sides, lesson, batch)}
         if model.ranking is not None:
             parts |= self._ranking(model, sides, masked, batch, step)
         if config.feature_distillation.weight:
@@ -237,7 +238,7 @@ class R2D2Objective:
         """A text of every image and an image of every text, by row of what `_pool` gives."""
         config, local = self.config.matching, batch.local
         columns = slice(None) if config.scope == "global" else local
-        with torch.no_grad():
+        with torch.no_grad(), _in_full(batch):
             scale = model.scale()
             texts, images = sides.text, sides.image
             if config.scope == "global":
@@ -325,6 +326,11 @@ class _Pool(NamedTuple):
     seen: Tensor  # (a, 1 + n1, c)
     keys: Tensor  # (a,)
     own: Tensor  # (n,) the process's own rows
+
+
+def _in_full(batch: TrainingBatch) -> Any:
+    """Similarities are compared in float32, whatever the towers compute in."""
+    return torch.autocast(batch.keys.device.type, enabled=False)
 
 
 def share_of(batch: TrainingBatch) -> float:
