@@ -13,8 +13,10 @@ from training_cases import pairs
 
 import vlcli
 from vlcli.errors import UsageError
+from vlcli.models.flops import FlopCounter
 from vlcli.objectives import matching
 from vlcli.recipes import load_recipe
+from vlcli.training.r2d2_cost import step_flops
 
 ABLATIONS = {
     "whole": (),
@@ -173,6 +175,28 @@ def test_a_checkpoint_is_an_r2d2_whose_towers_retrieve(same_cache, tmp_path):
     assert model.ranking is not None
     ids, mask = model.tokenize(["狐狸", "fox"])
     assert model.encode_text(ids, mask).pooled.shape == (2, 16)
+
+
+@pytest.mark.parametrize("enhanced", [True, False])
+def test_a_step_costs_what_its_shapes_say(enhanced, same_cache, tmp_path):
+    """Texts as long as the context, pictures from the cache: of the image tower there is the projection alone."""
+    overrides = ("model.text.context=9", f"{R2D2}.masked_language.enhanced={str(enhanced).lower()}")
+    run = run_of(same_cache, tmp_path / "run", *overrides)
+    model, batch = run.model, next(run.loader.batches(0, 1))
+    n, config = len(batch.ids), run.recipe.objective.r2d2
+    batch.ids = torch.full((n, 9), 1000)
+    batch.ids[:, 0], batch.ids[:, -1] = model.tokenizer.cls_id, model.tokenizer.sep_id
+    batch.mask = torch.ones(n, 9).bool()
+    with FlopCounter() as text:
+        model.text_vector(model.text_states(batch.ids, batch.mask), batch.ids, batch.mask)
+    with FlopCounter() as count:
+        run.objective(model, batch, 0)
+    image = 2 * model.image.width * model.config.dim
+    parts = step_flops(model, config, image_flops=image, text_flops=text.forward // n)
+    columns = n + config.target_distillation.queue
+    products = 2 * model.config.dim * n * (2 * 2 * columns + 2 * n)  # pre-ranking, and looking for negatives
+    assert count.forward == n * sum(parts.values()) + products
+    assert parts["words"] > 0
 
 
 # --- limits ------------------------------------------------------------------------------------------------
