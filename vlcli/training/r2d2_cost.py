@@ -11,7 +11,8 @@ def step_flops(
     model: DualEncoder, objective: R2D2ObjectiveConfig, *, image_flops: int, text_flops: int
 ) -> dict[str, int]:
     """Operations of the forward pass of one training pair by part, with texts as long as the context: the image tower
-    (twice where patches are masked), the student's passes of the text, the teacher's of the text and its projection of the picture, ranking, masked words.
+    (twice where patches are masked), the student's passes of the text, the teacher's of the text and its projection of
+    the picture, ranking, masked words.
 
     `image_flops` and `text_flops` are of one pass, as cost.py counts them. The products of pre-ranking, which depend on
     batch and queue, are not among them.
