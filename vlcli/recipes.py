@@ -163,23 +163,38 @@ class DataConfig(Settings):
     texts: ZERO's rows, R2D2 §4.1; a row without them gives one of its texts), "candidate" (a text or one candidate,
     uniformly: FILIP §3.2), "candidates" (the candidates in random order, joined), "text+candidates". `group`: the
     column whose equal values are positives too; "" for none. `cache` of a locked tower's features: "auto" (the user's
-    cache directory), "off", or a directory.
+    cache directory), "off", or a directory. `crop_area`: the least and the most of a picture that `augment`
+    "resized-crop" shows.
+
+    `last`: the pairs that are left when an epoch has no whole batch any more: "drop", or "keep" as a smaller batch.
+    `epoch_pairs`: how many pairs an epoch has, where that is not all of them: more begin anew, fewer go on where the
+    epoch before ended, and no pair comes again before all came.
     """
 
     batch_size: int = Field(512, ge=2)
     draw: tuple[TextForm, ...] = ("text",)
     joiner: str = "，"
     augment: Augmentation = "none"
+    crop_area: tuple[float, float] = (0.08, 1.0)
     group: str = "family"
     cache: str = "auto"
     cache_gib: float = Field(20.0, gt=0)
     workers: int = Field(4, ge=0)
+    last: Literal["drop", "keep"] = "drop"
+    epoch_pairs: int | None = Field(None, ge=2)
 
     @model_validator(mode="after")
     def _something_to_draw(self) -> DataConfig:
         if not self.draw:
             raise ValueError("draw names no form of text")
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError("crop_area is not two shares of a picture, the smaller one first")
         return self
+
+    def steps_per_epoch(self, pairs: int) -> int:
+        """Batches of an epoch of the data, of which there are that many pairs."""
+        whole, left = divmod(self.epoch_pairs or pairs, self.batch_size)
+        return whole + (self.last == "keep" and left > 0)
 
 
 class TrainConfig(Settings):
@@ -287,8 +302,8 @@ class Recipe(Settings):
         return self.optimizer.lr
 
     def steps(self, pairs: int) -> int:
-        """Steps of the run on that many pairs; the last incomplete batch of an epoch is left out."""
-        return self.schedule.steps or self.schedule.epochs * (pairs // self.data.batch_size)
+        """Steps of the run on that many pairs."""
+        return self.schedule.steps or self.schedule.epochs * self.data.steps_per_epoch(pairs)
 
     @property
     def caches_features(self) -> bool:

@@ -20,6 +20,7 @@ from vlcli.commands._options import (
     ImageRoot,
     Init,
     Map,
+    MaxBad,
     Quiet,
     Resume,
     Set,
@@ -85,6 +86,7 @@ def command(
     map_: Map = None,
     image_root: ImageRoot = None,
     head: Head = None,
+    max_bad: MaxBad = "0",
     seed: Annotated[int | None, SEED] = None,
     precision: Annotated[Literal["fp32", "bf16", "fp16"] | None, PRECISION] = None,
     batch_size: Annotated[
@@ -136,6 +138,7 @@ def command(
         find_weights(resolved.model.image, towers.get("image"))
         tokenizer_for(resolved.model.text, find_weights(resolved.model.text, towers.get("text")))
 
+    from vlcli.shards.mixture import load_mixture
     from vlcli.shards.pairs import load_pairs
     from vlcli.shards.rows import ZERO_FIELDS
     from vlcli.training.r2d2 import pretraining
@@ -143,13 +146,14 @@ def command(
     console = Console("pretrain", quiet=quiet, verbose=verbose)
     group = resolved.data.group or None
     renames = parse_map(map_)
-    train = load_pairs(
+    train = load_mixture(
         data or ["shards/"],
         renames=renames,
         group=group,
         optional=ZERO_FIELDS if "field" in resolved.data.draw else (),
         image_root=image_root,
         head=head,
+        skip_damaged=max_bad.strip() not in ("0", "0%"),
     )
     validation = load_pairs(val, renames=renames, group=group, image_root=image_root) if val else None
     if validation is not None and not len(validation):
@@ -175,6 +179,7 @@ def command(
             device=device,
             resume=resume,
             force=force,
+            max_bad=max_bad,
         )
         result = run.run()
     best = f", best {resolved.train.best} {result['best']:.1f}" if result["best"] is not None else ""

@@ -23,6 +23,8 @@ def hard_negatives(logits: Tensor, positives: Tensor, draws: Tensor | None = Non
     logits and positives bool (n, N). A row of positives alone has none: its column is 0 and `found` says no.
     """
     found = ~positives.all(1)
+    if not logits.numel():  # a process without rows
+        return Chosen(torch.zeros_like(found, dtype=torch.long), found)
     logits = logits.detach().double().masked_fill(positives, -torch.inf)
     if draws is None:
         return Chosen(torch.where(found, logits.argmax(1), 0), found)

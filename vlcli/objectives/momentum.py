@@ -70,12 +70,13 @@ def target_distillation_loss(
     weights: Tensor,
     *,
     alpha: float = 0.4,
+    count: float | None = None,
 ) -> Tensor:
     """−(1/n) Σ_i Σ_j w_j ŷ_ij log s_ij, ŷ = α · softmax(teacher) + (1 − α) · y (R2D2 Eq 4–5, spec D17).
 
     logits and teacher (n, C) over the columns [current batch; queue]; positives bool (n, C), of which y is the same
     share each; excluded bool (n, C) columns that take no part in either softmax; weights (C,). The teacher has no
-    gradient. Every row has a positive.
+    gradient. Every row has a positive. `count`, where given, is what the sum over rows is divided by instead of n.
     """
     wide = torch.promote_types(logits.dtype, torch.float32)
     y = positives.to(wide)
@@ -83,4 +84,4 @@ def target_distillation_loss(
     soft = teacher.detach().to(wide).masked_fill(excluded, -torch.inf).softmax(1)
     target = alpha * soft + (1 - alpha) * y
     log_s = logits.to(wide).masked_fill(excluded, -torch.inf).log_softmax(1).masked_fill(excluded, 0.0)
-    return -(weights * target * log_s).sum(1).mean()
+    return -(weights * target * log_s).sum() / (len(logits) if count is None else count)

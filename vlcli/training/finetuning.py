@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,8 @@ class MatchingTraining(Pretraining):
     def _make_objective(self, recipe: Recipe) -> None:
         if self.model.ranking is None:
             raise UsageError("--task matching trains cross encoders, and the checkpoint is a dual encoder")
-        self.labels = torch.from_numpy(match_labels(self.table, self.column))
+        labels = match_labels(self.table, self.column).tolist()
+        self.labels = dict(zip(self.table.ids, labels, strict=True))
         objective = recipe.objective.r2d2
         assert objective is not None
         self.positive_weight = objective.matching.positive_weight
@@ -65,13 +66,9 @@ class MatchingTraining(Pretraining):
             if name.startswith(unread):
                 parameter.requires_grad_(False)
 
-    def batches(self, start: int, stop: int) -> Iterator[TrainingBatch]:
-        for step, batch in zip(range(start, stop), super().batches(start, stop), strict=True):
-            self.rows = self.loader.rows_of(step)[1][batch.local]
-            yield batch
-
     def losses(self, model: nn.Module, batch: TrainingBatch, step: int) -> Outcome:
-        labels = self.labels[torch.from_numpy(self.rows)].to(batch.keys.device)
+        mine = [self.labels[name] for name in batch.pair_ids[batch.local]]
+        labels = torch.tensor(mine, dtype=torch.long, device=batch.keys.device)
         loss = mean_of(
             matching_loss(
                 *model(through=lambda student: self._logits(student, batch)),

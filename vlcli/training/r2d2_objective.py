@@ -131,10 +131,10 @@ class R2D2Objective:
         positives = positive_targets(
             *zip(batch.codes[:, local], batch.codes, strict=True)
         )  # the same both ways
-        share = share_of(batch)
+        count = rows_of(batch)
         if not config.enabled:
-            i2t = soft_cross_entropy(scale * sides.image @ texts.T, positives)
-            return share * (i2t + soft_cross_entropy(scale * sides.text @ images.T, positives)) / 2
+            i2t = soft_cross_entropy(scale * sides.image @ texts.T, positives, count=count)
+            return (i2t + soft_cross_entropy(scale * sides.text @ images.T, positives, count=count)) / 2
         assert lesson is not None
         taught = Lesson(*(F.normalize(x.float(), dim=-1) for x in lesson))
         old_images, old_texts = gather(taught.image), gather(taught.text)
@@ -156,6 +156,7 @@ class R2D2Objective:
                 excluded,
                 weights,
                 alpha=config.alpha,
+                count=count,
             )
             for mine, momentum, columns in (
                 (sides.image, taught.image, texts),
@@ -164,7 +165,7 @@ class R2D2Objective:
         ]
         if self.queue is not None:
             self.queue.push(old_images, old_texts, batch.codes)
-        return share * (halves[0] + halves[1]) / 2
+        return (halves[0] + halves[1]) / 2
 
     def _ranking(
         self, model: DualEncoder, sides: Sides, masked: Masked | None, batch: TrainingBatch, step: int
@@ -293,11 +294,12 @@ class R2D2Objective:
                 self.centres[side],
                 student_temperature=config.student_temperature,
                 teacher_temperature=config.teacher_temperature,
+                count=rows_of(batch),
             )
             self.centres[side] = self.centres[side].lerp(
-                mean(share_of(batch) * teacher.mean(0)), 1 - config.centre_momentum
+                mean(teacher.sum(0) / rows_of(batch)), 1 - config.centre_momentum
             )
-        return config.weight * share_of(batch) * loss / 2
+        return config.weight * loss / 2
 
     def stepped(self) -> None:
         """After a step of the optimizer."""
@@ -333,10 +335,10 @@ def _in_full(batch: TrainingBatch) -> Any:
     return torch.autocast(batch.keys.device.type, enabled=False)
 
 
-def share_of(batch: TrainingBatch) -> float:
-    """What a mean over a process's own rows weighs in the mean over processes, as DDP takes it: 1 where shares are
-    equal."""
-    return len(batch.ids) * world_size() / batch.codes.shape[1]
+def rows_of(batch: TrainingBatch) -> float:
+    """What a sum over a process's own rows is divided by, such that the mean over processes, as DDP takes it, is the
+    mean over the global batch: shares may differ."""
+    return batch.codes.shape[1] / world_size()
 
 
 def mean_of(loss: Sum) -> Tensor:
