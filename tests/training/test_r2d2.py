@@ -2,8 +2,11 @@
 
 import os
 import subprocess
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 import torch
 from r2d2_cases import CASES, PATCHES, R2D2, Literal, recipe, run_of, step
@@ -16,6 +19,7 @@ from vlcli.errors import UsageError
 from vlcli.models.flops import FlopCounter
 from vlcli.objectives import matching
 from vlcli.recipes import load_recipe
+from vlcli.training.loader import draw_text, fields_of, generator
 from vlcli.training.r2d2_cost import step_flops
 
 ABLATIONS = {
@@ -271,8 +275,6 @@ def test_a_ranking_part_without_its_objective_is_refused():
 
 def test_fields_are_drawn_uniformly_whatever_the_number_of_their_texts(same_cache, tmp_path):
     """A title, a content, and many queries: each field a third of the steps, anew in each epoch."""
-    import polars as pl
-
     table = pairs(18)
     queries = "，".join(f"q{k}" for k in range(15))
     rows = [{"title": f"t{i}", "content": f"c{i}", "image_query": queries} for i in range(18)]
@@ -280,18 +282,17 @@ def test_fields_are_drawn_uniformly_whatever_the_number_of_their_texts(same_cach
     rows[1] = {"title": "only", "content": None, "image_query": None}
     table.frame = pl.DataFrame(rows)
     run = run_of(same_cache, tmp_path / "run", "data.draw=['field']", table=table)
-    assert run.loader.fields[2] == [["t2"], ["c2"], [f"q{k}" for k in range(15)]]
-    assert run.loader.fields[0] == []
-    from collections import Counter
-
-    from vlcli.training.loader import draw_text, generator
-
+    fields = fields_of(table, np.arange(18))
+    assert fields[2] == [["t2"], ["c2"], [f"q{k}" for k in range(15)]]
+    assert fields[0] == []
+    drawn = run.model.tokenizer.tokens(next(run.loader.batches(0, 1)).ids.flatten().tolist())
+    assert {"t", "c", "q", "only"} & set(drawn), "batches are drawn of them"
     counts = Counter()
     for epoch in range(300):
         for row in range(2, 12):
             rng = generator(0, epoch, table.ids[row], "text")
-            counts[draw_text(table, row, run.recipe.data, rng, run.loader.fields[row])[0]] += 1
+            counts[draw_text(table, row, run.recipe.data, rng, fields[row])[0]] += 1
     assert all(900 < counts[first] < 1100 for first in "tcq"), counts
     rng = generator(0, 0, "x", "text")
-    assert draw_text(table, 0, run.recipe.data, rng, run.loader.fields[0]) in table.texts[0]
-    assert draw_text(table, 1, run.recipe.data, rng, run.loader.fields[1]) == "only"
+    assert draw_text(table, 0, run.recipe.data, rng, fields[0]) in table.texts[0]
+    assert draw_text(table, 1, run.recipe.data, rng, fields[1]) == "only"

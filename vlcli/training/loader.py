@@ -85,15 +85,16 @@ def generator(*parts: object) -> random.Random:
     return random.Random(seed_of(*parts))
 
 
-def fields_of(table: PairTable) -> list[list[list[str]]]:
-    """Of each row its fields (ZERO's title, content, image_query) that hold a text, each with its texts; of queries
-    in one string, between commas, each is one. A table that was read without these columns has none."""
-    columns = {name: table.frame[name].to_list() for name in ZERO_FIELDS if name in table.frame.columns}
-    rows: list[list[list[str]]] = []
-    for row in range(len(table)):
-        found = [_texts(name, column[row]) for name, column in columns.items()]
-        rows.append([texts for texts in found if texts])
-    return rows
+def fields_of(table: PairTable, rows: np.ndarray) -> list[list[list[str]]]:
+    """Of each of these rows its fields (ZERO's title, content, image_query) that hold a text, each with its texts; of
+    queries in one string, between commas, each is one. A table that was read without these columns has none."""
+    names = [name for name in ZERO_FIELDS if name in table.frame.columns]
+    found = table.frame.select(names)[rows].to_dict(as_series=False) if names else {}
+    fields: list[list[list[str]]] = []
+    for row in range(len(rows)):
+        every = [_texts(name, column[row]) for name, column in found.items()]
+        fields.append([texts for texts in every if texts])
+    return fields
 
 
 def _texts(name: str, value: Any) -> list[str]:
@@ -162,7 +163,6 @@ class Loader:
         self.bad.add_shards(table.damaged)
         self.store: FeatureStore | None = None
         self.store_rows: np.ndarray | None = None
-        self.fields = fields_of(table) if "field" in config.draw else None
 
     def read_features(self, store: FeatureStore, rows: np.ndarray, causes: Mapping[int, str]) -> None:
         """From now on no pixels: row i of the table is row `rows[i]` of the store, and −1 is a bad one, `causes[i]`."""
@@ -194,15 +194,10 @@ class Loader:
         local = share(len(rows), self.rank, self.world)
         table = self.table
         ids = table.ids.take(rows)
+        fields = fields_of(table, rows) if "field" in self.config.draw else [[]] * len(rows)
         texts = [
-            draw_text(
-                table,
-                int(row),
-                self.config,
-                generator(self.seed, time, name, "text"),
-                () if self.fields is None else self.fields[row],
-            )
-            for row, time, name in zip(rows, times, ids, strict=True)
+            draw_text(table, int(row), self.config, generator(self.seed, time, name, "text"), of_row)
+            for row, time, name, of_row in zip(rows, times, ids, fields, strict=True)
         ]
         groups = table.groups.take(rows) if self.config.group else [None] * len(rows)
         codes = torch.tensor(
