@@ -276,23 +276,23 @@ def test_a_ranking_part_without_its_objective_is_refused():
 def test_fields_are_drawn_uniformly_whatever_the_number_of_their_texts(same_cache, tmp_path):
     """A title, a content, and many queries: each field a third of the steps, anew in each epoch."""
     table = pairs(18)
-    queries = "，".join(f"q{k}" for k in range(15))
-    rows = [{"title": f"t{i}", "content": f"c{i}", "image_query": queries} for i in range(18)]
+    queries = "，".join(f"丙{k}" for k in range(15))
+    rows = [{"title": f"甲{i}", "content": f"乙{i}", "image_query": queries} for i in range(18)]
     rows[0] = {"title": None, "content": " ", "image_query": None}
     rows[1] = {"title": "only", "content": None, "image_query": None}
     table.frame = pl.DataFrame(rows)
     run = run_of(same_cache, tmp_path / "run", "data.draw=['field']", table=table)
     fields = fields_of(table, np.arange(18))
-    assert fields[2] == [["t2"], ["c2"], [f"q{k}" for k in range(15)]]
+    assert fields[2] == [["甲2"], ["乙2"], [f"丙{k}" for k in range(15)]]
     assert fields[0] == []
     drawn = run.model.tokenizer.tokens(next(run.loader.batches(0, 1)).ids.flatten().tolist())
-    assert {"t", "c", "q", "only"} & set(drawn), "batches are drawn of them"
+    assert set("甲乙丙") & set(drawn), "batches are drawn of them"
     counts = Counter()
     for epoch in range(300):
         for row in range(2, 12):
             rng = generator(0, epoch, table.ids[row], "text")
             counts[draw_text(table, row, run.recipe.data, rng, fields[row])[0]] += 1
-    assert all(900 < counts[first] < 1100 for first in "tcq"), counts
+    assert all(900 < counts[first] < 1100 for first in "甲乙丙"), counts
     rng = generator(0, 0, "x", "text")
     assert draw_text(table, 0, run.recipe.data, rng, fields[0]) in table.texts[0]
     assert draw_text(table, 1, run.recipe.data, rng, fields[1]) == "only"
