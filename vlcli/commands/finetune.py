@@ -26,7 +26,8 @@ from vlcli.commands._options import (
     Verbose,
     parse_map,
 )
-from vlcli.commands.pretrain import RunProgress, fate
+from vlcli.commands._training import fate
+from vlcli.commands.pretrain import RunProgress
 from vlcli.errors import UsageError
 
 EXAMPLES = (

@@ -38,7 +38,7 @@ from vlcli.models.config import DualEncoderConfig, ImageTowerConfig
 from vlcli.models.dual import DualEncoder
 from vlcli.models.formats import ONNX, OURS
 from vlcli.models.layout import layout_stamp
-from vlcli.models.quickcheck import CONFIG, WEIGHTS, WITH_TEXTS, find_checkpoint, is_foreign
+from vlcli.models.quickcheck import CONFIG, DUAL, WEIGHTS, find_checkpoint, is_foreign
 from vlcli.models.storage import Uninitialised, layout_of
 from vlcli.records.atomic import atomic_directory, atomic_file, refuse_existing
 from vlcli.text.model_tokenizers import saved_tokenizer
@@ -92,8 +92,8 @@ def _open_ours(place: Path, asked: Asked) -> Opened:
             tower = ImageTowerConfig.model_validate(config["architecture"])
             refuse_shapes(body_of(tower).state_dict(), state, str(place / WEIGHTS))
             return Opened(OURS, TowerCheckpoint(tower, state), place / WEIGHTS, {}, config.get("lineage", {}))
-        if kind not in WITH_TEXTS:
-            known = ", ".join(map(repr, (*WITH_TEXTS, "image")))
+        if kind not in DUAL:
+            known = ", ".join(map(repr, (*DUAL, "image")))
             raise UsageError(f"{place} is a checkpoint of kind {kind!r}; formats are known of {known}")
         architecture = DualEncoderConfig.model_validate(config["architecture"])
     except (ValidationError, KeyError) as error:
