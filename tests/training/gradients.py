@@ -2,13 +2,14 @@
 
     accelerate launch … tests/training/gradients.py OUT CACHE [--set=KEY=VALUE …] [CASE …]
 
-by all processes, written to OUT by the first; all cases when none is named.
+by all processes, written to OUT by the first, all cases when none is named; and by each, which pairs its batches have.
 
 The test that launches it calls `step` for one process.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -28,6 +29,7 @@ CASES = {
         "objective.negatives=0.25",
     ),
     "tokenwise": ("objective.negatives=0.5",),
+    "uneven": ("data.last=keep",),
     "selected": (*TOKENS, "objective.tokens.scope=global"),
     "selected-local": (*TOKENS, "objective.tokens.scope=local"),
     "selected-fp16": (*TOKENS, "objective.tokens.precision=fp16"),
@@ -40,7 +42,8 @@ def step(place: Path, cache: Path, *overrides: str) -> dict[str, torch.Tensor]:
     """{"loss", "scale" 1/τ after the step, name of a parameter: its gradient} of the first step of a run."""
     reporter = Silent()
     options = ("schedule.steps=1", "train.evaluate_every=0", "model.text.dropout=0.2", "data.workers=0")
-    run = Pretraining(recipe(cache, *options, *overrides), pairs(), place, reporter, device="cpu")
+    table = pairs(13 if "data.last=keep" in overrides else 64)  # of 16
+    run = Pretraining(recipe(cache, *options, *overrides), table, place, reporter, device="cpu")
     found: dict[str, torch.Tensor] = {}
 
     def after_the_step() -> None:
@@ -55,8 +58,16 @@ def step(place: Path, cache: Path, *overrides: str) -> dict[str, torch.Tensor]:
     return found
 
 
+def shares(place: Path, cache: Path) -> list[list[str]]:
+    """The ids of this process's pairs in each step of three epochs, of which the last has ten pairs."""
+    config = recipe(cache, "data.workers=0", "data.last=keep")
+    run = Pretraining(config, pairs(58), place, Silent(), device="cpu")
+    return [batch.pair_ids[batch.local] for batch in run.batches(0, run.total)]
+
+
 if __name__ == "__main__":
     out, cache = map(Path, sys.argv[1:3])
+    (out / f"shares-{rank()}.json").write_text(json.dumps(shares(out / "shares", cache)))
     changes = [word.removeprefix("--set=") for word in sys.argv[3:] if word.startswith("--set=")]
     names = [word for word in sys.argv[3:] if not word.startswith("--set=")] or list(CASES)
     results = {name: step(out / name, cache, *CASES[name], *changes) for name in names}
