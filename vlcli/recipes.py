@@ -270,6 +270,11 @@ class Recipe(Settings):
                 part = "ranking" if model.ranking is not None else "patch_mask"
                 raise ValueError(f"model.{part}: only objective.r2d2 trains it")
             return self
+        if self.train.chunk:
+            raise ValueError(
+                "train.chunk: R2D2's losses read more of the towers than their vectors, and cannot be had from"
+                " chunks; train.checkpointing saves memory, too"
+            )
         if model.similarity != "global":
             raise ValueError("objective.r2d2: pooled vectors are compared, model.similarity must be global")
         features = objective.feature_distillation

@@ -13,6 +13,7 @@ from training_cases import Silent, recipe
 from vlcli.errors import UsageError
 from vlcli.models.image_tower import ImageFeatures
 from vlcli.models.recompute import recompute_layers, statistics, statistics_kept
+from vlcli.recipes import load_distill_recipe, load_recipe
 from vlcli.training.pretraining import Pretraining
 
 OPTIONS = ("train.evaluate_every=0", "data.workers=0", "model.text.dropout=0.2", "model.text.layers=2")
@@ -204,6 +205,13 @@ def test_checkpointing_a_tower_that_learns_nothing_is_refused(table, cache, tmp_
     with pytest.raises(UsageError, match="the image tower has no layer that learns"):
         make(table, cache, tmp_path / "run", "train.checkpointing=['image']")
     assert not (tmp_path / "run").exists()
+
+
+def test_r2d2_has_no_chunks():
+    with pytest.raises(UsageError, match="train.chunk: R2D2's losses read more of the towers"):
+        load_recipe("emoji-r2d2", ["train.chunk=4"])
+    with pytest.raises(UsageError, match="train.chunk: no such key"):
+        load_distill_recipe("emoji-altclip-teacher", ["train.chunk=4"])
 
 
 def test_statistics_are_kept_even_when_something_fails():
