@@ -208,9 +208,9 @@ def test_checkpointing_a_tower_that_learns_nothing_is_refused(table, cache, tmp_
 
 
 def test_r2d2_has_no_chunks():
-    with pytest.raises(UsageError, match="train.chunk: R2D2's losses read more of the towers"):
+    with pytest.raises(UsageError, match=r"train\.chunk: R2D2's losses read more of the towers"):
         load_recipe("emoji-r2d2", ["train.chunk=4"])
-    with pytest.raises(UsageError, match="train.chunk: no such key"):
+    with pytest.raises(UsageError, match=r"train\.chunk: no such key"):
         load_distill_recipe("emoji-altclip-teacher", ["train.chunk=4"])
 
 
