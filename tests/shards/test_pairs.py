@@ -17,6 +17,7 @@ from shard_cases import make_rows, picture, shard
 
 from vlcli.errors import InputError, UsageError
 from vlcli.shards.pairs import load_pairs
+from vlcli.shards.pixels import LocatedImages
 
 
 def same(a, b) -> None:
@@ -153,3 +154,19 @@ def test_a_worker_process_reads_the_same_pixels(tmp_path: Path, kind: str) -> No
     again = pickle.loads(pickle.dumps(table))
     assert [again.image_bytes(i) for i in range(3)] == want
     assert [table.image_bytes(i) for i in range(3)] == want
+    places = pickle.loads(pickle.dumps([table.locate(i) for i in range(3)]))
+    reader = pickle.loads(pickle.dumps(LocatedImages()))
+    assert [reader.read(place) for place in places] == want
+
+
+def test_a_tar_that_is_cut_after_it_was_indexed(tmp_path: Path) -> None:
+    shard(make_rows(tmp_path, 4), tmp_path / "out", per_shard=2)
+    table, reader = load_pairs([str(tmp_path / "out")]), LocatedImages()
+    reader.FILES = 1
+    assert reader.read(table.locate(3)) == picture(3)
+    os.truncate(tmp_path / "out" / "00001.tar", 100)
+    (tmp_path / "out" / "00000.tar").unlink()
+    with pytest.raises(InputError, match=r"00001.tar: changed while it was read"):
+        reader.read(table.locate(2))
+    with pytest.raises(FileNotFoundError, match=r"00000.tar"):
+        reader.read(table.locate(0))
