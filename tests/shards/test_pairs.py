@@ -16,6 +16,7 @@ import webdataset
 from shard_cases import make_rows, picture, shard
 
 from vlcli.errors import InputError, UsageError
+from vlcli.shards import pairs
 from vlcli.shards.pairs import load_pairs
 from vlcli.shards.pixels import LocatedImages
 
@@ -91,6 +92,21 @@ def test_tars_of_other_tools(tmp_path: Path) -> None:
     table = load_pairs([str(tmp_path / "x.tar")])
     assert (table.ids, table.texts) == (["k0", "k1"], [["图0"], ["图1"]])
     assert table.image_bytes(1) == picture(1, "JPEG")
+
+
+def test_large_shards_are_looked_through_by_several_processes(tmp_path: Path, monkeypatch) -> None:
+    shard(make_rows(tmp_path, 9), tmp_path / "out", per_shard=2)
+    here = load_pairs([str(tmp_path / "out")], columns=["score"])
+    monkeypatch.setattr(pairs, "LARGE", 0)
+    there = load_pairs([str(tmp_path / "out")], columns=["score"], jobs=2)
+    same(here, there)
+    assert there.frame.equals(here.frame)
+    (tmp_path / "out" / "00003.tar").write_bytes(b"")
+    with pytest.raises(InputError, match=r"00003.tar"):
+        load_pairs([str(tmp_path / "out")], jobs=2)
+    less = load_pairs([str(tmp_path / "out")], jobs=2, skip_damaged=True)
+    assert less.ids == [*here.ids[:6], *here.ids[8:]]
+    assert [damaged.pairs for damaged in less.damaged] == [2]
 
 
 def test_split_hash_names_the_data(tmp_path: Path) -> None:
