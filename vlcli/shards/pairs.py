@@ -43,9 +43,7 @@ class Share(NamedTuple):
     weight: float
 
 
-LARGE = (
-    16 << 30
-)  # bytes of shards whose headers it pays to walk in several processes, which take a second to start
+LARGE = 16 << 30  # bytes of shards; processes that walk their headers take a second to start
 
 
 @dataclass
@@ -76,7 +74,7 @@ class PairTable:
         self._starts.append(self._starts[-1] + len(part))
 
     def extend(self, other: PairTable) -> None:
-        """Put the pairs of another table behind one's own; not its `frame`."""
+        """Put the pairs of another table, all but its `frame`, behind one's own."""
         for mine, theirs in (
             (self.ids, other.ids),
             (self.image_ids, other.image_ids),
