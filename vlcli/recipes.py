@@ -14,6 +14,7 @@ from vlcli.errors import UsageError
 from vlcli.images.config import Augmentation
 from vlcli.models.config import DualEncoderConfig, Settings, TextTowerConfig
 
+CROP_AREA = (0.08, 1.0)  # Inception's
 TextForm = Literal["text", "field", "candidate", "candidates", "text+candidates"]
 
 
@@ -183,7 +184,7 @@ class DataConfig(Settings):
     draw: tuple[TextForm, ...] = ("text",)
     joiner: str = "，"
     augment: Augmentation = "none"
-    crop_area: tuple[float, float] = (0.08, 1.0)
+    crop_area: tuple[float, float] = CROP_AREA
     group: str = "family"
     cache: str = "auto"
     cache_gib: float = Field(20.0, gt=0)
@@ -197,6 +198,8 @@ class DataConfig(Settings):
             raise ValueError("draw names no form of text")
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ValueError("crop_area is not two shares of a picture, the smaller one first")
+        if self.augment != "resized-crop" and self.crop_area != CROP_AREA:
+            raise ValueError('crop_area belongs to augment = "resized-crop"')
         return self
 
     def steps_per_epoch(self, pairs: int) -> int:

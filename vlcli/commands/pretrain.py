@@ -24,6 +24,7 @@ from vlcli.commands._options import (
     Resume,
     Set,
     Verbose,
+    default_jobs,
     parse_init,
     parse_map,
 )
@@ -153,6 +154,7 @@ def command(
         image_root=image_root,
         head=head,
         skip_damaged=any(parse_max_bad(max_bad)),
+        jobs=default_jobs(),
     )
     validation = load_pairs(val, renames=renames, group=group, image_root=image_root) if val else None
     if validation is not None and not len(validation):
