@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from typer import Option
 
-from vlcli.commands import _complete as complete
 from vlcli.commands._options import (
     PRECISION,
     SEED,
@@ -28,14 +27,13 @@ from vlcli.commands._options import (
     parse_init,
     parse_map,
 )
+from vlcli.commands._training import Progress, RecipeName, fate, towers_of
 from vlcli.errors import UsageError
-
-if TYPE_CHECKING:
-    from vlcli.commands._console import Console
 
 EXAMPLES = (
     "vlcli pretrain --recipe emoji-lit-filip --data demo/shards --val demo/val.jsonl -o demo/run",
     "vlcli pretrain --recipe lit-filip --init image=ViT-L-14.pt --data shards/ --set data.batch_size=1024",
+    "vlcli pretrain --recipe altclip-m9 --init image=ViT-L-14.pt --init runs/t --data shards/",
     "accelerate launch -m vlcli pretrain --recipe lit-filip --init image=ViT-L-14.pt --data shards/",
 )
 
@@ -61,15 +59,7 @@ MANUAL = {
 
 
 def command(
-    recipe: Annotated[
-        str,
-        Option(
-            "--recipe",
-            metavar="NAME|FILE.toml",
-            help="What to train and how: see vlcli recipes list.",
-            autocompletion=complete.recipes,
-        ),
-    ],
+    recipe: RecipeName,
     data: DataOrNone = None,
     val: Annotated[
         list[str] | None,
@@ -130,7 +120,7 @@ def command(
         quiet, verbose = True, 0
         if dry_run:
             return
-    towers = parse_init(init)
+    towers = parse_init(init, whole=towers_of)
     if not resume:
         from vlcli.models.initial import find_weights, tokenizer_for
 
@@ -161,7 +151,7 @@ def command(
         scored = f", chosen by {resolved.train.best} on {len(validation)} pairs" if validation else ""
         print(
             f"# {len(train)} pairs, {steps} steps of {resolved.data.batch_size}, peak lr {resolved.peak_lr:g}{scored};"
-            f" {_fate(out, resume=resume, force=force)}"
+            f" {fate(out, resume=resume, force=force)}"
         )
         print(to_toml(resolved), end="")
         return
@@ -184,66 +174,17 @@ def command(
     console.note(f"{result['steps']} steps{best}; {out}")
 
 
-def _fate(out: Path, *, resume: bool, force: bool) -> str:
-    """What would become of the run directory, for the plan."""
-    from vlcli.training.run_directory import belongings
-
-    if resume:
-        return f"would go on in {out}"
-    if not force and out.is_dir() and any(out.iterdir()):
-        return f"{out} is not empty: needs --force"
-    replaced = ", ".join(sorted(path.name for path in belongings(out)))
-    return f"would replace {replaced} in {out}" if replaced else f"would write {out}"
-
-
-class _Progress:
-    """The run on stderr: a live line on a terminal, a plain line now and then in a log."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-
-    def __enter__(self) -> _Progress:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-        self.bar = self.console.progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=8),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[values]}"),
-            TimeRemainingColumn(compact=True),
-        )
-        self.bar.start()
-        self.tasks: dict[str, Any] = {}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def _advance(self, name: str, done: int, total: int, values: str) -> None:
-        if name not in self.tasks:
-            self.tasks[name] = self.bar.add_task(name, total=total, values=values)
-        self.bar.update(self.tasks[name], completed=done, total=total, values=values)
-        if self.bar.disable:
-            self.console.log(f"{name} {done}/{total} {values}")
+class _Progress(Progress):
+    """A dual encoder's run."""
 
     def plan(self, plan: dict[str, Any]) -> None:
-        note = self.console.note
-        start = f", resumed at step {plan['resumed_at']}" if plan["resumed_at"] is not None else ""
-        note(
-            f"{plan['recipe']}: {plan['pairs']} pairs, {plan['images']} images, {plan['steps']} steps of"
-            f" {plan['batch_size']} on {plan['processes']} process(es), peak lr {plan['peak_lr']:g},"
-            f" loss by chance {plan['chance_loss']:.2f}{start}"
-        )
-        for part, count in plan["parameters"].items():
-            frozen = count["parameters"] - count["trainable"]
-            note(f"  {part}: {count['trainable']:,} trainable, {frozen:,} frozen")
-        for row in plan["decay"]:
-            note(
-                f"  {row['kind']}: {row['tensors']} tensors, {row['parameters']:,} parameters, decay {row['decay']:g}"
-            )
+        chance = f"loss by chance {plan['chance_loss']:.2f}"
+        self.about(plan, f"{plan['pairs']} pairs, {plan['images']} images, {chance}")
         if plan["feature_cache"]:
             cache = plan["feature_cache"]
-            note(f"  locked features cached: {cache['bytes'] / 2**20:.0f} MiB in {cache['folder']}")
+            self.console.note(
+                f"  locked features cached: {cache['bytes'] / 2**20:.0f} MiB in {cache['folder']}"
+            )
 
     def features(self, done: int, total: int) -> None:
         self._advance("features", done, total, "images")
@@ -263,9 +204,3 @@ class _Progress:
         ]
         mark = "  (best so far)" if best else ""
         self.console.note(f"step {step}: R@1/5/10 {', '.join(sides)}{mark}")
-
-    def saved(self, path: Path) -> None:
-        self.console.note(f"saved {path}", level=1)
-
-    def warn(self, text: str) -> None:
-        self.console.warn(text)

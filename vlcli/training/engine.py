@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
@@ -26,7 +26,7 @@ from vlcli.errors import Terminated, UsageError, VlcliError
 from vlcli.models.checkpoint import resolve_device
 from vlcli.models.dropout import pair_key
 from vlcli.models.precision import settled
-from vlcli.recipes import Recipe
+from vlcli.recipes import DistillRecipe, Recipe
 from vlcli.training.finite import stop_unless_finite
 from vlcli.training.meter import Meter, Reporter
 from vlcli.training.optimizers import build_optimizer, parameter_groups
@@ -41,12 +41,16 @@ from vlcli.training.weights import Weights
 # The others wait while rank 0 fills the feature cache or validates; the default of ten minutes would end the run.
 PATIENCE = timedelta(hours=24)
 
+R = TypeVar("R", bound=Recipe | DistillRecipe)
+
 
 class Batch(Protocol):
     """One step's share of a process."""
 
     @property
-    def pair_ids(self) -> list[str]: ...  # of the global batch, for what is said of a step that went wrong
+    def pair_ids(
+        self,
+    ) -> Sequence[str]: ...  # of the global batch, for what is said of a step that went wrong
 
 
 class Outcome(NamedTuple):
@@ -104,13 +108,13 @@ class Task(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class Engine:
+class Engine(Generic[R]):
     """A run. `Engine(recipe, out, …)` looks at the directory and finds the checkpoint to go on from (`resumed`);
     `adopt(task)` makes it ready; `run()` trains."""
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: R,
         out: Path,
         reporter: Reporter,
         *,
@@ -120,9 +124,8 @@ class Engine:
     ) -> None:
         chosen = resolve_device(device)
         precision = settled(recipe.train.precision, chosen)
-        self.recipe = recipe.model_copy(
-            update={"train": recipe.train.model_copy(update={"precision": precision})}
-        )
+        train = recipe.train.model_copy(update={"precision": precision})
+        self.recipe = cast(R, recipe.model_copy(update={"train": train}))
         self.out, self.reporter = out, reporter
         if chosen.index is not None:
             torch.cuda.set_device(chosen)

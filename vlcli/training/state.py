@@ -18,6 +18,7 @@ from vlcli.models.checkpoint import checkpoint_hash, save_checkpoint
 from vlcli.models.checksums import write_checksums
 from vlcli.models.dual import DualEncoder
 from vlcli.models.quickcheck import check_checkpoint
+from vlcli.models.text_encoder import TextEncoder
 from vlcli.training.run_directory import point, step_name
 
 STATE = "training.pt"
@@ -30,6 +31,8 @@ FREE = {
     "source",
     "model.image.init",
     "model.image.init_page",
+    "model.text.init",
+    "model.text.init_page",
     "data.cache",
     "data.cache_gib",
     "data.workers",
@@ -44,7 +47,7 @@ FREE = {
 def save_state(
     run: Path,
     step: int,
-    model: DualEncoder,
+    model: DualEncoder | TextEncoder,
     state: dict[str, Any],
     *,
     recipe: dict[str, Any],

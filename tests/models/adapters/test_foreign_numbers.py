@@ -14,6 +14,7 @@ from vlcli.models.adapters.format import Asked
 from vlcli.models.adapters.hf_altclip import one_generation
 from vlcli.models.convert import Card, express, model_of, open_checkpoint, suffix_of, write
 from vlcli.models.initial_text import load_text_tower
+from vlcli.models.text_passes import pooled_place
 from vlcli.models.text_tower import text_tower
 
 NEAR = 1e-5
@@ -57,7 +58,7 @@ def raw(model, pixels, ids, mask):
     hidden = model.text_projection(hidden)
     if model.config.similarity != "global":
         return image, hidden
-    places = model._pooled_place(ids, mask)
+    places = pooled_place(ids, mask, model.config.text.pooling, model.tokenizer.sep_id)
     return image, hidden[torch.arange(len(ids)), places]
 
 
