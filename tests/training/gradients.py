@@ -66,7 +66,8 @@ def shares(place: Path, cache: Path) -> list[list[str]]:
 
 if __name__ == "__main__":
     out, cache = map(Path, sys.argv[1:])
-    (out / f"shares-{rank()}.json").write_text(json.dumps(shares(out / "shares", cache)))
+    mine = shares(out / "shares", cache)  # first, or there would be no ranks yet
+    (out / f"shares-{rank()}.json").write_text(json.dumps(mine))
     results = {name: step(out / name, cache, *overrides) for name, overrides in CASES.items()}
     if rank() == 0:
         torch.save(results, out / "results.pt")
