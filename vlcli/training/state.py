@@ -41,6 +41,7 @@ FREE = {
     "train.save_minutes",
     "train.evaluate_every",
     "train.keep",
+    "train.trackers",
 }
 
 
