@@ -132,7 +132,7 @@ class _Watch:
             (model, "image_features", "image tower"),
             (model, "project_image", "image tower"),
             (model, "encode_text", "text tower"),
-            (run, "objective", "similarity"),
+            (run, "losses", "similarity"),  # what is left of it: the towers have their own
             (engine.accelerator, "backward", "backward"),
             (engine.optimizer, "step", "optimizer"),
         ):
