@@ -61,13 +61,13 @@ def curves(run: Path, console: Console, leads: bool) -> Iterator[None]:
         yield
     finally:
         if leads:
-            from vlcli.errors import InputError
+            from vlcli.errors import InputError, UsageError
             from vlcli.figures.curves import CURVES, write_curves
             from vlcli.figures.fonts import NoFont
 
             try:
                 console.note(str(write_curves(run)), level=1)
-            except InputError:
+            except (InputError, UsageError):
                 pass  # it did not come to its first log line
             except (NoFont, OSError) as error:
                 console.note(f"no {CURVES}: {error}")

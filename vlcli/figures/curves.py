@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 METRICS, CURVES = "metrics.jsonl", "curves.png"
 INK, QUIET = "#1a1a1a", "#8a8a8a"
-COLORS = ("#2f6690", "#b23a48", "#5b8c5a", "#a66f00", "#6b4c9a", "#3d8b8b")
+COLORS = ("#2f6690", "#b23a48", "#5b8c5a", "#a66f00", "#6b4c9a", "#3d8b8b", "#8c6d5b", "#4f6d7a")
 DOTS = 60  # a line of more points is a line alone
 SCORES = {  # as `train.best` names them
     "MR": "mean recall",
@@ -30,6 +30,7 @@ SCORES = {  # as `train.best` names them
     "zeroshot.top5": "zero-shot top-5",
     "zeroshot.mean_per_class": "zero-shot, mean per class",
     "R@1": "mean R@1",
+    "auc": "AUC",
 }
 
 Points = Sequence[tuple[int, float]]

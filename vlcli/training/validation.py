@@ -119,13 +119,17 @@ class Validation:
         )
         return {name: found[name] for name in ("n", "classes", "top1", "top5", "mean_per_class")}
 
+    def describe(self, model: DualEncoder) -> dict[str, Any]:
+        """What recalls are of, as `retrieve` names it."""
+        return {**describe(model, self.table, self.gallery.texts), "prompts": "none"}
+
     def results(self, model: DualEncoder, found: dict[str, Any]) -> list[dict[str, Any]]:
         """What was found as `retrieve` and `zeroshot` say it, each with what it is of; the hash of the checkpoint is
         not known before it is written."""
         lines = []
         if self._told:
             recalls = {name: value for name, value in found.items() if name != "zeroshot"}
-            lines.append({**describe(model, self.table, self.gallery.texts), "prompts": "none", **recalls})
+            lines.append({**self.describe(model), **recalls})
         if self.classes is not None:
             names = list(self.classes.labels.names.values())
             said = {"labels": self.classes.labels.name, "prompts": self.classes.prompts.name}
