@@ -214,7 +214,8 @@ class TrainConfig(Settings):
     checkpoints and validations, and `save_minutes` between checkpoints; 0 switches one off. `keep`: how many of the
     newest checkpoints are kept; `best` and `last` always are. `ema`: the decay of a moving average of the weights,
     such as 0.9999; 0 for none. It is the average that is validated and that a checkpoint's model is; --resume goes on
-    with the weights that were trained."""
+    with the weights that were trained. `best`: which score of a validation chooses: a mean of recalls, one of them, or
+    a zero-shot accuracy on labels. `trackers` beside metrics.jsonl; unset: TensorBoard where it is installed."""
 
     seed: int = 0
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "bf16"
@@ -224,7 +225,10 @@ class TrainConfig(Settings):
     save_minutes: float = Field(0.0, ge=0)
     evaluate_every: int = Field(1000, ge=0)
     keep: int = Field(2, ge=1)
-    best: Literal["MR", "i2t.R@1", "t2i.R@1", "auc"] = "MR"
+    best: Literal[
+        "MR", "i2t.R@1", "t2i.R@1", "zeroshot.top1", "zeroshot.top5", "zeroshot.mean_per_class", "auc"
+    ] = "MR"
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] | None = None
 
 
 class PretrainConfig(TrainConfig):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,6 +52,25 @@ def towers_of(path: str) -> tuple[str, ...]:
     if found is None:
         raise UsageError(f"--init {path}: a checkpoint of kind {kind!r} has no towers for this")
     return found
+
+
+@contextmanager
+def curves(run: Path, console: Console, leads: bool) -> Iterator[None]:
+    """Draw the run's curves when it has ended, and when it was stopped: what there is of them is worth a look then."""
+    try:
+        yield
+    finally:
+        if leads:
+            from vlcli.errors import InputError, UsageError
+            from vlcli.figures.curves import CURVES, write_curves
+            from vlcli.figures.fonts import NoFont
+
+            try:
+                console.note(str(write_curves(run)), level=1)
+            except (InputError, UsageError):
+                pass  # it did not come to its first log line
+            except (NoFont, OSError) as error:
+                console.note(f"no {CURVES}: {error}")
 
 
 class Progress:

@@ -22,7 +22,7 @@ from vlcli.commands._options import (
     Verbose,
     parse_map,
 )
-from vlcli.commands._training import Progress, RecipeName, fate
+from vlcli.commands._training import Progress, RecipeName, curves, fate
 from vlcli.errors import UsageError
 
 EXAMPLES = (
@@ -74,6 +74,7 @@ MANUAL = {
         ("DIR/metrics.jsonl", "One object a logged step."),
         ("DIR/checkpoints/step-00001000/", "Weights, tokenizer, configuration, model card, training state."),
         ("DIR/last, DIR/best", "Links to the newest checkpoint and to the best on --val."),
+        ("DIR/curves.png", "Loss, validation, learning rate and speed, drawn when the run ends or stops."),
     ),
 }
 
@@ -179,7 +180,8 @@ def command(
             resume=resume,
             force=force,
         )
-        result = run.run()
+        with curves(out, console, leads):
+            result = run.run()
     best = ""
     if result["best"] is not None:
         best = f", best {resolved.train.best} {abs(result['best']):.4g}"
