@@ -13,8 +13,8 @@ from training_cases import Silent, pairs, recipe
 
 import vlcli
 from vlcli.errors import InputError, UsageError
+from vlcli.models.checkpoint import load_text_encoder
 from vlcli.models.quickcheck import check_checkpoint
-from vlcli.models.text_encoder import load_text_encoder
 from vlcli.recipes import load_distill_recipe, load_recipe
 from vlcli.training.distillation import Distillation
 from vlcli.training.pretraining import Pretraining
