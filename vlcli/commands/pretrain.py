@@ -32,7 +32,15 @@ from vlcli.commands._options import (
     parse_map,
 )
 from vlcli.commands._plan import mixture_lines, plan_lines, profile_rows, profile_title
-from vlcli.commands._training import Progress, RecipeName, curves, fate, towers_of
+from vlcli.commands._training import (
+    Progress,
+    RecipeName,
+    curves,
+    fate,
+    recipe_settings,
+    run_directory,
+    towers_of,
+)
 from vlcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -177,25 +185,15 @@ def command(
     """
     from vlcli.commands._console import Console
     from vlcli.recipes import load_recipe, to_toml
-    from vlcli.training.run_directory import refuse_occupied
 
-    if force and resume:
-        raise UsageError("--force and --resume exclude each other")
     if profile is not None and (dry_run or resume or val):
         raise UsageError("--profile takes steps of training alone: without --dry-run, --resume and --val")
-    settings = list(overrides or [])
-    for key, value in (("train.seed", seed), ("train.precision", precision), ("data.batch_size", batch_size)):
-        if value is not None:
-            settings.append(f"{key}={value}")
+    settings = recipe_settings(overrides, seed=seed, precision=precision, batch_size=batch_size)
     if track is not None:
         settings.append(f"train.trackers={_listed(track)}")
     resolved = load_recipe(recipe, settings)
-    out = output or Path("runs") / resolved.name
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out}: not a directory")
-    leads = os.environ.get("RANK", "0") == "0"
-    if leads and not dry_run and profile is None:  # before anything is loaded
-        refuse_occupied(out, resume=resume, force=force)
+    free = dry_run or profile is not None  # nothing is written there
+    out, leads = run_directory(output, resolved.name, resume=resume, force=force, dry_run=free)
     if not leads:  # a launcher's other processes: the first one speaks
         quiet, verbose = True, 0
         if dry_run:

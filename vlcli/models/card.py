@@ -116,7 +116,7 @@ model.similarity(image, text).i2t
 
 
 _USE_OF_TEXT = """```python
-from vlcli.models.text_encoder import load_text_encoder
+from vlcli.models.checkpoint import load_text_encoder
 
 encoder = load_text_encoder("PATH")  # this directory
 encoder(*encoder.tokenize(["一只狐狸"]))  # (1, width): what the teacher says of the text in English
