@@ -25,6 +25,7 @@ OWN_MEANING = {
     "--from": "a format of rows, or of checkpoints",
     "--to": "a format of rows, or of checkpoints",
     "--tokenizer": "tokenize cuts texts with it, convert gives it to a model that carries none",
+    "--precision": "what trains can scale its loss, and so compute in fp16 too",
     "--data": "pairs of images and texts, or, of distill, of sentences",
     "--val": "the same",
     "--mix": "filter's is of any column, shard's of the sources of parallel text",

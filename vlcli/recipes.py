@@ -453,7 +453,9 @@ def load_any(name: str, overrides: list[str] | None = None) -> Recipe | DistillR
     values = _extended(find(name), ())
     for override in overrides or []:
         _set(values, override)
-    return _validated(name, values, DistillRecipe if "distill" in values else Recipe)
+    if "distill" in values:
+        return _validated(name, values, DistillRecipe)
+    return _validated(name, values, Recipe)
 
 
 def load_finetune_recipe(

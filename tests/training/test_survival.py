@@ -196,13 +196,15 @@ def test_a_scaler_finds_its_scale_and_goes_on_with_it(cache, tmp_path, monkeypat
 
     monkeypatch.setattr("vlcli.training.engine.Accelerator", scaling)
     options = (*EVERY, "train.save_every=0", "schedule.epochs=10")
-    run, _ = begin(cache, tmp_path / "whole", *options)
+    run, reporter = begin(cache, tmp_path / "whole", *options)
     before = run.model.text_projection.weight.clone()
     stepped, moved = run.stepped, []
     run.stepped = lambda: (stepped(), moved.append(not torch.equal(before, run.model.text_projection.weight)))
     run.run()
     assert moved[0] is False, "a step that overflows is lost"
     assert moved[-1] is True
+    scales = [values["loss_scale"] for _, values in reporter.steps]
+    assert scales[0] == 2.0**126
     scale = read_state(tmp_path / "whole" / "last")["scaler"]["scale"]
     assert 1 < scale < 2.0**127
     stopped_after(begin(cache, tmp_path / "part", *options)[0], 17)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -145,12 +144,11 @@ def command(
         raise UsageError(f"{out}: not a directory")
     if leads and not dry_run:
         refuse_occupied(out, resume=resume, force=force)
-    columns = (label_column,) if task is Task.matching else ()
-    named = partial(kind, column=label_column) if task is Task.matching else kind
+    column = {"column": label_column} if task is Task.matching else {}
     options: dict[str, Any] = {
         "renames": parse_map(map_),
         "group": resolved.data.group or None,
-        "columns": columns,
+        "columns": tuple(column.values()),
         "image_root": image_root,
     }
     train = load_pairs(data or ["shards/"], head=head, **options)
@@ -170,7 +168,7 @@ def command(
     if left:
         console.note(f"stays behind: {len(left)} tensors of pre-training alone, {left[0]} first")
     with RunProgress(console) as reporter:
-        run = named(
+        run = kind(
             resolved,
             train,
             out,
@@ -180,6 +178,7 @@ def command(
             device=device,
             resume=resume,
             force=force,
+            **column,
         )
         result = fine_tune(run, lambda found: reporter.validated(0, found, False))
     best = f", best {resolved.train.best} {result['best']:.1f}" if result["best"] is not None else ""

@@ -179,7 +179,8 @@ def rerank(
     for i, columns in enumerate(positives):
         for j in columns:
             shown[j].add(i)
-    after, tops = {}, {}
+    after: dict[str, Any] = {}
+    tops: dict[str, Any] = {}
     for side, own, right in (("i2t", found.i2t, positives), ("t2i", found.t2i, shown)):
         ranks = own.copy()
         tops[side] = []

@@ -296,6 +296,7 @@ class Engine(Generic[R]):
             **meter.values(self.recipe.data.batch_size),
             "lr": rate,
             **self.task.values(),
+            **self.weights.values(),
             "epoch": self.step / self.task.steps_per_epoch,
         }
         trackers.log(self.step, values)

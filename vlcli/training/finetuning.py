@@ -69,13 +69,8 @@ class MatchingTraining(Pretraining):
     def losses(self, model: nn.Module, batch: TrainingBatch, step: int) -> Outcome:
         mine = [self.labels[name] for name in batch.pair_ids[batch.local]]
         labels = torch.tensor(mine, dtype=torch.long, device=batch.keys.device)
-        loss = mean_of(
-            matching_loss(
-                *model(through=lambda student: self._logits(student, batch)),
-                labels,
-                positive_weight=self.positive_weight,
-            )
-        )
+        text_logits, image_logits = model(through=lambda student: self._logits(student, batch))
+        loss = mean_of(matching_loss(text_logits, image_logits, labels, positive_weight=self.positive_weight))
         return Outcome(loss, {"matching_loss": loss.detach()})
 
     def _logits(self, model: DualEncoder, batch: TrainingBatch) -> tuple[Tensor, Tensor]:

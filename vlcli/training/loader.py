@@ -207,7 +207,12 @@ class Loader:
                 _codes(groups),
             ]
         )
-        token_ids, mask = self.model.tokenizer.encode(texts[local], length=self.model.config.text.context)
+        # A process without a share still has texts of some length, none of them.
+        mine = len(texts[local])
+        encoded = self.model.tokenizer.encode(
+            texts[local] or texts[:1], length=self.model.config.text.context
+        )
+        token_ids, mask = (part[:mine] for part in encoded)
         features = None
         if self.store is not None and self.store_rows is not None:
             features = self.store.take(np.maximum(self.store_rows[rows[local]], 0))

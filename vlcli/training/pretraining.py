@@ -22,6 +22,7 @@ from vlcli.training.features import FeatureStore, default_directory
 from vlcli.training.loader import Loader, TrainingBatch
 from vlcli.training.meter import Reporter
 from vlcli.training.objective import Objective
+from vlcli.training.order import per_epoch
 from vlcli.training.processes import on_main
 from vlcli.training.validation import Validation, score_of
 
@@ -147,6 +148,7 @@ class Pretraining:
         return {
             "pairs": len(self.table),
             "images": images,
+            "mixture": per_epoch(self.table.shares, self.recipe.data),
             "chance_loss": self.recipe.chance_loss,
             "parameters": trainable_report(self.model),
             "feature_cache": features,
@@ -181,4 +183,4 @@ class Pretraining:
         return {"bad": self.loader.bad.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.loader.bad.load_state_dict(state["bad"])
+        self.loader.bad.load_state_dict(state.get("bad", {}))

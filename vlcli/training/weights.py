@@ -44,6 +44,11 @@ class Weights:
             self.wrapped = Autocast(self.wrapped, accelerator)
         self.averages = Averages(model, ema) if ema and (self.main or self.sharded) else None
 
+    def values(self) -> dict[str, float]:
+        """What a log line shows of how they are trained."""
+        scaler = self.accelerator.scaler
+        return {} if scaler is None else {"loss_scale": scaler.get_scale()}
+
     def stepped(self, step: int) -> None:
         """After `step` steps."""
         if self.averages is not None:
