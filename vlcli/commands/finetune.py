@@ -144,7 +144,7 @@ def command(
         raise UsageError(f"{out}: not a directory")
     if leads and not dry_run:
         refuse_occupied(out, resume=resume, force=force)
-    column = {"column": label_column} if task is Task.matching else {}
+    column: dict[str, Any] = {"column": label_column} if task is Task.matching else {}
     options: dict[str, Any] = {
         "renames": parse_map(map_),
         "group": resolved.data.group or None,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.distributed as dist
@@ -75,7 +75,7 @@ def chunked(
             last = number == count
             _set_random_state(state, accelerator.device)
             waits = not last and isinstance(model, DistributedDataParallel)
-            with model.no_sync() if waits else nullcontext():
+            with cast(DistributedDataParallel, model).no_sync() if waits else nullcontext():
                 part = encode(rows)
                 terms = [
                     (mine * theirs.grad[rows]).sum()
