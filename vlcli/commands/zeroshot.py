@@ -1,4 +1,4 @@
-"""vlcli zeroshot: classification by the names of the classes."""
+"""vlcli zeroshot: classification by the names of the classes, and whether texts match."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ EXAMPLES = (
     "vlcli zeroshot runs/lit-filip --data imagenet.jsonl --labels labels.zh.txt --prompts wukong-80",
     "vlcli zeroshot runs/lit-filip --data val.jsonl --label-column group_zh --labels groups.txt --json",
     "vlcli zeroshot runs/lit-filip --data val.jsonl --label-column name",
+    "vlcli zeroshot runs/r2d2 --data icm.val.jsonl --task matching",
 )
+
+
+class Task(StrEnum):
+    """What is asked of a model that was trained for neither."""
+
+    classify = "classify"
+    matching = "matching"
 
 
 class Ensemble(StrEnum):
@@ -28,6 +36,14 @@ class Ensemble(StrEnum):
 def command(
     run: e.Run,
     data: o.Data,
+    task: Annotated[
+        Task,
+        Option(
+            "--task",
+            help="Name the class of each image, or tell whether its text fits it: the AUC of an R2D2's match "
+            "probability, with 1 or 0 in the label column.",
+        ),
+    ] = Task.classify,
     labels: Annotated[
         Path | None,
         Option(
@@ -49,6 +65,14 @@ def command(
             "probabilities over the classes (Wukong's released evaluation).",
         ),
     ] = Ensemble.similarity,
+    predictions: Annotated[
+        Path | None,
+        Option(
+            "--predictions",
+            metavar="OUT.jsonl",
+            help="The match probability of every row, which may be without labels (--task matching).",
+        ),
+    ] = None,
     split: e.Split = None,
     lang: e.Lang = None,
     bootstrap: e.Bootstrap = 1000,
@@ -60,19 +84,26 @@ def command(
     precision: o.Precision = "fp32",
     batch_size: o.BatchSize = 64,
     json: o.Json = False,
+    force: o.Force = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
 ) -> None:
-    """Top-1, top-5 and mean-per-class accuracy of naming images, with 95 % bootstrap intervals.
+    """Top-1, top-5 and mean-per-class accuracy of naming images, or the AUC of matching, with 95 % bootstrap intervals.
 
     A class is its name in every template. A global model averages the text vectors; a token-wise model
     averages the image→text similarities, for tokens have no mean. Classes that share a name are reported:
     no score tells them apart, and the first one wins.
     """
     from vlcli.commands._console import Console, show_table
+    from vlcli.errors import UsageError
 
+    if predictions is not None and task is not Task.matching:
+        raise UsageError("--predictions is of --task matching")
+    if labels is not None and task is Task.matching:
+        raise UsageError("--labels names classes: --task matching has none")
     e.require_run(run)
     from vlcli.evaluation.tasks import classify
+    from vlcli.records.atomic import refuse_existing
     from vlcli.shards.pairs import load_pairs
     from vlcli.text.labels import load_labels
     from vlcli.text.prompts import load_prompts
@@ -80,16 +111,46 @@ def command(
     console = Console("zeroshot", quiet=quiet, verbose=verbose)
     templates = load_prompts(prompts)
     names = load_labels(labels) if labels else None
+    if predictions is not None and not force:
+        refuse_existing(predictions)
     model = e.open_model(run, device, console)
     table = load_pairs(
         data,
         renames=o.parse_map(renames),
-        columns=(label_column,),
-        optional=[name for name in ("split", "lang") if name != label_column],
+        columns=() if predictions is not None else (label_column,),
+        optional=[
+            name
+            for name in ("split", "lang", label_column)
+            if name != label_column or predictions is not None
+        ],
         image_root=image_root,
         head=head,
-        need_text=False,
+        need_text=task is Task.matching,
     )
+    if task is Task.matching:
+        from vlcli.evaluation.matching import matching
+
+        with e.announcing(console) as announce:
+            found = matching(
+                model,
+                table,
+                column=label_column,
+                predictions=predictions,
+                force=force,
+                bootstrap=bootstrap,
+                seed=seed,
+                split=split,
+                lang=lang,
+                batch_size=batch_size,
+                precision=precision,
+                announce=announce,
+            )
+        if json:
+            e.print_json(found)
+        else:
+            count = f"{found['n']} pairs" + ("" if found["auc"] is None else f", {found['positives']} match")
+            show_table(e.title(found), ["", count], [["AUC", e.cell(found["auc"], found["ci95"].get("auc"))]])
+        return
     with e.announcing(console) as announce:
         result = classify(
             model,

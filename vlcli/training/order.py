@@ -58,6 +58,13 @@ class Order:
         return Step(epoch, rows[part].astype(np.int64), times[part].astype(np.int64))
 
 
+def per_epoch(shares: Sequence[Share], config: DataConfig) -> list[tuple[str, int, float]]:
+    """Of each source of a mixture: its name, how many pairs an epoch draws from it, and how often that shows each."""
+    total = config.epoch_pairs or sum(share.stop - share.start for share in shares)
+    counts = quotas([share.weight for share in shares], total) if shares else ()
+    return [(s.source, n, n / (s.stop - s.start)) for s, n in zip(shares, counts, strict=True)]
+
+
 @functools.lru_cache(maxsize=2)
 def _epoch(
     seed: int, epoch: int, shares: tuple[Share, ...], quotas: tuple[int, ...]

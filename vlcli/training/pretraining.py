@@ -22,12 +22,14 @@ from vlcli.training.features import FeatureStore, default_directory
 from vlcli.training.loader import Loader, TrainingBatch
 from vlcli.training.meter import Reporter
 from vlcli.training.objective import Objective
+from vlcli.training.order import per_epoch
 from vlcli.training.processes import on_main
 from vlcli.training.validation import Validation, score_of
 
 
 class Pretraining:
-    """A run: `Pretraining(recipe, train, ...).run()`. `train` and `validation` are tables of pairs."""
+    """A run: `Pretraining(recipe, train, ...).run()`. `train` and `validation` are tables of pairs; `start` is a model
+    of the recipe's architecture to go on from, without which its towers get their initial weights."""
 
     def __init__(
         self,
@@ -39,6 +41,7 @@ class Pretraining:
         validation: PairTable | None = None,
         init_image: str | None = None,
         init_text: str | None = None,
+        start: DualEncoder | None = None,
         device: str = "auto",
         resume: bool = False,
         force: bool = False,
@@ -49,7 +52,7 @@ class Pretraining:
         self.table, self.reporter = train, reporter
         self.total = recipe.steps(len(train))
         image_weights, text_weights = None, None
-        if self.engine.resumed is None:
+        if self.engine.resumed is None and start is None:
             image_weights = find_weights(recipe.model.image, init_image)
             text_weights = find_weights(recipe.model.text, init_text)
         self.identity = {
@@ -63,13 +66,18 @@ class Pretraining:
         self.model: DualEncoder
         if self.engine.resumed is not None:
             self.model = load(self.engine.resumed, "cpu").train()
+        elif start is not None:
+            self.model = start.train()
         else:
             self.model = DualEncoder(recipe.model, tokenizer_for(recipe.model.text, text_weights))
             initialise(self.model, image_weights, text_weights)
         self.model.to(self.engine.device)
-        self.objective = Objective(self.model, recipe.objective, seed=recipe.train.seed)
+        self._make_objective(recipe)
         self._load_data(validation, max_bad)
         self.engine.adopt(self)
+
+    def _make_objective(self, recipe: Recipe) -> None:
+        self.objective: Any = Objective(self.model, recipe.objective, seed=recipe.train.seed)
 
     def _load_data(self, validation: PairTable | None, max_bad: str) -> None:
         recipe = self.recipe
@@ -140,6 +148,7 @@ class Pretraining:
         return {
             "pairs": len(self.table),
             "images": images,
+            "mixture": per_epoch(self.table.shares, self.recipe.data),
             "chance_loss": self.recipe.chance_loss,
             "parameters": trainable_report(self.model),
             "feature_cache": features,
@@ -174,4 +183,4 @@ class Pretraining:
         return {"bad": self.loader.bad.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.loader.bad.load_state_dict(state["bad"])
+        self.loader.bad.load_state_dict(state.get("bad", {}))

@@ -22,7 +22,7 @@ def student_of(text: TextTowerConfig, weights: str | None) -> tuple[TextTowerCon
     A directory of transformers says which encoder it is, whatever the recipe names. Raises UsageError for weights that
     are not there.
     """
-    found = find_weights(text, weights)
+    found = find_weights(text, weights, option="--student ")
     if found is None or not found.is_dir() or not (found / "config.json").is_file():
         return text, found
     from vlcli.models.initial import checkpoint_of

@@ -4,6 +4,7 @@ locked image side, and what comes out gives AltCLIPModel's logits."""
 import shutil
 
 import orjson
+import pytest
 import tomli_w
 import torch
 import transformers
@@ -13,6 +14,7 @@ import vlcli
 from vlcli.cli import app
 from vlcli.models.convert import open_checkpoint
 from vlcli.models.text_encoder import load_text_encoder
+from vlcli.training.teacher import open_teacher
 
 NEAR = 1e-5
 ROWS = [
@@ -33,13 +35,6 @@ def xlm_roberta(folder):
     torch.manual_seed(3)
     transformers.XLMRobertaModel(transformers.XLMRobertaConfig(**sizes)).save_pretrained(folder)
     sentencepiece().save_pretrained(folder)
-
-
-def clip_with_its_tokenizer(folder):
-    """A directory as CLIP's, with a tokenizer of its own beside it."""
-    made = hf_clip(folder)
-    image = open_checkpoint(made.path).checkpoint.config.image
-    return made, image
 
 
 def contrastive_recipe(folder, image, text):
@@ -71,8 +66,26 @@ def pictures(folder):
     return folder / "pairs.jsonl"
 
 
+@pytest.mark.parametrize("target", ["pooled", "projected"])
+def test_the_teachers_vectors_are_transformers_own(tmp_path, target):
+    """CLIP's state at the end of the text, before its projection or behind it, whatever it is padded with."""
+    path = hf_clip(tmp_path).path
+    teacher = open_teacher(str(path), target=target)
+    texts = ["a cat", "a photo of a fox in the snow", "dog"]
+    ids, mask = vlcli.load(path).tokenize(texts)
+    kind = transformers.CLIPTextModel if target == "pooled" else transformers.CLIPTextModelWithProjection
+    theirs = kind.from_pretrained(path).eval()
+    with torch.no_grad():
+        found = theirs(input_ids=ids, attention_mask=mask.long())
+    wanted = found.pooler_output if target == "pooled" else found.text_embeds
+    torch.testing.assert_close(torch.from_numpy(teacher.encode(texts)), wanted, rtol=NEAR, atol=NEAR)
+    assert teacher.width == wanted.shape[1]
+    assert (teacher.projection is None) == (target == "projected")
+
+
 def test_both_stages_and_transformers_altclip(tmp_path):
-    clip, image = clip_with_its_tokenizer(tmp_path)
+    clip = hf_clip(tmp_path)
+    image = open_checkpoint(clip.path).checkpoint.config.image
     xlm_roberta(tmp_path / "xlm-roberta")
     rows = [{"en": english, "zh": chinese} for english, chinese in ROWS]
     (tmp_path / "parallel.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
