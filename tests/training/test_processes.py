@@ -146,7 +146,7 @@ def test_loss_and_every_gradient_equal_those_of_one_process(tmp_path, processes,
 
 
 def resumed_on(tmp_path, whole, processes):
-    """The losses of a run of so many processes, and of its last step taken again by others; the place of those."""
+    """The losses of a run of `whole` processes, and of those that go on from its step 3 on others; and their places."""
     options = ["train.keep=9", "schedule.steps=5"]
     finish(tmp_path, "whole", whole, *options)
     for n in processes:
@@ -162,16 +162,16 @@ def test_a_run_of_two_processes_resumes_bit_for_bit_and_on_one_process_too(tmp_p
     losses, places = resumed_on(tmp_path, 2, (2, 1))
     whole, two = ((place / "last" / "model.safetensors").read_bytes() for place in places[:2])
     assert whole == two
-    assert losses[2] == pytest.approx(losses[0], rel=1e-5)
+    assert losses[2] == pytest.approx(losses[0], rel=1e-4)
 
 
 @pytest.mark.slow
 def test_a_run_of_four_processes_resumes_on_as_many_and_on_fewer(tmp_path):
-    """The same pairs in the same order. Not to the bit: DDP arranges gradients anew after its first step, and the sum of
-    four numbers depends on their order."""
+    """The same pairs in the same order. Not to the bit: DDP arranges gradients anew after its first step, and the sum
+    of four numbers depends on their order."""
     losses, _ = resumed_on(tmp_path, 4, (4, 2, 1))
     for others in losses[1:]:
-        assert others == pytest.approx(losses[0], rel=1e-5)
+        assert others == pytest.approx(losses[0], rel=1e-4)
 
 
 def assert_alike(one, other):
