@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from vlcli.evaluation.embed import (
 from vlcli.evaluation.gallery import Gallery
 from vlcli.evaluation.mosaics import Mosaic, pointing
 from vlcli.evaluation.ranking import top
-from vlcli.evaluation.retrieval import ranks, summary
+from vlcli.evaluation.retrieval import Ranks, ranks, summary
 from vlcli.evaluation.zeroshot import Ensemble, zeroshot
 from vlcli.records.atomic import atomic_file
 from vlcli.text.labels import LabelSet
@@ -34,6 +35,15 @@ Announce = Callable[[str, int], Progress]  # (what, how many) → a function tha
 def silent(what: str, total: int) -> Progress:
     """No progress."""
     return lambda done: None
+
+
+def require_one(prompts: PromptSet) -> None:
+    """UsageError unless there is one template."""
+    if len(prompts) != 1:
+        raise UsageError(
+            f"{prompts.name} has {len(prompts)} templates, retrieval takes one",
+            remedy="--prompts none, or a file with one line",
+        )
 
 
 class Retrieval:
@@ -48,12 +58,10 @@ class Retrieval:
         batch_size: int = 64,
         precision: str = "fp32",
         announce: Announce = silent,
+        images: Any = None,
     ) -> None:
-        if len(prompts) != 1:
-            raise UsageError(
-                f"{prompts.name} has {len(prompts)} templates, retrieval takes one",
-                remedy="--prompts none, or a file with one line",
-            )
+        """`images` are the features of the gallery's pictures, where another language has had them encoded."""
+        require_one(prompts)
         self.model, self.table, self.prompts = model, table, prompts
         self.gallery = Gallery.of(table)
         self.similarity = similarity_of(model)
@@ -61,9 +69,20 @@ class Retrieval:
         self.announce = announce
         if not self.gallery.image_ids:
             raise InputError("no rows", file=table.source)
-        rows = self.gallery.image_rows
-        progress = announce("images", len(rows))
-        self.images = embed_images(model, table, rows, progress=progress, **self.options)
+        if images is None:
+            rows = self.gallery.image_rows
+            images = embed_images(model, table, rows, progress=announce("images", len(rows)), **self.options)
+        self.images = images
+
+    @cached_property
+    def texts(self) -> Any:
+        """The features of the gallery's texts."""
+        return self.encode(self.gallery.texts)
+
+    @cached_property
+    def found(self) -> Ranks:
+        """The rank of every query's best positive."""
+        return ranks(self.similarity, self.images, self.texts, self.gallery.positives)
 
     def encode(self, texts: Sequence[str]) -> Any:
         filled = [self.prompts.fill(text)[0] for text in texts]
@@ -83,15 +102,13 @@ class Retrieval:
         head = describe(self.model, self.table, gallery.texts, split=split, lang=lang)
         if not gallery.texts:
             raise InputError("no texts: there is nothing to retrieve", file=self.table.source)
-        texts = self.encode(gallery.texts)
-        found = ranks(self.similarity, self.images, texts, gallery.positives)
         if predictions is not None:
-            for row in self._predictions(texts, found):
+            for row in self._predictions():
                 predictions(row)
         return {
             **head,
             "prompts": self.prompts.name,
-            **summary(found, gallery.positives, bootstrap=bootstrap, seed=seed),
+            **summary(self.found, gallery.positives, bootstrap=bootstrap, seed=seed),
         }
 
     def write_metrics(self, path: Path | None, *, force: bool = False, **how: Any) -> dict[str, Any]:
@@ -104,8 +121,8 @@ class Retrieval:
                 **how,
             )
 
-    def _predictions(self, texts: Any, found: Any, k: int = 10) -> Iterator[dict[str, Any]]:
-        images = self.gallery.image_ids
+    def _predictions(self, k: int = 10) -> Iterator[dict[str, Any]]:
+        images, texts, found = self.gallery.image_ids, self.texts, self.found
         for one in top(self.similarity, self.images, texts, k=k, direction="i2t"):
             yield {
                 "direction": "i2t",
@@ -168,6 +185,22 @@ def column_labels(column: str, values: Sequence[Any]) -> LabelSet:
     return LabelSet(f"values of {column}", {value: value for value in distinct})
 
 
+def truth_of(table: Any, column: str, labels: LabelSet | None) -> tuple[list[int], LabelSet]:
+    """The class of every row by its place in the label set, and that set: `labels`, or the column's own values.
+
+    Raises InputError for a row without a label and for a label without a name.
+    """
+    values = [_one(value) for value in table.frame[column]]
+    if not values:
+        raise InputError("no rows", file=table.source)
+    for row, value in enumerate(values):
+        if value is None or isinstance(value, list):
+            cause = "no" if not value else "more than one"
+            raise InputError(f"row {table.ids[row]} has {cause} {column}", file=table.source)
+    labels = labels or column_labels(column, values)
+    return labels.indices(values), labels
+
+
 def classify(
     model: Any,
     table: Any,
@@ -186,18 +219,9 @@ def classify(
 ) -> dict[str, Any]:
     """The `zeroshot` object of design §3: rows of `table` with their class in `column` of its frame.
 
-    Without `labels` the classes are the column's distinct values. Raises InputError for a row without a label
-    and for a label without a name.
+    For errors see `truth_of`.
     """
-    values = [_one(value) for value in table.frame[column]]
-    if not values:
-        raise InputError("no rows", file=table.source)
-    for row, value in enumerate(values):
-        if value is None or isinstance(value, list):
-            cause = "no" if not value else "more than one"
-            raise InputError(f"row {table.ids[row]} has {cause} {column}", file=table.source)
-    labels = labels or column_labels(column, values)
-    truth = labels.indices(values)
+    truth, labels = truth_of(table, column, labels)
     distinct = len(set(labels.names.values()))
     result = zeroshot(
         model,
@@ -206,7 +230,7 @@ def classify(
             table,
             batch_size=batch_size,
             precision=precision,
-            progress=announce("images", len(values)),
+            progress=announce("images", len(truth)),
         ),
         truth,
         labels,

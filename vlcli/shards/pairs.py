@@ -16,7 +16,7 @@ import polars as pl
 
 from vlcli.errors import InputError, UsageError
 from vlcli.shards.layout import is_shard_directory
-from vlcli.shards.pixels import Part, ReferencePart, TarPart
+from vlcli.shards.pixels import ChosenPart, Part, ReferencePart, TarPart
 from vlcli.shards.reader import open_tar
 from vlcli.shards.rows import place, row_texts
 from vlcli.shards.tar import Member
@@ -54,6 +54,22 @@ class PairTable:
             raise IndexError(i)
         part = bisect_right(self._starts, i) - 1
         return self.parts[part].read(i - self._starts[part])
+
+    def chosen(self, rows: Sequence[int], texts: Sequence[list[str]]) -> PairTable:
+        """A table of `rows`, in that order, the k-th of which has `texts[k]`: another language's, say. Pictures are
+        read from where they lie.
+        """
+        table = PairTable(
+            source=self.source,
+            ids=[self.ids[row] for row in rows],
+            image_ids=[self.image_ids[row] for row in rows],
+            texts=list(texts),
+            candidates=[self.candidates[row] for row in rows],
+            groups=[self.groups[row] for row in rows],
+            frame=self.frame[list(rows)],
+        )
+        table._add_part(ChosenPart(self.image_bytes, rows))
+        return table
 
     @property
     def split_hash(self) -> str:

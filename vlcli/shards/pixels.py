@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +20,19 @@ class Part(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, row: int) -> bytes: ...
+
+
+class ChosenPart:
+    """Some rows of another table, in an order of their own."""
+
+    def __init__(self, read: Callable[[int], bytes], rows: Sequence[int]) -> None:
+        self._read, self.rows = read, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, row: int) -> bytes:
+        return self._read(self.rows[row])
 
 
 class TarPart:
