@@ -178,7 +178,7 @@ def mean_interval(
 
 def _sides(
     found: Ranks, images: npt.NDArray[np.int64], texts: npt.NDArray[np.int64], units: int
-) -> list[tuple[str, npt.NDArray[np.float64], npt.NDArray[np.int64]]]:
+) -> list[tuple[str, npt.NDArray[Any], npt.NDArray[Any]]]:
     """Of each direction that has queries: its hits (K, units) and its queries (units,), by the unit they are of."""
     sides = []
     for name, rank, where in (("i2t", found.i2t, images), ("t2i", found.t2i, texts)):

@@ -103,7 +103,7 @@ def retrieve_in(
             table,
             prompts[lang],
             images=_of(features, pictures.numbers[lang]),
-            announce=lambda what, total, lang=lang: announce(f"{what}, {lang}", total),
+            announce=_in(lang, announce),
             **options,
         )
         target = predictions[lang] if predictions else None
@@ -123,13 +123,17 @@ def retrieve_in(
     return _sweep(results, average, len(pictures), texts)
 
 
+def _in(lang: str, announce: Announce) -> Announce:
+    return lambda what, total: announce(f"{what}, {lang}", total)
+
+
 def _mean(values: Sequence[float]) -> float:
     return round(sum(values) / len(values), 4)
 
 
 def _sweep(results: list[dict[str, Any]], average: dict[str, Any], images: int, texts: int) -> dict[str, Any]:
     """The object of a sweep; `encoded` counts what went through the towers, and images of one command a language."""
-    alone = sum(result.get("images", result.get("n")) for result in results)
+    alone = sum(result["images" if "images" in result else "n"] for result in results)
     head = {key: results[0][key] for key in ("checkpoint", "similarity")}
     encoded = {"images": images, "images_one_by_one": alone, "texts": texts}
     return {**head, "langs": results, "average": average, "encoded": encoded}
@@ -140,7 +144,7 @@ class _Pictures:
     """The distinct pictures of several tables, and which of them each table's gallery shows."""
 
     places: list[tuple[Any, int]]  # (table, row) of each
-    numbers: dict[str, Sequence[int]]
+    numbers: dict[str, list[int]]
 
     @classmethod
     def of(cls, tables: Mapping[str, Any], galleries: Mapping[str, Gallery]) -> _Pictures:
