@@ -89,9 +89,6 @@ def command(
 
     e.require_run(run)
     from vlcli.evaluation.captions_by_language import load_captions
-    from vlcli.evaluation.mosaics import load_mosaics
-    from vlcli.evaluation.sweep import retrieve_in
-    from vlcli.evaluation.tasks import Retrieval
     from vlcli.records.atomic import refuse_existing
     from vlcli.shards.pairs import load_pairs
     from vlcli.text.languages import named
@@ -113,8 +110,11 @@ def command(
         tags = many.parse(langs, lang)
         templates = {tag: load_prompts(named(prompts, tag)) for tag in tags}
         targets = many.files(predictions, "--predictions", tags, force=force)
-        model = e.open_model(run, device, console)
         tables = load_captions(data, tags, column=text_column, **reading)
+
+        from vlcli.evaluation.sweep import retrieve_in
+
+        model = e.open_model(run, device, console)
         with e.announcing(console) as announce:
             result = retrieve_in(
                 model,
@@ -134,6 +134,10 @@ def command(
         return
     if text_column is not None:
         raise UsageError("--text-column is about --langs", remedy=f"--map text={text_column}")
+
+    from vlcli.evaluation.mosaics import load_mosaics
+    from vlcli.evaluation.tasks import Retrieval
+
     template = load_prompts(prompts)
     pointing = load_mosaics(mosaics) if mosaics else []
     if predictions and not force:

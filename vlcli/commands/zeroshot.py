@@ -82,8 +82,6 @@ def command(
 
     e.require_run(run)
     from vlcli.evaluation.names_by_language import Naming, name_classes, require_columns
-    from vlcli.evaluation.sweep import classify_in
-    from vlcli.evaluation.tasks import classify
     from vlcli.shards.pairs import load_pairs
     from vlcli.text.labels import load_labels
     from vlcli.text.languages import varies
@@ -96,9 +94,9 @@ def command(
         )
         namings = {}
     else:
-        tags = many.parse(langs, lang)
-        namings = name_classes(tags, labels=labels, column=label_column, prompts=prompts or PARALLEL)
-    model = e.open_model(run, device, console)
+        namings = name_classes(
+            many.parse(langs, lang), labels=labels, column=label_column, prompts=prompts or PARALLEL
+        )
     table = load_pairs(
         data,
         renames=o.parse_map(renames),
@@ -112,6 +110,11 @@ def command(
         need_text=False,
     )
     require_columns(table, namings)
+
+    from vlcli.evaluation.sweep import classify_in
+    from vlcli.evaluation.tasks import classify
+
+    model = e.open_model(run, device, console)
     how: dict[str, Any] = {
         "ensemble": ensemble.value,
         "bootstrap": bootstrap,
