@@ -186,7 +186,7 @@ def _table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def _show_languages(result: dict[str, Any], data: str, prompts: str) -> None:
     """A line for each language; the intervals of single recalls are in the JSON."""
-    sides = {"i2t": "images → texts", "t2i": "texts → images"}
+    sides = {"i2t": "I→T", "t2i": "T→I"}
     recalls = [(side, name) for side in sides for name in result["average"][side]]
     header = ["", *(f"{sides[side]} {name}" for side, name in recalls), "mean recall", "images", "texts"]
     cells = [
