@@ -70,7 +70,7 @@ def require_files(paths: Sequence[str], lang: str) -> list[str]:
     files = [named(path, lang) for path in paths]
     for file in files:
         if not any(c in file for c in "*?[") and not Path(file).exists():
-            raise UsageError(f"--langs {lang}: {file}: no such file", remedy=f"leave {lang} out")
+            raise UsageError(f"--langs {lang}: {file}: no such file", remedy=f"give it, or leave {lang} out")
     return files
 
 
