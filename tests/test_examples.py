@@ -23,8 +23,9 @@ from PIL import Image
 from vlcli import manual
 from vlcli.cli import COMMANDS, app
 from vlcli.models.checkpoint import save_checkpoint
-from vlcli.models.config import DualEncoderConfig, ImageTowerConfig, TextTowerConfig
+from vlcli.models.config import DualEncoderConfig, ImageTowerConfig, TextEncoderConfig, TextTowerConfig
 from vlcli.models.dual import DualEncoder
+from vlcli.models.text_encoder import TextEncoder
 from vlcli.text.languages import NINE
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +37,8 @@ NAMES = ("狐狸", "企鹅", "葡萄酒", "邮局", "向日葵", "自行车", "�
 SHORT = {  # of the training that is run: two steps of four pairs
     "VLCLI_PRETRAIN_SET": "data.batch_size=4 data.workers=0 schedule.steps=2 train.precision=fp32",
     "VLCLI_PRETRAIN_DEVICE": "cpu",
+    "VLCLI_DISTILL_SET": "data.batch_size=4 schedule.steps=2 train.precision=fp32"
+    " model.text.tokenizer=wordpiece-zh model.text.encoder.vocab_size=21128",
     "OMP_NUM_THREADS": "1",
 }
 
@@ -123,6 +126,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(here)
         for folder in ("shards", "demo/shards"):
             run_vlcli("shard", "-q", "raw.jsonl", "--per-shard", "2", "-j", "1", "-o", folder)
+    parallel = [{"en": f"thing {i}", "zh": name} for i, name in enumerate(NAMES)]
+    for row in parallel:
+        row |= dict.fromkeys(("es", "fr", "ru", "ar", "ja", "ko", "it"), f"so {row['en']}")
+    for name in ("parallel.parquet", "opus.parquet"):
+        pl.DataFrame(parallel).write_parquet(here / name)
+    jsonl(here / "laion.jsonl", [{**row, "en": f"{row['en']} too"} for row in parallel])
+    student = TextEncoder(TextEncoderConfig(text=TextTowerConfig(width=16, layers=1, heads=2)))
+    save_checkpoint(student, here / "runs" / "t", recipe={}, lineage={})
     (here / "my.toml").write_text('extends = "emoji-lit-filip"\n', encoding="utf-8")
     step = here / "runs" / "lit-filip" / "checkpoints" / "step-00000001"
     torch.manual_seed(0)

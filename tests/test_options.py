@@ -25,6 +25,11 @@ OWN_MEANING = {
     "--from": "a format of rows, or of checkpoints",
     "--to": "a format of rows, or of checkpoints",
     "--tokenizer": "tokenize cuts texts with it, convert gives it to a model that carries none",
+    "--precision": "what trains can scale its loss, and so compute in fp16 too",
+    "--data": "pairs of images and texts, or, of distill, of sentences",
+    "--val": "the same",
+    "--mix": "filter's is of any column, shard's of the sources of parallel text",
+    "--sample": "filter's is of rows, shard's of the pairs of each language",
     "--batch-size": "pretrain's is the batch of the loss, elsewhere it is only memory",
 }
 REPORTS = {"check", "stats", "zeroshot", "retrieve", "visualize", "recipes"}  # what they find is their output
@@ -355,7 +360,7 @@ def test_progress_is_not_drawn_on_a_dumb_terminal(monkeypatch):
 
 
 def test_the_plan_says_what_becomes_of_a_directory_in_use(tmp_path):
-    from vlcli.commands.pretrain import _fate
+    from vlcli.commands._training import fate as _fate
 
     out = tmp_path / "run"
     assert _fate(out, resume=False, force=False) == f"would write {out}"

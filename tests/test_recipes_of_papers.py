@@ -5,9 +5,10 @@ import tomllib
 
 import pytest
 
+from vlcli.curation.parallel_text import NINE
 from vlcli.models.cost import cost, on_meta
 from vlcli.models.dual import trainable_report
-from vlcli.recipes import find, load_recipe, names
+from vlcli.recipes import find, load_distill_recipe, load_recipe, names
 
 WUKONG = [
     f"wukong-{tower}{form}" for tower in ("vit-b", "vit-l", "swin") for form in ("", "-g", "-f", "-released")
@@ -16,6 +17,7 @@ PAPERS = [
     *WUKONG,
     *("filip-base", "filip-large", "filip-base-yfcc", "filip-baseline-yfcc"),
     *("align", "align-mling", "altclip-m2", "altclip-m9", "lit-clip", "lit-filip", "lit-wukong"),
+    *("altclip-m2-teacher", "altclip-m9-teacher"),
 ]
 
 
@@ -170,6 +172,35 @@ def test_altclips_table_8(name):
     assert (optimizer.name, optimizer.betas, optimizer.eps) == ("adamw", (0.99, 0.999), 1e-8)
     assert (recipe.peak_lr, optimizer.weight_decay, optimizer.clip_grad_norm) == (2e-6, 5e-2, 5.0)
     assert (recipe.data.batch_size, schedule.warmup_steps, recipe.steps(10**7)) == (1024, 2000, 2000)
+
+
+@pytest.mark.parametrize(
+    ("name", "languages", "steps"),
+    [("altclip-m2-teacher", ("en", "zh"), 8870), ("altclip-m9-teacher", NINE, 146_500)],
+)
+def test_altclips_teacher_learning(name, languages, steps):
+    """Table 8's first column, §4.1's mixture; M2's steps are ten epochs of ten million pairs."""
+    recipe = load_distill_recipe(name)
+    text, distill = recipe.model.text, recipe.distill
+    assert (text.name, text.pooling, text.head.width, text.head.norm) == (
+        "xlm-roberta-large",
+        "cls",
+        768,
+        True,
+    )
+    assert (text.dropout, text.padding_id, text.context) == (0.0, 1, 77)
+    assert (distill.target, distill.identity, distill.languages) == ("pooled", True, languages)
+    if name.startswith("altclip-m9"):
+        assert (distill.amount, distill.sources) == (18_000_000, {"opus": 5, "laion": 10, "cc3m": 3})
+    optimizer, schedule = recipe.optimizer, recipe.schedule
+    assert (optimizer.name, optimizer.betas, optimizer.eps) == ("adamw", (0.99, 0.999), 1e-8)
+    assert (recipe.peak_lr, optimizer.weight_decay, optimizer.clip_grad_norm) == (2e-4, 0.2, 1.0)
+    assert (recipe.data.batch_size, schedule.warmup_steps, schedule.epochs) == (11_264, 500, 10)
+    assert recipe.steps(10**7) == steps
+    # its text tower is that of the contrastive stage
+    contrastive = load_recipe(name.removesuffix("-teacher")).model.text
+    same = ("kind", "name", "context", "pooling", "head", "vocabulary", "padding_id", "tokenizer")
+    assert [getattr(text, key) for key in same] == [getattr(contrastive, key) for key in same]
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ COMMANDS = {
     "dedup": "Data",
     "shard": "Data",
     "check": "Data",
+    "distill": "Models",
     "pretrain": "Models",
     "convert": "Models",
     "embed": "Models",

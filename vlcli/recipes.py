@@ -6,13 +6,13 @@ import difflib
 import math
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
 from vlcli.errors import UsageError
 from vlcli.images.config import Augmentation
-from vlcli.models.config import DualEncoderConfig, Settings
+from vlcli.models.config import DualEncoderConfig, Settings, TextTowerConfig
 
 TextForm = Literal["text", "candidate", "candidates", "text+candidates"]
 
@@ -64,6 +64,10 @@ class OptimizerConfig(Settings):
     ] = ("bias", "norm", "token_embedding", "positional_embedding", "temperature")
     clip_grad_norm: float | None = Field(None, gt=0)
 
+    def peak(self, batch_size: int) -> float:
+        """The learning rate at the end of warm-up."""
+        return self.lr * (batch_size / 512) ** 0.5 if self.lr_rule == "sqrt" else self.lr
+
 
 class ScheduleConfig(Settings):
     """Linear warm-up over `warmup_steps`, then "cosine" or "linear" to 0, or "constant". `steps` wins over `epochs`."""
@@ -73,39 +77,63 @@ class ScheduleConfig(Settings):
     epochs: int = Field(20, ge=1)
     steps: int | None = Field(None, ge=1)
 
+    def total(self, steps_per_epoch: int) -> int:
+        """Steps of a run."""
+        return self.steps or self.epochs * steps_per_epoch
+
 
 class DataConfig(Settings):
     """`batch_size` is global. `draw`: forms of the text, one drawn uniformly each time a pair is seen: "text" (one of
     the row's texts), "candidate" (a text or one candidate, uniformly: FILIP §3.2), "candidates" (the candidates in
     random order, joined), "text+candidates". `group`: the column whose equal values are positives too; "" for none.
-    `cache` of a locked tower's features: "auto" (the user's cache directory), "off", or a directory.
+    `cache` of a locked tower's features: "auto" (the user's cache directory), "off", or a directory. `crop_area`: the
+    least and the most of a picture that `augment` "resized-crop" shows.
+
+    `last`: the pairs that are left when an epoch has no whole batch any more: "drop", or "keep" as a smaller batch.
+    `epoch_pairs`: how many pairs an epoch has, where that is not all of them: more begin anew, fewer go on where the
+    epoch before ended, and no pair comes again before all came.
     """
 
     batch_size: int = Field(512, ge=2)
     draw: tuple[TextForm, ...] = ("text",)
     joiner: str = "，"
     augment: Augmentation = "none"
+    crop_area: tuple[float, float] = (0.08, 1.0)
     group: str = "family"
     cache: str = "auto"
     cache_gib: float = Field(20.0, gt=0)
     workers: int = Field(4, ge=0)
+    last: Literal["drop", "keep"] = "drop"
+    epoch_pairs: int | None = Field(None, ge=2)
 
     @model_validator(mode="after")
     def _something_to_draw(self) -> DataConfig:
         if not self.draw:
             raise ValueError("draw names no form of text")
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError("crop_area is not two shares of a picture, the smaller one first")
         return self
+
+    def steps_per_epoch(self, pairs: int) -> int:
+        """Batches of an epoch of the data, of which there are that many pairs."""
+        whole, left = divmod(self.epoch_pairs or pairs, self.batch_size)
+        return whole + (self.last == "keep" and left > 0)
 
 
 class TrainConfig(Settings):
-    """`precision`: fp32, bf16 autocast, or "auto": bf16 where the device computes in it, and fp32 where it would only
-    imitate it, which takes many times longer. Steps between log lines, checkpoints and validations; 0 switches one off.
-    `keep`: how many of the newest checkpoints are kept; `best` and `last` always are."""
+    """`precision`: fp32, bf16 autocast, fp16 autocast with a scaled loss (CUDA alone), or "auto": bf16 where the device
+    computes in it, and fp32 where it would only imitate it, which takes many times longer. Steps between log lines,
+    checkpoints and validations, and `save_minutes` between checkpoints; 0 switches one off. `keep`: how many of the
+    newest checkpoints are kept; `best` and `last` always are. `ema`: the decay of a moving average of the weights,
+    such as 0.9999; 0 for none. It is the average that is validated and that a checkpoint's model is; --resume goes on
+    with the weights that were trained."""
 
     seed: int = 0
-    precision: Literal["fp32", "bf16", "auto"] = "bf16"
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "bf16"
+    ema: float = Field(0.0, ge=0, lt=1)
     log_every: int = Field(10, ge=1)
     save_every: int = Field(1000, ge=0)
+    save_minutes: float = Field(0.0, ge=0)
     evaluate_every: int = Field(1000, ge=0)
     keep: int = Field(2, ge=1)
     best: Literal["MR", "i2t.R@1", "t2i.R@1"] = "MR"
@@ -148,18 +176,98 @@ class Recipe(Settings):
     @property
     def peak_lr(self) -> float:
         """The learning rate at the end of warm-up."""
-        if self.optimizer.lr_rule == "sqrt":
-            return self.optimizer.lr * (self.data.batch_size / 512) ** 0.5
-        return self.optimizer.lr
+        return self.optimizer.peak(self.data.batch_size)
 
     def steps(self, pairs: int) -> int:
-        """Steps of the run on that many pairs; the last incomplete batch of an epoch is left out."""
-        return self.schedule.steps or self.schedule.epochs * (pairs // self.data.batch_size)
+        """Steps of the run on that many pairs."""
+        return self.schedule.total(self.data.steps_per_epoch(pairs))
 
     @property
     def caches_features(self) -> bool:
         """A wholly locked tower that sees each image unaugmented may encode it once."""
         return self.data.augment == "none" and self.data.cache != "off"
+
+
+class StudentConfig(Settings):
+    """The model that `distill` trains: `text`, a text tower with its head, whose width is the teacher's."""
+
+    text: TextTowerConfig = TextTowerConfig()
+
+    @model_validator(mode="after")
+    def _all_of_it_learns(self) -> StudentConfig:
+        if self.text.locked:
+            raise ValueError("text.locked: all of a student learns")
+        return self
+
+
+class DistillConfig(Settings):
+    """Teacher learning (AltCLIP §3.1): what the student is to say of a sentence in any of the `languages` is what the
+    teacher says of the English one.
+
+    `target`: the teacher's pooled state before its own projection ("pooled"), which then goes along with the student,
+    or behind it ("projected"). `identity`: English sentences are learnt with themselves too. `sources`: the shares of
+    the column `source` in each language, those that a language has none of left out; without shares, in proportion to
+    what there is. `amount`: pairs of each language in an epoch; 0 for as many as there are of a language on average.
+    What there is less of comes again, what there is more of comes in later epochs.
+    """
+
+    target: Literal["pooled", "projected"] = "pooled"
+    languages: tuple[str, ...] = ("en", "zh", "es", "fr", "ru", "ar", "ja", "ko", "it")
+    identity: bool = True
+    sources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    amount: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> DistillConfig:
+        if not self.learnt:
+            raise ValueError("languages names none to learn")
+        if len(set(self.languages)) < len(self.languages):
+            raise ValueError("languages names one twice")
+        return self
+
+    @property
+    def learnt(self) -> tuple[str, ...]:
+        """The languages of the pairs: English is one only where it is learnt with itself."""
+        return tuple(language for language in self.languages if self.identity or language != "en")
+
+
+class TextDataConfig(Settings):
+    """`batch_size` is global. `window`: batches of similar length are cut from that many batches' worth of pairs in
+    random order, 1 for none. `cache` of tokens and of the teacher's vectors: "auto" (the user's cache directory),
+    "off" (a temporary one), or a directory."""
+
+    batch_size: int = Field(512, ge=1)
+    window: int = Field(32, ge=1)
+    cache: str = "auto"
+
+
+class DistillTrainConfig(TrainConfig):
+    """`best`: the mean squared error on the validation text, or the mean of the recalls from English and to it."""
+
+    best: Literal["loss", "R@1"] = "loss"  # type: ignore[assignment]
+
+
+class DistillRecipe(Settings):
+    """Teacher learning, as data: a recipe with a table `[distill]`."""
+
+    name: str
+    title: str = ""
+    source: str = ""
+    model: StudentConfig = StudentConfig()
+    distill: DistillConfig = DistillConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    data: TextDataConfig = TextDataConfig()
+    train: DistillTrainConfig = DistillTrainConfig()
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate at the end of warm-up."""
+        return self.optimizer.peak(self.data.batch_size)
+
+    def steps(self, pairs: int) -> int:
+        """Steps of the run where an epoch has that many pairs; its last incomplete batch is left out."""
+        return self.schedule.total(pairs // self.data.batch_size)
 
 
 def directories() -> list[Path]:
@@ -186,17 +294,35 @@ def find(name: str) -> Path:
 
 
 def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
-    """The validated recipe NAME or FILE.toml, its `extends` followed and `table.key=value` overrides applied.
+    """The validated recipe NAME or FILE.toml of `pretrain`, its `extends` followed and `table.key=value` overrides
+    applied.
 
-    Raises UsageError naming the file, the key, and the nearest key that exists.
+    Raises UsageError naming the file, the key, and the nearest key that exists, and for a recipe of another command.
     """
+    found = load_any(name, overrides)
+    if isinstance(found, DistillRecipe):
+        raise UsageError(f"recipe {name} is of teacher learning", remedy="vlcli distill --recipe takes it")
+    return found
+
+
+def load_distill_recipe(name: str, overrides: list[str] | None = None) -> DistillRecipe:
+    """The same, of `distill`."""
+    found = load_any(name, overrides)
+    if isinstance(found, Recipe):
+        raise UsageError(f"recipe {name} has no table [distill]", remedy="vlcli pretrain --recipe takes it")
+    return found
+
+
+def load_any(name: str, overrides: list[str] | None = None) -> Recipe | DistillRecipe:
+    """The validated recipe of whichever command: those with a table `[distill]` are of `distill`."""
     values = _extended(find(name), ())
     for override in overrides or []:
         _set(values, override)
+    schema: type[Recipe | DistillRecipe] = DistillRecipe if "distill" in values else Recipe
     try:
-        return Recipe.model_validate(values)
+        return schema.model_validate(values)
     except ValidationError as error:
-        raise UsageError(f"recipe {name}: {explain(error)}") from error
+        raise UsageError(f"recipe {name}: {explain(error, schema)}") from error
 
 
 def _extended(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -244,13 +370,12 @@ def _set(values: dict[str, Any], override: str) -> None:
     place[key] = value
 
 
-def explain(error: ValidationError) -> str:
+def explain(error: ValidationError, schema: Any = Recipe) -> str:
     """The first problem, as `table.key: what is wrong`, with the nearest known key where one is unknown."""
     problem = error.errors()[0]
     path = [str(part) for part in problem["loc"]]
     if problem["type"] != "extra_forbidden":
         return f"{'.'.join(path)}: {problem['msg']}" if path else problem["msg"]
-    schema: Any = Recipe
     for part in path[:-1]:
         if part.isdigit():  # an element of a list, whose table the step before has found
             continue
@@ -269,7 +394,7 @@ def _nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
 
 
-def to_toml(recipe: Recipe) -> str:
+def to_toml(recipe: Recipe | DistillRecipe) -> str:
     """The resolved recipe as TOML that `load_recipe` reads back equal."""
     import tomli_w
 

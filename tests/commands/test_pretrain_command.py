@@ -34,6 +34,24 @@ def test_a_dry_run_prints_recipe_and_plan_and_writes_nothing(pretrain, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
+def test_a_mixture_is_planned_by_weight(pretrain, tmp_path):
+    other = tmp_path / "other:1.parquet"
+    other.symlink_to(CORPUS)
+    done = pretrain(
+        "--recipe", "emoji-lit-filip", "--data", f"{CORPUS}:0.75,{other}:0.25", "--map", "text=name",
+        "--head", 600, "--set", "data.epoch_pairs=2400", "--set", "schedule.epochs=1", "-n"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    plan = [line for line in done.stdout.splitlines() if line.startswith("#")]
+    assert plan[0].startswith("# 1200 pairs, 9 steps of 256")
+    assert plan[1:] == [
+        f"#   {CORPUS}: 1800 pairs an epoch, each 3 times",
+        f"#   {other}: 600 pairs an epoch, each 1 times",
+    ]
+    for wrong in (f"{CORPUS}:1,{other}", f"{CORPUS}:0"):
+        assert pretrain("--recipe", "emoji-lit-filip", "--data", wrong, "-n").returncode in (2, 3)
+
+
 def test_missing_initial_weights_are_said_at_once(pretrain, tmp_path):
     done = pretrain("--recipe", "lit-filip", "--data", tmp_path / "nowhere")
     assert done.returncode == 2

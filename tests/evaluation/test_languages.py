@@ -169,7 +169,9 @@ def test_names_that_are_the_same_in_all_languages_are_refused(place, monkeypatch
         name_classes(["zh"], labels=None, **common)
     with pytest.raises(UsageError, match=r"same names in every language, labels\.zh\.txt"):
         name_classes(["zh"], labels="labels.zh.txt", **common)
-    with pytest.raises(UsageError, match=r"--langs de: labels\.de\.txt: no such file; give it, or leave de out"):
+    with pytest.raises(
+        UsageError, match=r"--langs de: labels\.de\.txt: no such file; give it, or leave de out"
+    ):
         name_classes(["zh", "de"], labels="labels.{lang}.txt", **common)
     with pytest.raises(UsageError, match=r"parallel-20\.de: no such prompt set"):
         name_classes(["de"], labels=None, column="name_{lang}", prompts="parallel-20.{lang}")

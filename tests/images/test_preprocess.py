@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 from vlcli.images.decode import MAX_PIXELS, decode
-from vlcli.images.preprocess import Preprocess, PreprocessConfig, augmentation, middle
+from vlcli.images.preprocess import Preprocess, PreprocessConfig, middle
 
 SIZES = [(1, 1), (1, 250), (1000, 4), (3, 5), (224, 224), (223, 225), (225, 224), (333, 500), (2, 501)]
 # One unit in the last place of a normalised value (|x| < 4): 255 divides here and is multiplied by there.
@@ -205,15 +204,11 @@ def test_what_is_not_that_long_is_left_alone():
         assert 224 * 224 * max(wide, high) / min(wide, high) <= MAX_PIXELS
 
 
-def test_a_thread_of_a_picture_is_cut_before_augmentation_blows_it_up(monkeypatch):
-    """In a spawned worker too: the transform travels by pickle."""
-    sizes = []
-    resize = v2.Resize.transform
-    monkeypatch.setattr(
-        v2.Resize, "transform", lambda self, x, how: sizes.append(x.size) or resize(self, x, how)
-    )
-    transform = pickle.loads(pickle.dumps(augmentation("crop-flip", 64)))
-    assert transform(Image.new("RGB", (1, 60_000))).size == (64, 64)
-    assert sizes[0][1] * 77**2 <= MAX_PIXELS + 2 * 77**2
-    assert transform(Image.new("RGB", (100, 80))).size == (64, 64)
-    assert sizes[1] == (100, 80)
+@pytest.mark.parametrize(
+    "config", [*CONFIGS.values(), PreprocessConfig(mean=(0.1, 0.5, 0.9), std=(1.0, 0.3, 0.7))]
+)
+def test_a_batch_of_bytes_is_normalised_as_each_picture_is(config):
+    pictures = [noise(9, 7, seed) for seed in range(3)]
+    preprocess = Preprocess(config)
+    together = preprocess.normalise(torch.stack([torch.from_numpy(np.array(p)) for p in pictures]))
+    assert torch.equal(together, torch.stack([preprocess.to_tensor(p) for p in pictures]))

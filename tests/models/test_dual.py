@@ -136,7 +136,7 @@ def test_grouping_by_length_changes_nothing(model, tokens, monkeypatch):
     image = model.encode_image(torch.randn(2, 3, 32, 32))
 
     def scores(tokens):
-        monkeypatch.setattr("vlcli.models.dual.TOKENS_ON_CPU", tokens)
+        monkeypatch.setattr("vlcli.models.text_passes.TOKENS_ON_CPU", tokens)
         with torch.no_grad():
             return model.similarity(image, model.encode_text(ids, mask))
 

@@ -12,6 +12,7 @@ from vlcli.models.checkpoint import save_checkpoint
 from vlcli.models.config import DualEncoderConfig, TextTowerConfig
 from vlcli.models.dual import DualEncoder
 from vlcli.models.encoders import ENCODERS, resolved
+from vlcli.models.text_passes import pooled_place
 from vlcli.models.text_tower import text_tower
 
 SMALL = {
@@ -145,9 +146,9 @@ def test_eot_is_the_first_one_and_the_last_token_where_there_is_none():
     end = model.tokenizer.sep_id
     ids = torch.tensor([[101, 500, end, 600, end], [101, 500, 600, 700, 0]])
     mask = torch.tensor([[True] * 5, [True, True, True, True, False]])
-    assert model._pooled_place(ids, mask).tolist() == [2, 3]
+    assert pooled_place(ids, mask, model.config.text.pooling, model.tokenizer.sep_id).tolist() == [2, 3]
     mask[0, :3] = torch.tensor([True, True, False])  # an end in what is padding is none
-    assert model._pooled_place(ids, mask)[0] == 4
+    assert pooled_place(ids, mask, model.config.text.pooling, model.tokenizer.sep_id)[0] == 4
 
 
 def test_altclips_head_is_transformers_own():

@@ -1,12 +1,14 @@
 """One training step of several recipes, by the training loop itself: the loss, the temperature and every gradient.
 
-    accelerate launch … tests/training/gradients.py OUT CACHE     by all processes, written to OUT by the first
+    accelerate launch … tests/training/gradients.py OUT CACHE     by all processes, written to OUT by the first; and by
+                                                                  each, which pairs its batches have
 
 The test that launches it calls `step` for one process.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -26,6 +28,7 @@ CASES = {
         "objective.negatives=0.25",
     ),
     "tokenwise": ("objective.negatives=0.5",),
+    "uneven": ("data.last=keep",),
     "selected": (*TOKENS, "objective.tokens.scope=global"),
     "selected-local": (*TOKENS, "objective.tokens.scope=local"),
     "selected-fp16": (*TOKENS, "objective.tokens.precision=fp16"),
@@ -38,7 +41,8 @@ def step(place: Path, cache: Path, *overrides: str) -> dict[str, torch.Tensor]:
     """{"loss", "scale" 1/τ after the step, name of a parameter: its gradient} of the first step of a run."""
     reporter = Silent()
     options = ("schedule.steps=1", "train.evaluate_every=0", "model.text.dropout=0.2", "data.workers=0")
-    run = Pretraining(recipe(cache, *options, *overrides), pairs(), place, reporter, device="cpu")
+    table = pairs(13 if "data.last=keep" in overrides else 64)  # of 16
+    run = Pretraining(recipe(cache, *options, *overrides), table, place, reporter, device="cpu")
     found: dict[str, torch.Tensor] = {}
 
     def after_the_step() -> None:
@@ -53,8 +57,16 @@ def step(place: Path, cache: Path, *overrides: str) -> dict[str, torch.Tensor]:
     return found
 
 
+def shares(place: Path, cache: Path) -> list[list[str]]:
+    """The ids of this process's pairs in each step of three epochs, of which the last has ten pairs."""
+    config = recipe(cache, "data.workers=0", "data.last=keep")
+    run = Pretraining(config, pairs(58), place, Silent(), device="cpu")
+    return [batch.pair_ids[batch.local] for batch in run.batches(0, run.total)]
+
+
 if __name__ == "__main__":
     out, cache = map(Path, sys.argv[1:])
+    (out / f"shares-{rank()}.json").write_text(json.dumps(shares(out / "shares", cache)))
     results = {name: step(out / name, cache, *overrides) for name, overrides in CASES.items()}
     if rank() == 0:
         torch.save(results, out / "results.pt")

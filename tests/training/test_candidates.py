@@ -38,7 +38,8 @@ def drawn(table, tmp_path, seed=0, epochs=EPOCHS, **options):
     shown = np.full((epochs, ROWS), -1)
     for epoch in range(epochs):
         batch = loader._prepare(epoch)
-        for row, ids, mask in zip(loader.rows_of(epoch)[1][loader.local], batch.ids, batch.mask, strict=True):
+        rows = loader.order.step(epoch).rows[batch.local]
+        for row, ids, mask in zip(rows, batch.ids, batch.mask, strict=True):
             texts = [table.texts[row][0], *table.candidates[row]]
             forms = [loader.model.tokenizer.encode([text], length=32)[0][0].tolist() for text in texts]
             shown[epoch, row] = forms.index(ids[mask].tolist())

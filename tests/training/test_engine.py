@@ -128,7 +128,7 @@ def test_a_nan_stops_with_step_ids_and_the_last_good_checkpoint(table, cache, tm
     before = {name: x.clone() for name, x in run.model.state_dict().items()}
     with pytest.raises(VlcliError) as caught:
         run.run()
-    _, rows = run.loader.rows_of(planted)
+    rows = run.loader.order.step(planted).rows
     ids = [table.ids[row] for row in rows]
     file = out / "not-finite-step-00000005.txt"
     assert file.read_text().splitlines() == ids

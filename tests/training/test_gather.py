@@ -1,4 +1,4 @@
-"""Two processes on halves of a batch get the gradients of one process on the whole, and of open_clip on two."""
+"""Processes on shares of a batch, equal or not, get the gradients of one on the whole, and of open_clip on two."""
 
 import os
 import socket
@@ -15,6 +15,7 @@ from vlcli.objectives.late_interaction import global_similarity, late_interactio
 from vlcli.training.gather import gather_images, gather_texts
 
 N, DIM = 8, 12
+SHARES = [(4, 4), (5, 3), (2, 2, 2, 2), (3, 2, 2, 1), (4, 3, 1, 0)]  # of the batch, process by process
 
 
 def inputs():
@@ -29,14 +30,17 @@ def inputs():
 def loss_of(image, text, mask, scale, weight, local):
     """The loop's path: project, gather, local loss."""
     positives = torch.eye(N).bool()
-    length = int(mask.sum(1).max())  # each process pads to its own longest text
+    length = max([1, *mask.sum(1).tolist()])  # each process pads to its own longest text
     mask, text = mask[:, :length], text[:, :length]
     images = ImageTokens(F.normalize(image @ weight, dim=-1), None)
     texts = TextTokens(F.normalize(text @ weight, dim=-1), mask, mask, None)
     all_images, all_texts = gather_images(images), gather_texts(texts)
     rows = late_interaction(images.tokens, all_texts.tokens, all_texts.mask)
     columns = late_interaction(all_images.tokens, texts.tokens, texts.mask)
-    return contrastive_loss(rows, columns, scale, positives[local], positives[:, local])["contrastive_loss"]
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    return contrastive_loss(rows, columns, scale, positives[local], positives[:, local], count=N / world)[
+        "contrastive_loss"
+    ]
 
 
 def vectors_loss(image, text, scale, weight, local):
@@ -54,35 +58,39 @@ def vectors_loss(image, text, scale, weight, local):
     return ours, theirs(images.pooled, texts.pooled, scale)
 
 
-def worker(rank, port, out):
+def worker(rank, port, shares, out):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    dist.init_process_group("gloo", rank=rank, world_size=len(shares))
     image, text, mask, scale, weight = inputs()
-    local = slice(rank * N // 2, (rank + 1) * N // 2)
+    local = slice(sum(shares[:rank]), sum(shares[: rank + 1]))
     loss = loss_of(image[local], text[local], mask[local], scale, weight, local)
     loss.backward()
     values = [loss.detach(), scale.grad, weight.grad]
     for value in values:  # what DDP does with gradients
         dist.all_reduce(value)
-        value /= 2
-    losses = vectors_loss(image[local], text[local], scale, weight, local)
-    both = [
-        [loss.detach(), *torch.autograd.grad(loss, (scale, weight), retain_graph=True)] for loss in losses
-    ]
+        value /= len(shares)
+    both = []
+    if shares == (4, 4):
+        losses = vectors_loss(image[local], text[local], scale, weight, local)
+        both = [
+            [loss.detach(), *torch.autograd.grad(loss, (scale, weight), retain_graph=True)] for loss in losses
+        ]
     if rank == 0:
         torch.save([values, *both], out)
     dist.destroy_process_group()
 
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")
-def test_two_processes_equal_one(tmp_path):
+@pytest.mark.parametrize("shares", SHARES, ids=str)
+def test_processes_equal_one(tmp_path, shares):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(worker, args=(port, str(tmp_path / "out.pt")), nprocs=2)
-    got, ours, theirs = torch.load(tmp_path / "out.pt", weights_only=True)
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    mp.spawn(worker, args=(port, shares, str(tmp_path / "out.pt")), nprocs=len(shares))
+    got, *both = torch.load(tmp_path / "out.pt", weights_only=True)
+    for ours, theirs in [both] if shares == (4, 4) else []:
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     image, text, mask, scale, weight = inputs()
     loss = loss_of(image, text, mask, scale, weight, slice(0, N))
     loss.backward()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -136,7 +137,8 @@ Init = Annotated[
     Option(
         "--init",
         metavar="TOWER=PATH",
-        help="Initial weights: image=PATH, image=package:NAME, image=random; text=PATH of a text tower to be trained.",
+        help="Initial weights: image=PATH, image=package:NAME, image=random; text=PATH of a text tower to be trained;"
+        " or the RUN of a distill or pretrain, for the towers that it has.",
     ),
 ]
 DATA = Option(
@@ -250,11 +252,19 @@ def default_jobs() -> int:
     return max(1, min(4, cores))
 
 
-def parse_init(values: list[str] | None, towers: tuple[str, ...] = ("image", "text")) -> dict[str, str]:
-    """`["image=PATH", "text=DIR"]` → `{"image": "PATH", "text": "DIR"}`."""
+def parse_init(
+    values: list[str] | None,
+    towers: tuple[str, ...] = ("image", "text"),
+    whole: Callable[[str], tuple[str, ...]] | None = None,
+) -> dict[str, str]:
+    """`["image=PATH", "text=DIR"]` → `{"image": "PATH", "text": "DIR"}`. `whole` says which towers stand at a path that
+    is given alone; a later value wins over an earlier one."""
     paths: dict[str, str] = {}
     for value in values or []:
         tower, equals, path = value.partition("=")
+        if whole is not None and tower not in towers and os.path.exists(value):
+            paths |= dict.fromkeys(whole(value), value)
+            continue
         if tower not in towers or not equals or not path:
             wanted = " or ".join(f"{name}=PATH" for name in towers)
             raise UsageError(f"--init {value!r} is not {wanted}")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from typer import Option
 
-from vlcli.commands import _complete as complete
 from vlcli.commands._options import (
     PRECISION,
     SEED,
@@ -20,6 +19,7 @@ from vlcli.commands._options import (
     ImageRoot,
     Init,
     Map,
+    MaxBad,
     Quiet,
     Resume,
     Set,
@@ -27,14 +27,14 @@ from vlcli.commands._options import (
     parse_init,
     parse_map,
 )
+from vlcli.commands._training import Progress, RecipeName, fate, towers_of
 from vlcli.errors import UsageError
-
-if TYPE_CHECKING:
-    from vlcli.commands._console import Console
 
 EXAMPLES = (
     "vlcli pretrain --recipe emoji-lit-filip --data demo/shards --val demo/val.jsonl -o demo/run",
     "vlcli pretrain --recipe lit-filip --init image=ViT-L-14.pt --data shards/ --set data.batch_size=1024",
+    "vlcli pretrain --recipe filip-base --data web/:0.8,books.parquet:0.2 --set data.epoch_pairs=1000000",
+    "vlcli pretrain --recipe altclip-m9 --init image=ViT-L-14.pt --init runs/t --data shards/",
     "accelerate launch -m vlcli pretrain --recipe lit-filip --init image=ViT-L-14.pt --data shards/",
 )
 
@@ -51,8 +51,8 @@ MANUAL = {
         ("DIR/metrics.jsonl", "One object a logged step."),
         (
             "DIR/checkpoints/step-00001000/",
-            "Weights, tokenizer, configuration, model card, the scores of its validation as results.jsonl, and the "
-            "state that --resume reads.",
+            "Weights (with train.ema their moving average), tokenizer, configuration, model card, the scores of its "
+            "validation as results.jsonl, and the state that --resume reads.",
         ),
         ("DIR/last, DIR/best", "Links to the newest checkpoint and to the best on --val."),
     ),
@@ -60,15 +60,7 @@ MANUAL = {
 
 
 def command(
-    recipe: Annotated[
-        str,
-        Option(
-            "--recipe",
-            metavar="NAME|FILE.toml",
-            help="What to train and how: see vlcli recipes list.",
-            autocompletion=complete.recipes,
-        ),
-    ],
+    recipe: RecipeName,
     data: DataOrNone = None,
     val: Annotated[
         list[str] | None,
@@ -85,8 +77,9 @@ def command(
     map_: Map = None,
     image_root: ImageRoot = None,
     head: Head = None,
+    max_bad: MaxBad = "0",
     seed: Annotated[int | None, SEED] = None,
-    precision: Annotated[Literal["fp32", "bf16"] | None, PRECISION] = None,
+    precision: Annotated[Literal["fp32", "bf16", "fp16"] | None, PRECISION] = None,
     batch_size: Annotated[
         int | None,
         Option("--batch-size", min=2, metavar="N", help="Pairs a step, over all processes together."),
@@ -100,7 +93,13 @@ def command(
 ) -> None:
     """Train a dual encoder by a recipe.
 
-    Reads shards/ where --data names nothing. --seed, --precision and --batch-size are the recipe's train.seed,
+    Reads shards/ where --data names nothing. --data PATH:WEIGHT,PATH:WEIGHT draws from several sources in these shares,
+    of whatever format each is; --set data.epoch_pairs=N says how many pairs an epoch then has, where not as many as
+    there are. No pair of a source comes again before all of it came. What exists under its whole name is a path,
+    whatever colons it has.
+
+    An image that cannot be read or decoded, and a shard that is damaged, is left out of training and said once, up to
+    --max-bad pairs. --seed, --precision and --batch-size are the recipe's train.seed,
     train.precision and data.batch_size where they are given. --resume goes on from the newest whole checkpoint.
 
     A locked image tower without image augmentation encodes each image once: its features are cached on disk and
@@ -128,7 +127,7 @@ def command(
         quiet, verbose = True, 0
         if dry_run:
             return
-    towers = parse_init(init)
+    towers = parse_init(init, whole=towers_of)
     if not resume:
         from vlcli.models.initial import find_weights, tokenizer_for
 
@@ -136,13 +135,23 @@ def command(
         find_weights(resolved.model.image, towers.get("image"))
         tokenizer_for(resolved.model.text, find_weights(resolved.model.text, towers.get("text")))
 
+    from vlcli.records.bad import parse_max_bad
+    from vlcli.shards.mixture import load_mixture
     from vlcli.shards.pairs import load_pairs
+    from vlcli.training.order import per_epoch
     from vlcli.training.pretraining import Pretraining
 
     console = Console("pretrain", quiet=quiet, verbose=verbose)
     group = resolved.data.group or None
     renames = parse_map(map_)
-    train = load_pairs(data or ["shards/"], renames=renames, group=group, image_root=image_root, head=head)
+    train = load_mixture(
+        data or ["shards/"],
+        renames=renames,
+        group=group,
+        image_root=image_root,
+        head=head,
+        skip_damaged=any(parse_max_bad(max_bad)),
+    )
     validation = load_pairs(val, renames=renames, group=group, image_root=image_root) if val else None
     if validation is not None and not len(validation):
         raise UsageError(f"--val {validation.source}: no rows")
@@ -151,8 +160,10 @@ def command(
         scored = f", chosen by {resolved.train.best} on {len(validation)} pairs" if validation else ""
         print(
             f"# {len(train)} pairs, {steps} steps of {resolved.data.batch_size}, peak lr {resolved.peak_lr:g}{scored};"
-            f" {_fate(out, resume=resume, force=force)}"
+            f" {fate(out, resume=resume, force=force)}"
         )
+        for line in _mixture(per_epoch(train.shares, resolved.data)):
+            print(f"# {line}")
         print(to_toml(resolved), end="")
         return
     with _Progress(console) as reporter:
@@ -167,72 +178,30 @@ def command(
             device=device,
             resume=resume,
             force=force,
+            max_bad=max_bad,
         )
         result = run.run()
     best = f", best {resolved.train.best} {result['best']:.1f}" if result["best"] is not None else ""
     console.note(f"{result['steps']} steps{best}; {out}")
 
 
-def _fate(out: Path, *, resume: bool, force: bool) -> str:
-    """What would become of the run directory, for the plan."""
-    from vlcli.training.run_directory import belongings
-
-    if resume:
-        return f"would go on in {out}"
-    if not force and out.is_dir() and any(out.iterdir()):
-        return f"{out} is not empty: needs --force"
-    replaced = ", ".join(sorted(path.name for path in belongings(out)))
-    return f"would replace {replaced} in {out}" if replaced else f"would write {out}"
+def _mixture(sources: list[tuple[str, int, float]]) -> list[str]:
+    return [f"  {source}: {pairs} pairs an epoch, each {times:.3g} times" for source, pairs, times in sources]
 
 
-class _Progress:
-    """The run on stderr: a live line on a terminal, a plain line now and then in a log."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-
-    def __enter__(self) -> _Progress:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-        self.bar = self.console.progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=8),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[values]}"),
-            TimeRemainingColumn(compact=True),
-        )
-        self.bar.start()
-        self.tasks: dict[str, Any] = {}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def _advance(self, name: str, done: int, total: int, values: str) -> None:
-        if name not in self.tasks:
-            self.tasks[name] = self.bar.add_task(name, total=total, values=values)
-        self.bar.update(self.tasks[name], completed=done, total=total, values=values)
-        if self.bar.disable:
-            self.console.log(f"{name} {done}/{total} {values}")
+class _Progress(Progress):
+    """A dual encoder's run."""
 
     def plan(self, plan: dict[str, Any]) -> None:
-        note = self.console.note
-        start = f", resumed at step {plan['resumed_at']}" if plan["resumed_at"] is not None else ""
-        note(
-            f"{plan['recipe']}: {plan['pairs']} pairs, {plan['images']} images, {plan['steps']} steps of"
-            f" {plan['batch_size']} on {plan['processes']} process(es), peak lr {plan['peak_lr']:g},"
-            f" loss by chance {plan['chance_loss']:.2f}{start}"
-        )
-        for part, count in plan["parameters"].items():
-            frozen = count["parameters"] - count["trainable"]
-            note(f"  {part}: {count['trainable']:,} trainable, {frozen:,} frozen")
-        for row in plan["decay"]:
-            note(
-                f"  {row['kind']}: {row['tensors']} tensors, {row['parameters']:,} parameters, decay {row['decay']:g}"
-            )
+        chance = f"loss by chance {plan['chance_loss']:.2f}"
+        self.about(plan, f"{plan['pairs']} pairs, {plan['images']} images, {chance}")
+        for line in _mixture(plan["mixture"]):
+            self.console.note(line)
         if plan["feature_cache"]:
             cache = plan["feature_cache"]
-            note(f"  locked features cached: {cache['bytes'] / 2**20:.0f} MiB in {cache['folder']}")
+            self.console.note(
+                f"  locked features cached: {cache['bytes'] / 2**20:.0f} MiB in {cache['folder']}"
+            )
 
     def features(self, done: int, total: int) -> None:
         self._advance("features", done, total, "images")
@@ -252,9 +221,3 @@ class _Progress:
         ]
         mark = "  (best so far)" if best else ""
         self.console.note(f"step {step}: R@1/5/10 {', '.join(sides)}{mark}")
-
-    def saved(self, path: Path) -> None:
-        self.console.note(f"saved {path}", level=1)
-
-    def warn(self, text: str) -> None:
-        self.console.warn(text)

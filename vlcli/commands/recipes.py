@@ -11,7 +11,8 @@ from vlcli.commands._options import Json, Set
 from vlcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from vlcli.models.cost import Cost
+    from vlcli.models.cost import Cost, TextCost
+    from vlcli.recipes import DistillRecipe, Recipe
 
 EXAMPLES = ("vlcli recipes list", "vlcli recipes show lit-filip", "vlcli recipes validate my.toml")
 
@@ -33,30 +34,26 @@ def command(
     what one pair keeps for the backward pass. `validate` builds every model without its weights and exits 2 at the
     first recipe that does not hold, naming the key.
     """
-    from vlcli.recipes import load_recipe, names, to_toml
+    from vlcli.recipes import load_any, names, to_toml
 
-    chosen = [load_recipe(name, overrides) for name in recipes or names()]
-    costs: dict[str, Cost] = {}
+    chosen = [load_any(name, overrides) for name in recipes or names()]
+    costs: dict[str, Cost | TextCost] = {}
     if action != "list":
-        from vlcli.models.cost import cost, on_meta
-
         for recipe in chosen:
             try:
-                model = on_meta(recipe.model)
+                found = _cost(recipe, only_build=action == "validate")
             except UsageError as error:
                 raise UsageError(f"recipe {recipe.name}: {error}") from error
-            if action == "show":
-                costs[recipe.name] = cost(
-                    model, batch=recipe.data.batch_size, precision=recipe.train.precision
-                )
+            if found is not None:
+                costs[recipe.name] = found
     if json_:
         import orjson
 
-        found = {
+        tables = {
             r.name: r.model_dump(mode="json") | ({"cost": costs[r.name].as_dict()} if r.name in costs else {})
             for r in chosen
         }
-        print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+        print(orjson.dumps(tables, option=orjson.OPT_INDENT_2).decode())
     elif action == "show":
         print("\n".join(_said(costs[recipe.name]) + to_toml(recipe) for recipe in chosen), end="")
     elif action == "list":
@@ -68,19 +65,48 @@ def command(
             print(f"{recipe.name}: ok")
 
 
-def _said(cost: Cost) -> str:
+def _cost(recipe: Recipe | DistillRecipe, *, only_build: bool) -> Cost | TextCost | None:
+    """What the recipe's model costs; None where it is only to be built."""
+    from vlcli.models.config import TextEncoderConfig
+    from vlcli.models.cost import cost, on_meta, text_cost, text_on_meta
+    from vlcli.recipes import DistillRecipe
+
+    precision = recipe.train.precision
+    if isinstance(recipe, DistillRecipe):
+        student = text_on_meta(TextEncoderConfig(text=recipe.model.text))
+        return None if only_build else text_cost(student, precision=precision)
+    model = on_meta(recipe.model)
+    return None if only_build else cost(model, batch=recipe.data.batch_size, precision=precision)
+
+
+def _said(cost: Cost | TextCost) -> str:
     """The cost as a comment of TOML."""
     rows = [*cost.parts.items(), ("all", {"parameters": cost.parameters, "trainable": cost.trainable})]
     lines = [f"{'':17} {'parameters':>15} {'trainable':>15}"]
     lines += [f"{part:17} {row['parameters']:15,} {row['trainable']:15,}" for part, row in rows]
-    reduced = "" if cost.compared in (1, cost.tokens) else f", of which token reduction makes {cost.compared}"
     giga = 1e9
+    memory = f"memory: {cost.state / 2**30:.2f} GiB for weights, gradients and moments,"
+    kept = f" {cost.activations / 2**20:.1f} MiB for each pair of a process"
+    with_backward = f"{cost.training_flops / giga:.2f} with the backward pass"
+    from vlcli.models.cost import TextCost
+
+    if isinstance(cost, TextCost):
+        lines += [
+            f"tokens of a text: up to {cost.context}",
+            f"GFLOPs a text: {cost.text_flops / giga:.2f}; {with_backward}",
+            memory + kept,
+        ]
+        return _comment(lines)
+    reduced = "" if cost.compared in (1, cost.tokens) else f", of which token reduction makes {cost.compared}"
     lines += [
         f"tokens an image: {cost.tokens}{reduced}; a text: up to {cost.context}",
         f"GFLOPs a pair: image {cost.image_flops / giga:.2f}, text {cost.text_flops / giga:.2f};"
-        f" {cost.training_flops / giga:.2f} with the backward pass;"
+        f" {with_backward};"
         f" {cost.similarity_flops / giga:.2f} more to compare it with a batch of {cost.batch}",
-        f"memory: {cost.state / 2**30:.2f} GiB for weights, gradients and moments,"
-        f" {cost.activations / 2**20:.1f} MiB for each pair of a process",
+        memory + kept,
     ]
+    return _comment(lines)
+
+
+def _comment(lines: list[str]) -> str:
     return "".join(f"# {line}".rstrip() + "\n" for line in lines)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Option
 
 from vlcli.commands import _complete as complete
 from vlcli.commands import _options as o
 
+_PARALLEL = "Parallel text"
+
 EXAMPLES = (
     "vlcli filter raw.parquet --preset wukong | vlcli shard -o shards/",
     "vlcli shard pairs.jsonl --image-root photos/ --map text=caption -o shards/",
     "vlcli shard pairs.parquet --resize 384 --encode jpg --max-bad 1% --rejects bad.jsonl -o shards/",
     "vlcli shard pairs.parquet --resize 384 --encode jpg --max-bad 1% --retry-failed -o shards/",
+    "vlcli shard --parallel-text opus.parquet laion.jsonl --mix opus=1,laion=2 -o parallel/",
 )
 
 MANUAL = {
@@ -53,6 +56,23 @@ MANUAL = {
             "so that a job array (examples/slurm/shard-array.sh) is all the engine it takes.",
         ),
     ),
+    "PARALLEL TEXT": (
+        (
+            "",
+            "--parallel-text takes rows of English and its translations, and no images: tables with a column a language"
+            " (zh, or text_zh as filter --translate writes it) beside English (en, text_en, or text), where an empty"
+            " cell is no translation, or pairs of en and text in the language lang. It writes DIR/00000.parquet and"
+            " so on with the columns en, text, lang, source, which distill reads. A pair that came before is left out,"
+            " and each English sentence comes with itself as well (--no-identity: not).",
+        ),
+        (
+            "",
+            "--mix gives the shares of the column source (default: the file's name) in each language, and --sample the"
+            " pairs of each language, or it is as many as the scarcest has; which ones --seed decides. AltCLIP's nine"
+            " languages: --mix opus=5,laion=10,cc3m=3 --sample 18000000. The input is then read twice; 20 bytes a pair"
+            " are held.",
+        ),
+    ),
     "FILES": (
         ("DIR/00000.tar", "A shard: image, .json and .txt of each sample."),
         ("DIR/00000.parquet", "Its sidecar: a line for every row, those that failed too."),
@@ -89,6 +109,46 @@ def command(
     expect: Annotated[
         int | None, Option("--expect", min=0, metavar="N", help="Exit 3 unless exactly N rows come.")
     ] = None,
+    parallel_text: Annotated[
+        bool,
+        Option(
+            "--parallel-text",
+            help="Pairs of sentences for distill instead: no images.",
+            rich_help_panel=_PARALLEL,
+        ),
+    ] = False,
+    languages: Annotated[
+        str | None,
+        Option(
+            "--languages",
+            metavar="en,LANG,...",
+            help="Which are wanted.",
+            rich_help_panel=_PARALLEL,
+            show_default="AltCLIP's nine",
+        ),
+    ] = None,
+    identity: Annotated[
+        bool,
+        Option(
+            "--identity/--no-identity",
+            help="English sentences with themselves too.",
+            rich_help_panel=_PARALLEL,
+        ),
+    ] = True,
+    mix: Annotated[
+        str | None,
+        Option(
+            "--mix",
+            metavar="SOURCE=WEIGHT,...",
+            help="Shares of the sources in each language, the same amount of each.",
+            rich_help_panel=_PARALLEL,
+        ),
+    ] = None,
+    sample: Annotated[
+        int | None,
+        Option("--sample", min=1, metavar="N", help="Pairs of each language.", rich_help_panel=_PARALLEL),
+    ] = None,
+    seed: o.Seed = 0,
     renames: o.Map = None,
     from_: o.From = None,
     image_root: o.ImageRoot = None,
@@ -122,6 +182,8 @@ def command(
     tries the rows again that failed: a shard where one comes to something else is replaced in full, its other
     images taken from itself.
 
+    --parallel-text makes no shards of pictures, but files of parallel text for distill: see its section of the manual.
+
     --part i/n writes a contiguous range of the shards, for job arrays: the tree is the same for any n, and the part
     that comes last writes sizes.json. Every row must have an id and be readable, as `vlcli filter` writes them.
     """
@@ -149,6 +211,29 @@ def command(
         raise UsageError(f"--force and --{'resume' if resume else 'retry-failed'} exclude each other")
     if part is not None:
         _refuse_with_part(force=force, retry_failed=retry_failed, head=head)
+    if parallel_text:
+        _refuse_of_images(
+            encode=encode != "keep",
+            resize=resize,
+            expect=expect,
+            image_root=image_root,
+            part=part,
+            resume=resume,
+        )
+        _write_parallel_text(
+            o.gather(inputs, files_from),
+            output,
+            per_shard,
+            (languages, identity, mix, sample, seed),
+            (from_, o.parse_map(renames), head),
+            (max_bad, rejects, report),
+            force=force,
+            dry_run=dry_run,
+            console=console,
+        )
+        return
+    if languages or not identity or mix or sample or seed:
+        raise UsageError("--languages, --no-identity, --mix, --sample and --seed are about --parallel-text")
     resume = resume or retry_failed
     named = o.gather(inputs, files_from)
     options = Options(per_shard=per_shard, encode=encode, resize=resize)
@@ -258,3 +343,72 @@ def _refuse_with_part(*, force: bool, retry_failed: bool, head: int | None) -> N
         )
     if head is not None:
         raise UsageError("--head stops after rows of the whole input, and parts each read their own")
+
+
+def _refuse_of_images(**given: Any) -> None:
+    from vlcli.errors import UsageError
+
+    for name, value in given.items():
+        if value:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is about shards of images, not about --parallel-text"
+            )
+
+
+def _write_parallel_text(
+    inputs: list[str],
+    out: Path,
+    per_file: int,
+    wanted: tuple[str | None, bool, str | None, int | None, int],
+    reading: tuple[str | None, dict[str, str], int | None],
+    told: tuple[str, Path | None, Path | None],
+    *,
+    force: bool,
+    dry_run: bool,
+    console: Any,
+) -> None:
+    """The options as typed → the mixture, written."""
+    from vlcli.curation.parallel_mixture import ParallelMixture, parse_shares, write_mixture
+    from vlcli.curation.parallel_text import NINE
+    from vlcli.records.atomic import check_place, refuse_existing, write_json
+    from vlcli.records.bad import BadRows
+    from vlcli.records.reader import read, repeatable
+    from vlcli.records.rejects import RejectsWriter
+    from vlcli.text.translators import parse_languages
+
+    languages, identity, mix, sample, seed = wanted
+    format, renames, head = reading
+    max_bad, rejects, report = told
+    mixture = ParallelMixture(
+        parse_languages(languages, "--languages") if languages is not None else NINE,
+        identity,
+        parse_shares(mix) if mix is not None else {},
+        sample,
+        seed,
+    )
+    if report is not None:
+        check_place(report, force=force)
+    if not force:
+        refuse_existing(out)
+    if dry_run:
+        print(f"would write pairs in {', '.join(mixture.languages)} to {out}/")
+        return
+    named = repeatable(inputs) if mixture.chooses else inputs
+    with RejectsWriter(rejects, force=force) as rejected:
+        bad = BadRows(max_bad, rejected)
+        found = write_mixture(
+            mixture,
+            lambda counter: read(named, format=format, renames=renames, head=head, bad=counter),
+            out,
+            per_file=per_file,
+            bad=bad,
+            force=force,
+        )
+    if report is not None:
+        write_json(report, found | {"bad": bad.count}, force=force)
+    for language, sources in found["taken"].items():
+        console.note(f"  {language}: " + ", ".join(f"{name} {count:,}" for name, count in sources.items()))
+    console.note(
+        f"{out}: {found['written']:,} pairs of {found['rows']:,} rows, {found['repeated']:,} repeated,"
+        f" {sum(found['empty'].values()):,} empty cells, {bad.count:,} bad rows, {found['files']:,} files"
+    )

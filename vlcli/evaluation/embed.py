@@ -43,11 +43,12 @@ class _Bytes:
 
 
 def inference(model: Any, precision: str = "fp32") -> Any:
-    """The context a forward pass runs in: bf16 autocast, or nothing. UsageError for another precision."""
-    if precision not in ("fp32", "bf16"):
-        raise UsageError(f"--precision {precision!r} is neither fp32 nor bf16")
-    if precision == "bf16":
-        return torch.autocast(torch.device(model.device).type, dtype=torch.bfloat16)
+    """The context a forward pass runs in: bf16 or fp16 autocast, or nothing. UsageError for another precision."""
+    types = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision not in types:
+        raise UsageError(f"--precision {precision!r} is none of {', '.join(types)}")
+    if (kind := types[precision]) is not None:
+        return torch.autocast(torch.device(model.device).type, dtype=kind)
     return nullcontext()
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Augmentation = Literal["none", "autoaugment", "crop-flip"]
+Augmentation = Literal["none", "autoaugment", "crop-flip", "resized-crop"]
 
 
 class PreprocessConfig(BaseModel):

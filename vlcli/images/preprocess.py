@@ -1,16 +1,13 @@
-"""From a decoded picture to the tensor a tower reads, without and with augmentation."""
+"""From a decoded picture to the tensor a tower reads."""
 
 from __future__ import annotations
-
-import functools
-from collections.abc import Callable
 
 import torch
 from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from vlcli.images.config import Augmentation, PreprocessConfig
+from vlcli.images.config import PreprocessConfig
 from vlcli.images.decode import MAX_PIXELS, on_white
 
 INTERPOLATIONS = {
@@ -27,15 +24,18 @@ class Preprocess:
         self.config = config
         self.size = size or config.size
 
+    @property
+    def shorter(self) -> int:
+        """What the shorter side becomes before the crop; at another size than the configured one, in proportion."""
+        return round((self.config.resize or self.config.size) * self.size / self.config.size)
+
     def resize(self, picture: Image.Image) -> Image.Image:
         """The picture at the tower's size, still 8-bit RGB (the place where augmentation comes in)."""
         if self.config.rgb != "after":
             picture = picture.convert("RGB") if self.config.rgb == "before" else on_white(picture)
         if self.config.fit == "squash":
             return self._scale(picture, [self.size, self.size]).convert("RGB")
-        # another size than the configured one keeps the margin's share
-        shorter = round((self.config.resize or self.config.size) * self.size / self.config.size)
-        picture = self._scale(middle(picture, shorter), [shorter])
+        picture = self._scale(middle(picture, self.shorter), [self.shorter])
         return self._centre(picture).convert("RGB")
 
     def _scale(self, picture: Image.Image, size: list[int]) -> Image.Image:
@@ -55,6 +55,16 @@ class Preprocess:
         pixels = F.to_dtype(F.pil_to_tensor(picture), torch.float32, scale=True)
         return F.normalize(pixels, list(self.config.mean), list(self.config.std))
 
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(b, h, w, 3) uint8 → (b, 3, h, w) float32: what `to_tensor` makes of each, bit by bit."""
+        b, h, w, _ = pixels.shape
+        out = torch.empty((b, 3, h, w), device=pixels.device)
+        out.copy_(pixels.permute(0, 3, 1, 2)).mul_(1 / 255)
+        mean, std = (
+            torch.tensor(x, device=pixels.device)[:, None, None] for x in (self.config.mean, self.config.std)
+        )
+        return out.sub_(mean).div_(std)
+
     def __call__(self, picture: Image.Image) -> torch.Tensor:
         return self.to_tensor(self.resize(picture))
 
@@ -69,24 +79,3 @@ def middle(picture: Image.Image, size: int) -> Image.Image:
     cut = (long - room + 1) // 2  # the same on both sides, so that the middle stays where it is
     x, y = (cut, 0) if picture.width == long else (0, cut)
     return picture.crop((x, y, picture.width - x, picture.height - y))
-
-
-def augmentation(name: Augmentation, size: int) -> Callable[[Image.Image], Image.Image] | None:
-    """The named random transform of an RGB picture, or None. Draws from torch's global generator: seed it first.
-
-    "autoaugment" is the ImageNet policy (FILIP §3.2, Wukong); "crop-flip" a random crop of size `size` after a resize
-    to 1.2 × `size`, and a horizontal flip (ALIGN §5: 346 → 289).
-    """
-    if name == "none":
-        return None
-    if name == "autoaugment":
-        return v2.AutoAugment(v2.AutoAugmentPolicy.IMAGENET, interpolation=v2.InterpolationMode.BILINEAR)
-    larger = round(size * 346 / 289)
-    return v2.Compose(
-        [
-            functools.partial(middle, size=larger),
-            v2.Resize([larger], interpolation=v2.InterpolationMode.BICUBIC),
-            v2.RandomCrop([size, size]),
-            v2.RandomHorizontalFlip(),
-        ]
-    )

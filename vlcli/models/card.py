@@ -92,12 +92,13 @@ def card(
     architecture, recipe = config["architecture"], config.get("recipe") or {}
     name = recipe.get("name") or architecture.get("image", {}).get("name") or "checkpoint"
     spoken = dict.fromkeys([*languages, *(r["lang"] for r in results if _is_language(r.get("lang")))])
+    alone = config.get("kind") == "text"
     parts = [
-        _front_matter(license, list(spoken), architecture),
+        _front_matter(license, list(spoken), architecture, alone),
         f"# {name}",
-        _opening(recipe),
+        _opening(recipe, "A text encoder" if alone else "A dual encoder of images and texts"),
         "## Architecture\n\n" + _list(_architecture(architecture, layout)),
-        "## Use\n\n" + _USE,
+        "## Use\n\n" + (_USE_OF_TEXT if alone else _USE),
         "## Lineage\n\n" + _list(_lineage(config)),
         "## Scores\n\n" + _scores(results),
     ]
@@ -114,21 +115,36 @@ model.similarity(image, text).i2t
 ```"""
 
 
+_USE_OF_TEXT = """```python
+from vlcli.models.text_encoder import load_text_encoder
+
+encoder = load_text_encoder("PATH")  # this directory
+encoder(*encoder.tokenize(["一只狐狸"]))  # (1, width): what the teacher says of the text in English
+```
+
+`vlcli pretrain --init PATH` starts a dual encoder's text side from it."""
+
+
 def _is_language(value: Any) -> bool:
     return isinstance(value, str) and value.isalpha() and len(value) in (2, 3) and value != "und"
 
 
-def _front_matter(license: str, languages: Sequence[str], architecture: Mapping[str, Any]) -> str:
+def _front_matter(
+    license: str, languages: Sequence[str], architecture: Mapping[str, Any], alone: bool
+) -> str:
     tags = ["vision-language", "dual-encoder", str(architecture.get("similarity", "global"))]
+    task = "zero-shot-image-classification"
+    if alone:
+        tags, task = ["distillation", "text-encoder"], "sentence-similarity"
     lines = ["---", f"license: {json.dumps(license)}"]
     if languages:
         lines += ["language:", *(f"- {json.dumps(one)}" for one in languages)]  # bare, no would be false
-    lines += ["library_name: vlcli", "pipeline_tag: zero-shot-image-classification", "tags:"]
+    lines += ["library_name: vlcli", f"pipeline_tag: {task}", "tags:"]
     return "\n".join([*lines, *(f"- {tag}" for tag in tags), "---"])
 
 
-def _opening(recipe: Mapping[str, Any]) -> str:
-    title = str(recipe.get("title") or "A dual encoder of images and texts").rstrip(".")
+def _opening(recipe: Mapping[str, Any], what: str) -> str:
+    title = str(recipe.get("title") or what).rstrip(".")
     source = f" Source of the recipe: {recipe['source']}." if recipe.get("source") else ""
     return f"{title}.{source}"
 
@@ -154,7 +170,7 @@ def _architecture(architecture: Mapping[str, Any], layout: Layout) -> list[tuple
     size = pixels.get("size")
     kind = str(architecture.get("similarity", ""))
     return [
-        ("image tower", f"`{image.get('name')}` of timm, {_parameters(layout, 'image.')}"),
+        ("image tower", f"`{image.get('name')}` of timm, {_parameters(layout, 'image.')}" if image else ""),
         ("images", f"{size} × {size}, {pixels.get('fit')}, {pixels.get('interpolation')}" if size else ""),
         ("text tower", f"{tower}, {', '.join(shape)}, {_parameters(layout, 'text.')}"),
         ("texts", f"at most {text['context']} tokens" if text.get("context") else ""),

@@ -19,17 +19,18 @@ from vlcli.models.dual import DualEncoder
 from vlcli.models.layout import layout_stamp, piece_problem
 from vlcli.models.quickcheck import CONFIG, WEIGHTS, find_checkpoint, is_foreign
 from vlcli.models.storage import Uninitialised, fill, layout_of
+from vlcli.models.text_encoder import TextEncoder
 from vlcli.text.model_tokenizers import saved_tokenizer
 
 
 def save_checkpoint(
-    model: DualEncoder, path: Path, *, recipe: dict[str, Any], lineage: dict[str, Any]
+    model: DualEncoder | TextEncoder, path: Path, *, recipe: dict[str, Any], lineage: dict[str, Any]
 ) -> None:
     """Write `model` into the directory `path` (made; the caller renames it into place)."""
     path.mkdir(parents=True, exist_ok=True)
     architecture = model.config.model_dump(mode="json")
     config = {
-        "kind": "dual",
+        "kind": model.kind,
         "architecture": architecture,
         "layout": layout_stamp(architecture, layout_of(model.state_dict())),
         "pieces": model.tokenizer.vocab_size,

@@ -141,8 +141,8 @@ class ProjectionConfig(Settings):
     """Into the joint space, token by token: "linear" as in the papers (with `bias`: ALIGN, R2D2), "none" where a
     tower's width is the joint one (ALIGN's image side), or "mlp" (norm, hidden layer, GELU).
 
-    `init = "tower"`: a linear one starts from what stands beside the tower's initial weights (AltCLIP, whose CLIP keeps
-    its projections), not at random (Wukong trains a new one).
+    `init = "tower"`: it starts from what stands beside the tower's initial weights (AltCLIP, whose CLIP keeps its
+    projections; an mlp from a checkpoint of ours), not at random (Wukong trains a new one).
     """
 
     kind: Literal["linear", "none", "mlp"] = "linear"
@@ -153,9 +153,10 @@ class ProjectionConfig(Settings):
 
     @model_validator(mode="after")
     def _only_linear_has_bias(self) -> ProjectionConfig:
-        if (self.bias or self.init == "tower") and self.kind != "linear":
-            key = "bias" if self.bias else "init"
-            raise ValueError(f'{key} belongs to kind = "linear", not to "{self.kind}"')
+        if self.bias and self.kind != "linear":
+            raise ValueError(f'bias belongs to kind = "linear", not to "{self.kind}"')
+        if self.init == "tower" and self.kind == "none":
+            raise ValueError('init = "tower" is for a projection, kind is "none"')
         return self
 
 
@@ -239,3 +240,12 @@ class DualEncoderConfig(Settings):
                 f"dim {self.dim} is not a multiple of the 8 groups of the released token reduction"
             )
         return self
+
+
+class TextEncoderConfig(Settings):
+    """A text tower alone, as teacher learning makes it. `dim`: of the joint space that the teacher's own projection
+    leads to, which goes along (`projection_bias`: it has one); None where none goes along."""
+
+    text: TextTowerConfig = TextTowerConfig()
+    dim: int | None = Field(None, ge=1)
+    projection_bias: bool = False

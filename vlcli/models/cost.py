@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlcli.models.config import DualEncoderConfig
+from vlcli.models.config import DualEncoderConfig, TextEncoderConfig
 from vlcli.models.dual import DualEncoder, trainable_report
 from vlcli.models.flops import FlopCounter
+from vlcli.models.text_encoder import TextEncoder
 
 _PAIRS = 2  # of the trial batch: batch norms refuse a single one
 
@@ -45,10 +46,62 @@ class Cost:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class TextCost:
+    """The same of a text tower alone; FLOPs and `activations` are of one text as long as the context."""
+
+    parts: dict[str, dict[str, int]]
+    parameters: int
+    trainable: int
+    context: int
+    text_flops: int
+    training_flops: int
+    state: int
+    activations: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
 def on_meta(config: DualEncoderConfig) -> DualEncoder:
     """The model without memory. Raises UsageError for an architecture that cannot be built."""
     with torch.device("meta"):
         return DualEncoder(config)
+
+
+def text_on_meta(config: TextEncoderConfig) -> TextEncoder:
+    """The same of a text tower alone."""
+    with torch.device("meta"):
+        return TextEncoder(config)
+
+
+def text_cost(model: TextEncoder, *, precision: str = "fp32") -> TextCost:
+    """The cost of a text tower on the meta device, for texts as long as its context."""
+    context = model.config.text.context
+    model.train()
+    kept = _Kept(model)
+    with FlopCounter() as count, kept:
+        hidden = model.text(torch.zeros(_PAIRS, context, dtype=torch.long, device="meta"))[:, 0]
+        if model.text_head is not None:
+            model.text_head(hidden)
+    parts = trainable_report(model)
+    parameters = sum(part["parameters"] for part in parts.values())
+    trainable = sum(part["trainable"] for part in parts.values())
+    return TextCost(
+        parts=parts,
+        parameters=parameters,
+        trainable=trainable,
+        context=context,
+        text_flops=count.forward // _PAIRS,
+        training_flops=(count.forward + count.backward) // _PAIRS,
+        state=_state_bytes(parameters, trainable),
+        activations=kept.bytes // _PAIRS // (2 if precision == "bf16" else 1),
+    )
+
+
+def _state_bytes(parameters: int, trainable: int) -> int:
+    """Weights, gradients and two moments in float32."""
+    return 4 * (parameters + 3 * trainable)
 
 
 def cost(model: DualEncoder, *, batch: int, precision: str = "fp32") -> Cost:
@@ -80,7 +133,7 @@ def cost(model: DualEncoder, *, batch: int, precision: str = "fp32") -> Cost:
         training_flops=(count.forward + count.backward) // _PAIRS,
         batch=batch,
         similarity_flops=2 * vectors * words * config.dim * batch,
-        state=4 * (parameters + 3 * trainable),
+        state=_state_bytes(parameters, trainable),
         activations=kept.bytes // _PAIRS // (2 if precision == "bf16" else 1),
     )
 

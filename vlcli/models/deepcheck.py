@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from vlcli.errors import VlcliError
 from vlcli.models.checkpoint import first_problem
-from vlcli.models.config import DualEncoderConfig
+from vlcli.models.config import DualEncoderConfig, TextEncoderConfig
 from vlcli.models.layout import FLOATS, Layout, misfits, piece_problem
 from vlcli.models.storage import layout_of_architecture
 from vlcli.shards.findings import Verdict
@@ -33,10 +33,10 @@ def check_tokenizer(path: Path, config: dict[str, Any], table: tuple[int, ...], 
         verdict.add("tokenizer", path, problem)
 
 
-def check_architecture(path: Path, architecture: Any, layout: Layout, verdict: Verdict) -> None:
+def check_architecture(path: Path, kind: str, architecture: Any, layout: Layout, verdict: Verdict) -> None:
     """One finding for each tensor of the weights of `path` that a model of `architecture` has not, or has otherwise."""
     try:
-        expected = _expected(json.dumps(architecture))
+        expected = _expected(kind, json.dumps(architecture))
     except (ValidationError, VlcliError) as error:
         verdict.add("architecture", path / "config.json", f"architecture: {first_problem(error)}")
         return
@@ -45,8 +45,9 @@ def check_architecture(path: Path, architecture: Any, layout: Layout, verdict: V
 
 
 @lru_cache(maxsize=4)  # the checkpoints of a run have one architecture
-def _expected(architecture: str) -> Layout:
-    return layout_of_architecture(DualEncoderConfig.model_validate(json.loads(architecture)))
+def _expected(kind: str, architecture: str) -> Layout:
+    schema = TextEncoderConfig if kind == "text" else DualEncoderConfig
+    return layout_of_architecture(schema.model_validate(json.loads(architecture)))
 
 
 def check_numbers(file: Path, layout: Layout, verdict: Verdict) -> None:

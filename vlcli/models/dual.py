@@ -17,14 +17,11 @@ from vlcli.models.config import DualEncoderConfig, ProjectionConfig
 from vlcli.models.dropout import Dropout, number_places
 from vlcli.models.image_tower import ImageFeatures, TimmTower, grid_of
 from vlcli.models.locking import apply_rates, is_locked, keep_locked_in_evaluation
+from vlcli.models.text_passes import hidden_states, pooled_states
 from vlcli.models.text_tower import TextHead, text_tower
 from vlcli.models.token_reduction import Reduced, token_reduction
 from vlcli.objectives.late_interaction import Similarity, global_similarity, late_interaction, zero_padding
 from vlcli.text.model_tokenizers import ModelTokenizer, open_tokenizer, refuse_foreign
-
-# Tokens of one pass through the text tower: enough to fill a CPU, or a GPU, few enough to be of texts of one length.
-# With gradients larger products pay.
-TOKENS_ON_CPU, TOKENS_IN_TRAINING, TOKENS_ON_GPU = 256, 1024, 4096
 
 T = TypeVar("T", bound="ImageTokens | TextTokens")
 
@@ -119,6 +116,8 @@ class DualEncoder(nn.Module):
     `tokenizer` gives ids; `checkpoint_hash` is set by the loader.
     """
 
+    kind = "dual"
+
     def __init__(self, config: DualEncoderConfig, tokenizer: ModelTokenizer | None = None) -> None:
         super().__init__()
         self.config = config
@@ -146,6 +145,9 @@ class DualEncoder(nn.Module):
         self.rates = apply_rates(self, config)
         self.image_locked, self.text_locked = is_locked(self.image), is_locked(self.text)
         self.checkpoint_hash = ""
+        self.in_one_pass = (
+            False  # texts of all lengths together, for processes that must all call a layer as often
+        )
         self._grid: tuple[int, int] | None = None
         self.train()
 
@@ -223,48 +225,29 @@ class DualEncoder(nn.Module):
 
     def encode_text(self, ids: Tensor, mask: Tensor, keys: Tensor | None = None) -> TextTokens:
         """ids and mask (B, n) → the joint space. A global model's vector stands where `text.pooling` says."""
-        hidden = self._hidden(ids, mask, keys)
         content = mask & (ids != self.tokenizer.cls_id) & (ids != self.tokenizer.sep_id)
         if self.config.similarity == "global":
-            pooled = hidden[torch.arange(ids.shape[0], device=ids.device), self._pooled_place(ids, mask)]
-            return TextTokens(None, mask, content, _unit(self.project_text(pooled, keys)))
+            state = self.text_state(ids, mask, keys)
+            return TextTokens(None, mask, content, _unit(_project(self.text_projection, state, keys)))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_locked):
+            hidden = hidden_states(self.text, ids, mask, keys, in_one_pass=self.in_one_pass)
         return TextTokens(_unit(self.project_text(hidden, keys)), mask, content, None)
+
+    def text_state(self, ids: Tensor, mask: Tensor, keys: Tensor | None = None) -> Tensor:
+        """The state (B, c) that stands for each text, before the projection: what a student learns from a teacher
+        (AltCLIP §3.1)."""
+        pooling, end = self.config.text.pooling, self.tokenizer.sep_id
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_locked):
+            pooled = pooled_states(
+                self.text, ids, mask, keys, pooling=pooling, end=end, in_one_pass=self.in_one_pass
+            )
+        return pooled if self.text_head is None else self.text_head(pooled)
 
     def project_text(self, hidden: Tensor, keys: Tensor | None = None) -> Tensor:
         """Hidden states of the text tower (…, c) into the joint space (…, d), not normalised."""
         if self.text_head is not None:
             hidden = self.text_head(hidden)
         return _project(self.text_projection, hidden, keys)
-
-    def _pooled_place(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """The position (B,) that stands for a text; 0 for one of padding alone."""
-        last = mask.sum(1).clamp(min=1) - 1
-        if self.config.text.pooling == "cls":
-            return torch.zeros_like(last)
-        if self.config.text.pooling == "eot":
-            ends = mask & (ids == self.tokenizer.sep_id)
-            return torch.where(ends.any(1), ends.int().argmax(1), last)
-        return last
-
-    def _hidden(self, ids: Tensor, mask: Tensor, keys: Tensor | None) -> Tensor:
-        """The text tower on groups of similar length: short texts do not pay for the padding of long ones."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_locked):
-            # A graph that is being traced is for any number of texts.
-            if torch.compiler.is_compiling() or not len(ids):
-                return self.text(ids, mask, keys)
-            lengths = mask.sum(1).clamp(min=1)
-            order = lengths.argsort(stable=True)
-            tokens = TOKENS_IN_TRAINING if torch.is_grad_enabled() else TOKENS_ON_CPU
-            tokens = tokens if ids.device.type == "cpu" else TOKENS_ON_GPU
-            passes = lengths[order].cumsum(0) // tokens
-            parts = []
-            for rows in order.split(passes.unique_consecutive(return_counts=True)[1].tolist()):
-                length = int(lengths[rows[-1]])
-                hidden = self.text(
-                    ids[rows, :length], mask[rows, :length], None if keys is None else keys[rows]
-                )
-                parts.append(F.pad(hidden, (0, 0, 0, ids.shape[1] - length)))
-            return torch.cat(parts)[order.argsort()]
 
     def similarity(self, image: ImageTokens, text: TextTokens, *, half: bool = False) -> Similarity:
         """i2t and t2i, both (b, B), float32: row = image, column = text. `half`: tokens are multiplied in fp16."""

@@ -26,14 +26,17 @@ PACKAGES = {
 }
 
 
-def find_weights(tower: ImageTowerConfig | TextTowerConfig, path: str | None = None) -> Path | None:
+def find_weights(
+    tower: ImageTowerConfig | TextTowerConfig, path: str | None = None, *, option: str = ""
+) -> Path | None:
     """The file or directory that a tower starts from, or None for a random start.
 
-    `path` is what `--init image=` or `--init text=` gave. Raises UsageError, before anything heavy is built, where
-    weights are missing: it names the checkpoint, its public page and the option.
+    `path` is what `option` gave, by default `--init image=` or `--init text=`. Raises UsageError, before anything heavy
+    is built, where weights are missing: it names the checkpoint, its public page and the option.
     """
     side = "image" if isinstance(tower, ImageTowerConfig) else "text"
-    remedy = f"pass --init {side}=PATH, or --init {side}=random to start from nothing"
+    option = option or f"--init {side}="
+    remedy = f"pass {option}PATH, or {option}random to start from nothing"
     wanted = tower.init if path is None else path
     if wanted == "random":
         return None
@@ -47,10 +50,10 @@ def find_weights(tower: ImageTowerConfig | TextTowerConfig, path: str | None = N
         )
     place = Path(path)
     if not place.exists():
-        raise UsageError(f"--init {side}={path}: no such file or directory")
+        raise UsageError(f"{option}{path}: no such file or directory")
     if place.is_dir() and checkpoint_of(place) is None and _weights_in(place) is None:
         raise UsageError(
-            f"--init {side}={path}: no weights in this directory",
+            f"{option}{path}: no weights in this directory",
             remedy=f"it may hold one of {', '.join(STANDARD)}",
         )
     return place

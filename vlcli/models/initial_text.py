@@ -1,4 +1,4 @@
-"""Fill a text tower: an encoder as transformers saves it, or the tower of a checkpoint of ours."""
+"""Fill a text tower: an encoder as transformers saves it, or the tower of a dual encoder, of ours or a foreign one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from vlcli.errors import InputError
+from vlcli.models.adapters import openai_clip
+from vlcli.models.adapters.format import Asked, Checkpoint
+from vlcli.models.adapters.registry import recognise
+from vlcli.models.adapters.source import read_source
 from vlcli.models.encoder_tower import TransformersTower
 from vlcli.models.initial import checkpoint_of, fill, read_tensors
 
@@ -21,13 +25,29 @@ def load_text_tower(tower: nn.Module, path: Path, name: str) -> None:
     InputError that calls the tower `name`."""
     ours = checkpoint_of(path) if path.is_dir() else None
     state = read_tensors(ours or path)
-    if ours is not None:
-        inside = {key.removeprefix("text."): x for key, x in state.items() if key.startswith("text.")}
+    both = state if ours is not None else _of_a_dual_encoder(path)
+    if both is not None:
+        inside = {key.removeprefix("text."): x for key, x in both.items() if key.startswith("text.")}
         fill(tower, inside, name, path)
     elif isinstance(tower, TransformersTower):
         fill(tower.body, _bare(state, tower.body, path), name, path)
     else:
         fill(tower, state, name, path)
+
+
+def _of_a_dual_encoder(path: Path) -> dict[str, Tensor] | None:
+    """The tensors of a dual encoder in a foreign format under our names; None where `path` is none."""
+    source = read_source(path)
+    # OpenAI's CLIP and open_clip differ in the activation alone, and that is the recipe's to say
+    if openai_clip.is_layout(source):
+        found = openai_clip.FORMAT
+    else:
+        try:
+            found = recognise(source)
+        except InputError:
+            return None
+    checkpoint = found.read(source, Asked(towers_only=True))
+    return checkpoint.state if isinstance(checkpoint, Checkpoint) else None
 
 
 def _bare(state: Mapping[str, Tensor], body: Any, path: Path) -> dict[str, Tensor]:

@@ -33,13 +33,18 @@ def initialise(model: DualEncoder, image: Path | None, text: Path | None) -> Non
     if text is not None:
         load_text_tower(model.text, text, model.config.text.name or "the text tower")
         if model.text_head is not None:
-            _load_head(model.text_head, text)
+            load_head(model.text_head, text)
         if model.config.text_projection.init == "tower":
             _load_projection(model.text_projection, "text", text)
 
 
 def _load_projection(layer: nn.Module, side: str, path: Path) -> None:
     state = _state(path)
+    if not isinstance(layer, nn.Linear):  # an mlp, which only a checkpoint of ours has
+        inside = f"{side}_projection."
+        state = {name.removeprefix(inside): x for name, x in state.items() if name.startswith(inside)}
+        if state:
+            return _copy(layer, state, f"{side}_projection", path)
     for name, transposed in _PROJECTIONS[side]:
         weight = state.get(name if transposed else f"{name}.weight")
         if weight is not None:
@@ -53,7 +58,8 @@ def _load_projection(layer: nn.Module, side: str, path: Path) -> None:
     )
 
 
-def _load_head(head: nn.Module, path: Path) -> None:
+def load_head(head: nn.Module, path: Path) -> None:
+    """Fill a text head from a checkpoint of ours that has one."""
     inside = "text_head."
     found = {name.removeprefix(inside): x for name, x in _state(path).items() if name.startswith(inside)}
     if found:

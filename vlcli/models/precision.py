@@ -6,13 +6,17 @@ from typing import Any
 
 import torch
 
+from vlcli.errors import UsageError
+
 
 def settled(precision: str, device: torch.device) -> str:
-    """fp32 or bf16; "auto" is bf16 where it is native.
+    """fp32, bf16 or fp16; "auto" is bf16 where it is native. UsageError for fp16 without CUDA.
 
     A CPU without instructions for bf16 imitates them: the backward pass of the quick start then takes 25 times as long
     as in fp32.
     """
+    if precision == "fp16" and device.type != "cuda":
+        raise UsageError("fp16 trains on a CUDA device alone", remedy="--precision fp32")
     if precision != "auto":
         return precision
     if device.type == "cuda":

@@ -19,6 +19,7 @@ from vlcli.models.layout import Layout, layout_stamp, piece_problem
 from vlcli.shards.findings import Verdict
 
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocab.txt"
+KNOWN = ("dual", "text")  # kinds whose tensors and tokenizer follow from the architecture
 TOKENIZERS = (VOCABULARY, "tokenizer.json")  # word pieces of BERT's rules, and all else
 FOREIGN_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl")
 FOREIGN_MARKS = (
@@ -57,6 +58,17 @@ def find_checkpoint(path: str | Path) -> Path:
     if path.is_file() or any(file.suffix in FOREIGN_WEIGHTS for file in path.iterdir()):
         return path
     raise UsageError(f"{path}: neither a checkpoint ({CONFIG}) nor a run (best, last)")
+
+
+def kind_of(path: str | Path) -> str:
+    """The kind of the checkpoint behind `path`: dual, text, image, …; a foreign one counts as dual."""
+    place = find_checkpoint(path)
+    if is_foreign(place):
+        return "dual"
+    try:
+        return str(orjson.loads((place / CONFIG).read_bytes())["kind"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"not a checkpoint's configuration: {error}", file=str(place / CONFIG)) from error
 
 
 def is_foreign(place: Path) -> bool:
@@ -147,7 +159,7 @@ def _check_config(path: Path, verdict: Verdict) -> dict[str, Any] | None:
     if not isinstance(config, dict):
         verdict.add("config", path, "not a JSON object")
         return None
-    if config.get("kind") == "dual" and not any((path.parent / name).is_file() for name in TOKENIZERS):
+    if config.get("kind") in KNOWN and not any((path.parent / name).is_file() for name in TOKENIZERS):
         verdict.add("missing", path.parent, f"no {VOCABULARY}")
     return config
 
@@ -155,14 +167,14 @@ def _check_config(path: Path, verdict: Verdict) -> dict[str, Any] | None:
 def _check_fit(path: Path, config: dict[str, Any], layout: Layout, verdict: Verdict, deep: bool) -> None:
     """Tensors against the architecture, and pieces against the table that they are looked up in."""
     architecture = config.get("architecture")
-    if config.get("kind") == "dual" and (
+    if config.get("kind") in KNOWN and (
         deep
         or not isinstance(architecture, dict)
         or config.get("layout") != layout_stamp(architecture, layout)
     ):
         from vlcli.models.deepcheck import check_architecture
 
-        check_architecture(path, architecture, layout, verdict)
+        check_architecture(path, config["kind"], architecture, layout, verdict)
     table = next((shape for name, (_, shape) in layout.items() if name.endswith(TABLES)), ())
     if (path / VOCABULARY).is_file() and table:
         pieces = (path / VOCABULARY).read_bytes().removesuffix(b"\n").count(b"\n") + 1

@@ -41,11 +41,17 @@ def kept_negatives(positives: Tensor, first: int, seats: Tensor, share: float) -
 
 
 def soft_cross_entropy(
-    logits: Tensor, positives: Tensor, smoothing: float = 0.0, kept: Tensor | None = None
+    logits: Tensor,
+    positives: Tensor,
+    smoothing: float = 0.0,
+    kept: Tensor | None = None,
+    *,
+    count: float | None = None,
 ) -> Tensor:
     """Mean over rows of CE(p, softmax(logits)), p = 1/#positives on positives (FILIP App. A.2), then
     p ← (1 − ε) p + ε/N (ALIGN §5). logits (n, N); positives bool (n, N) with at least one in each row; kept bool
-    (n, N), where given, is what each row's softmax and its N are over."""
+    (n, N), where given, is what each row's softmax and its N are over. `count`, where given, is what the sum over rows
+    is divided by instead of n."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     p = positives.to(logits.dtype)
     p = p / p.sum(1, keepdim=True)
@@ -57,7 +63,8 @@ def soft_cross_entropy(
         uniform = 1 / kept.sum(1, keepdim=True).to(logits.dtype)
     if smoothing:
         p = (1 - smoothing) * p + smoothing * uniform
-    return -(p * log_q).sum(1).mean()
+    losses = -(p * log_q).sum(1)
+    return losses.mean() if count is None else losses.sum() / count
 
 
 def contrastive_loss(
@@ -71,21 +78,24 @@ def contrastive_loss(
     column_kept: Tensor | None = None,
     reduction: str = "mean",
     smoothing: float = 0.0,
+    count: float | None = None,
 ) -> dict[str, Tensor]:
     """InfoNCE in both directions (Wukong Eq 1–4, FILIP Eq 1–5, ALIGN Eq 1–2).
 
     rows: local images (b) against all texts (N), of which i2t is used; columns: all images (N) against local texts
     (b), of which t2i is used. On one process both are the same object. scale = 1/τ. row_positives (b, N) image→text;
     column_positives (N, b). row_kept and column_kept, of the same shapes, are what takes part where not all negatives
-    do. `reduction`: "mean" of the two directions (Wukong, FILIP) or their "sum" (ALIGN).
+    do. `reduction`: "mean" of the two directions (Wukong, FILIP) or their "sum" (ALIGN). `count`, where given, is what
+    sums over local rows are divided by instead of b.
     Returns {"contrastive_loss"} and the two directions without gradient as "i2t", "t2i".
     """
-    i2t = soft_cross_entropy(scale * rows.i2t, row_positives, smoothing, row_kept)
+    i2t = soft_cross_entropy(scale * rows.i2t, row_positives, smoothing, row_kept, count=count)
     t2i = soft_cross_entropy(
         scale * columns.t2i.T,
         column_positives.T,
         smoothing,
         None if column_kept is None else column_kept.T,
+        count=count,
     )
     total = i2t + t2i
     if reduction == "mean":

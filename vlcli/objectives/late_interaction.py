@@ -1,20 +1,31 @@
 """Token-wise late interaction, both directions from one pass (FILIP Eq 3–5, Wukong Eq 5).
 
-The score tensor (b, n1, B, n2) is never held: tiles of texts are multiplied, reduced by both maxima and forgotten.
-The backward pass writes the two gradients of a tile to the saved arg-max positions and multiplies once per side, so
-gradients are exact and the memory held is one tile and 16-bit positions.
+The score tensor (b, n1, B, n2) is never held: tiles of images and texts are multiplied, reduced by both maxima and
+forgotten, all but who won. A score that won nothing has no gradient, so the backward pass multiplies no matrices: it
+adds up, for each token, the vectors that it won with or lost to, of which there are b·B·(n1 + n2) in place of the
+b·B·n1·n2 products.
+
+Winners are saved (16 bits each), not found again: measured on two cores at (b, n1, n2, d) = (128, 49, 32, 256), finding
+them again is a matrix product of a third of the whole time, saving them is 3 MB.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-# Elements of one tile of scores. 4 Mi float32 stay within a CPU's last-level cache neighbourhood and fill a GPU.
-TILE_ELEMENTS = 1 << 22
+# Of one tile: columns enough for a matrix product at full speed, and on a CPU no more scores than its caches hold.
+TILE_COLUMNS = 1024
+TILE_ELEMENTS = 1 << 21
+TILE_ELEMENTS_ON_GPU = 1 << 24
+# Winners whose vectors the backward pass adds up at a time: about 20 bytes each.
+WINNERS = 1 << 19
 
 
 class Similarity(NamedTuple):
@@ -24,55 +35,156 @@ class Similarity(NamedTuple):
     t2i: Tensor  # (b, B) what a text says of an image
 
 
-class _Tile(torch.autograd.Function):
-    """All images against a few texts. Saves who won each maximum; the scores are forgotten."""
+class _LateInteraction(torch.autograd.Function):
+    """Both similarities, (b, B) each, of image (b, n1, d) and text (B, n2, d), of which `weight_image` (b, n1) and
+    `weight_text` (B, n2) weigh the maxima. `patch` (b, n1) and `word` (B, n2) int64 are the positions that take part
+    in place of each: those of real tokens."""
 
     @staticmethod
     def forward(
         ctx: Any,
         image: Tensor,
         text: Tensor,
-        image_factor: Tensor,
-        text_factor: Tensor,
-        image_mask: Tensor | None,
+        patch: Tensor | None,
+        word: Tensor,
         weight_image: Tensor,
         weight_text: Tensor,
+        tiles: list[tuple[Tensor, int]],
+        half: bool,
     ) -> tuple[Tensor, Tensor]:
-        b, n1, d = image.shape
-        T, n2, _ = text.shape
-        scores = image_factor.reshape(b * n1, d) @ text_factor.reshape(T * n2, d).T
-        scores = scores.to(weight_image.dtype).view(b, n1, T, n2)
-        value, best_text = scores.max(3)  # (b, n1, T): which token r wins for patch k
-        i2t = torch.einsum("bnt,bn->bt", value, weight_image)
-        if image_mask is not None:
-            scores = scores.masked_fill(~image_mask[:, :, None, None], -torch.inf)
-        value, best_patch = scores.max(1)  # (b, T, n2): which patch k wins for token r
-        t2i = torch.einsum("btr,tr->bt", value, weight_text)
-        ctx.save_for_backward(
-            image_factor,
-            text_factor,
-            weight_image,
-            weight_text,
-            best_text.to(torch.int16),
-            best_patch.to(torch.int16),
-        )
-        ctx.kinds = image.dtype, text.dtype
+        (b, n1, _), (B, n2, _) = image.shape, text.shape
+        patches, words = _factor(image, patch, half), _factor(text, None, half)
+        i2t, t2i = weight_image.new_empty(b, B), weight_image.new_empty(b, B)
+        saved = any(ctx.needs_input_grad)
+        if saved:
+            best_word = torch.empty(B, b, n1, dtype=torch.int16, device=image.device)
+            best_patch = torch.zeros(b, B, n2, dtype=torch.int16, device=image.device)
+        for rows, length in tiles:
+            T = len(rows)
+            place = word[rows, :length].T  # (length, T): positions first, for both maxima to run over vectors
+            tile = words[rows, place].flatten(0, 1).T  # (d, length · T)
+            for images in _slices(b, n1 * length * T, _elements(image)):
+                scores = (patches[images].flatten(0, 1) @ tile).to(i2t.dtype)  # (b' · n1, length · T)
+                value, winner = _max(scores.view(-1, length, T))  # (b' · n1, T): which token wins for a patch
+                i2t[images, rows] = torch.einsum("bnt,bn->bt", value.view(-1, n1, T), weight_image[images])
+                if saved:
+                    best_word[rows, images] = (
+                        place.gather(0, winner).view(-1, n1, T).permute(2, 0, 1).to(torch.int16)
+                    )
+                value, winner = _max(
+                    scores.view(-1, n1, length * T)
+                )  # (b', length · T): which patch for a token
+                t2i[images, rows] = torch.einsum(
+                    "blt,tl->bt", value.view(-1, length, T), weight_text[rows, :length]
+                )
+                if saved:
+                    if patch is not None:
+                        winner = patch[images].gather(1, winner)
+                    best_patch[images, rows, :length] = (
+                        winner.view(-1, length, T).transpose(1, 2).to(torch.int16)
+                    )
+        if saved:
+            ctx.save_for_backward(image, text, weight_image, weight_text, best_word, best_patch)
+        ctx.half = half
         return i2t, t2i
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        g_i2t, g_t2i = gradients  # (b, T)
-        image, text, weight_image, weight_text, best_text, best_patch = ctx.saved_tensors
-        b, n1, d = image.shape
-        T, n2, _ = text.shape
-        # The gradient of the tile of scores is zero but at the winners of either maximum.
-        g = torch.zeros(b, n1, T, n2, dtype=weight_image.dtype, device=image.device)
-        g.scatter_(3, best_text.long()[..., None], (weight_image[:, :, None] * g_i2t[:, None])[..., None])
-        g.scatter_add_(1, best_patch.long()[:, None], (weight_text * g_t2i[:, :, None])[:, None])
-        g = g.view(b * n1, T * n2)
-        g_image = (g @ text.reshape(T * n2, d).to(g.dtype)).view(b, n1, d)
-        g_text = (g.T @ image.reshape(b * n1, d).to(g.dtype)).view(T, n2, d)
-        return g_image.to(ctx.kinds[0]), g_text.to(ctx.kinds[1]), None, None, None, None, None
+        image, text, weight_image, weight_text, best_word, best_patch = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        kind = weight_image.dtype
+        patches, words = (_factor(x, None, ctx.half).flatten(0, 1).to(kind) for x in (image, text))
+        arguments = (weight_image, weight_text, best_word, best_patch, *gradients)
+        g_image = _image_gradient(words, *arguments).to(image.dtype) if wanted[0] else None
+        g_text = _text_gradient(patches, *arguments).to(text.dtype) if wanted[1] else None
+        return g_image, g_text, None, None, None, None, None, None
+
+
+def _image_gradient(
+    words: Tensor,
+    weight_image: Tensor,
+    weight_text: Tensor,
+    best_word: Tensor,
+    best_patch: Tensor,
+    g_i2t: Tensor,
+    g_t2i: Tensor,
+) -> Tensor:
+    """(b, n1, d) from words (B · n2, d): of each patch, its best token in every text, and the tokens it is best for."""
+    B, b, n1 = best_word.shape
+    n2 = best_patch.shape[2]
+    gradient = words.new_empty(b, n1, words.shape[1])
+    start = torch.arange(B, device=words.device) * n2
+    counted = weight_text.flatten().nonzero()[:, 0]  # (M,) the tokens that the text→image mean is over
+    of_text, weight = counted // n2, weight_text.flatten()[counted]
+    for images in _slices(b, B * n1 + len(counted), WINNERS):
+        index = best_word[:, images].permute(1, 2, 0) + start  # (b', n1, B)
+        count = len(index)
+        g = g_i2t[images, None].expand(-1, n1, -1)
+        own = _sums(words, index.flatten(0, 1), g.flatten(0, 1)).view(count, n1, -1)
+        won, order = best_patch[images].flatten(1)[:, counted].sort(dim=1, stable=True)  # (b', M)
+        g = (g_t2i[images][:, of_text] * weight).gather(1, order)
+        others = _sums(words, counted[order].flatten(), g.flatten(), _sizes(won, n1))
+        gradient[images] = own * weight_image[images, :, None] + others.view_as(own)
+    return gradient
+
+
+def _text_gradient(
+    patches: Tensor,
+    weight_image: Tensor,
+    weight_text: Tensor,
+    best_word: Tensor,
+    best_patch: Tensor,
+    g_i2t: Tensor,
+    g_t2i: Tensor,
+) -> Tensor:
+    """(B, n2, d) from patches (b · n1, d): of each token, its best patch in every image, and the patches it is best
+    for."""
+    B, b, n1 = best_word.shape
+    n2 = best_patch.shape[2]
+    gradient = patches.new_empty(B, n2, patches.shape[1])
+    start = torch.arange(b, device=patches.device) * n1
+    counted = weight_text != 0
+    for texts in _slices(B, b * (n1 + n2), WINNERS):
+        won, order = best_word[texts].flatten(1).sort(dim=1, stable=True)  # (T, b · n1)
+        g = (g_i2t.T[texts, :, None] * weight_image).flatten(1).gather(1, order)
+        others = _sums(patches, order.flatten(), g.flatten(), _sizes(won, n2))
+        gradient[texts] = others.view(-1, n2, patches.shape[1])
+        mean = counted[texts]
+        index = best_patch[:, texts][:, mean].T + start  # (M, b)
+        g = g_t2i.T[texts, None].expand(-1, n2, -1)[mean]
+        gradient[texts][mean] += _sums(patches, index, g) * weight_text[texts][mean][:, None]
+    return gradient
+
+
+def _sums(table: Tensor, index: Tensor, weight: Tensor, sizes: Tensor | None = None) -> Tensor:
+    """Weighted sums of rows of a table (rows, d), one for each row of index and weight (sums, k), or, of flat ones,
+    for each of the stretches that `sizes` long (sums,) they fall into → (sums, d)."""
+    offsets = None if sizes is None else F.pad(sizes.cumsum(0), (1, -1))
+    return F.embedding_bag(index.long(), table, offsets, mode="sum", per_sample_weights=weight.contiguous())
+
+
+def _sizes(values: Tensor, kinds: int) -> Tensor:
+    """How often each of 0 … kinds − 1 stands in each row of values (rows, k) → (rows · kinds,)."""
+    rows = torch.arange(len(values), device=values.device)[:, None]
+    return torch.bincount((values + rows * kinds).flatten(), minlength=len(values) * kinds)
+
+
+def _max(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Maximum and its position over dimension 1 of (rows, n, columns). On a CPU as pooling of channels-last pictures n
+    high: torch vectorises that, and not `max` with positions, which takes five times as long."""
+    if scores.device.type != "cpu":
+        return scores.max(1)
+    picture = scores[:, :, None].permute(0, 3, 1, 2)  # (rows, columns, n, 1)
+    value, position = F.max_pool2d(picture, (scores.shape[1], 1), return_indices=True)
+    return value[:, :, 0, 0], position[:, :, 0, 0]
+
+
+def _slices(count: int, each: int, limit: int) -> Iterator[slice]:
+    """0 … count − 1 in parts of about one size, each part of at most `limit` elements, or of one item."""
+    parts = -(-count // max(1, limit // max(1, each)))
+    bounds = [count * part // max(parts, 1) for part in range(parts + 1)]
+    return itertools.starmap(slice, itertools.pairwise(bounds))
 
 
 def _accumulator(x: Tensor) -> torch.dtype:
@@ -86,16 +198,21 @@ def _mean_weights(mask: Tensor, kind: torch.dtype) -> Tensor:
     return kept / kept.sum(1, keepdim=True).clamp(min=1)
 
 
-def _factor(tokens: Tensor, half: bool) -> Tensor:
-    """What is multiplied: the tokens themselves, or their fp16 values. A CPU multiplies the latter in float32, which
-    holds each product of two exactly: its fp16 products take several times as long and round the sum."""
-    tokens = tokens.detach()
-    if not half:
-        return tokens
-    values = tokens.to(torch.float16)
-    return values.to(_accumulator(tokens)) if tokens.device.type == "cpu" else values
+def _factor(tokens: Tensor, place: Tensor | None, half: bool) -> Tensor:
+    """What is multiplied, at `place` (…, n) of tokens (…, n, d): the tokens themselves, or their fp16 values. Nothing
+    but such a `half` on a GPU is multiplied in 16 bits, whose sums would be rounded; a CPU's fp16 products take several
+    times as long as well."""
+    if place is not None:
+        tokens = tokens.gather(1, place[..., None].expand_as(tokens))
+    values = tokens.to(torch.float16) if half else tokens
+    return values if half and tokens.device.type != "cpu" else values.to(_accumulator(tokens))
 
 
+def _elements(x: Tensor) -> int:
+    return TILE_ELEMENTS if x.device.type == "cpu" else TILE_ELEMENTS_ON_GPU
+
+
+@torch.compiler.disable  # tiles follow the texts' lengths, and every step has others
 def late_interaction(
     image_tokens: Tensor,
     text_tokens: Tensor,
@@ -115,39 +232,39 @@ def late_interaction(
     what is small in it to zero. FILIP Eq 3–5; scores are accumulated in float32 whatever the input's type.
     """
     b, n1, d = image_tokens.shape
+    n2 = text_tokens.shape[1]
     assert d == text_tokens.shape[2], "image and text tokens differ in width"
-    assert max(n1, text_tokens.shape[1]) < 32768, "arg-max positions are 16 bits"
+    assert max(n1, n2) < 32768, "positions of winners are 16 bits"
     if content_mask is None:
         content_mask = text_mask
     with torch.autocast(image_tokens.device.type, enabled=False):
         kind = _accumulator(image_tokens)
         weight_image = _mean_weights(image_tokens.new_ones(b, n1) if image_mask is None else image_mask, kind)
         weight_text = _mean_weights(content_mask, kind)
-        # −inf on padding costs a pass over every score; a copy of a real token in its place never wins alone and
-        # costs nothing. Its share of the gradient flows back to that token.
-        first = text_mask.int().argmax(1)[:, None, None].expand(-1, 1, d)
-        text = torch.where(text_mask[..., None], text_tokens, text_tokens.gather(1, first)).to(
-            image_tokens.dtype
+        i2t, t2i = _LateInteraction.apply(
+            image_tokens,
+            text_tokens.to(image_tokens.dtype),
+            None if image_mask is None else _taking_part(image_mask),
+            _taking_part(text_mask),
+            weight_image,
+            weight_text,
+            _tiles(text_mask, n1, _elements(image_tokens)),
+            half,
         )
-        image_factor = _factor(image_tokens, half)
-        order, tiles = _tiles(text_mask, b * n1)
-        parts = []
-        for rows, length in tiles:
-            tile, weight = text[rows, :length], weight_text[rows, :length]
-            parts.append(
-                _Tile.apply(
-                    image_tokens, tile, image_factor, _factor(tile, half), image_mask, weight_image, weight
-                )
-            )
-        back = order.argsort()
-        i2t, t2i = (torch.cat(side, 1)[:, back] for side in zip(*parts, strict=True))
-        if image_mask is not None:  # −inf against an image without tokens becomes the 0 of an empty set
+        if image_mask is not None:  # what stands under the mask of an image without tokens says nothing
             t2i = t2i.where(image_mask.any(1)[:, None], 0.0)
         return Similarity(i2t * text_mask.any(1), t2i)
 
 
-def _tiles(text_mask: Tensor, image_rows: int) -> tuple[Tensor, list[tuple[Tensor, int]]]:
-    """Texts sorted by length, cut into tiles of at most TILE_ELEMENTS scores: (order, [(rows, length), …]).
+def _taking_part(mask: Tensor) -> Tensor:
+    """(b, n) int64: each position itself, and the first that the mask has in place of those it leaves out. −inf in
+    their place would cost a pass over every score; a copy of a real token never wins alone and costs nothing."""
+    position = torch.arange(mask.shape[1], device=mask.device)
+    return torch.where(mask, position, mask.int().argmax(1, keepdim=True))
+
+
+def _tiles(text_mask: Tensor, n1: int, elements: int) -> list[tuple[Tensor, int]]:
+    """Texts sorted by length, cut into tiles of at most TILE_COLUMNS tokens: [(rows, length), …].
 
     A tile is as long as its longest text, so short texts do not pay for the padding of long ones.
     """
@@ -155,14 +272,15 @@ def _tiles(text_mask: Tensor, image_rows: int) -> tuple[Tensor, list[tuple[Tenso
     lengths = (text_mask * positions).amax(1).clamp(min=1)
     order = lengths.argsort(stable=True)
     sizes = lengths[order].tolist()
+    columns = min(TILE_COLUMNS, elements // n1)
     tiles, start = [], 0
     while start < len(sizes):
         stop = start + 1
-        while stop < len(sizes) and image_rows * sizes[stop] * (stop + 1 - start) <= TILE_ELEMENTS:
+        while stop < len(sizes) and sizes[stop] * (stop + 1 - start) <= columns:
             stop += 1
         tiles.append((order[start:stop], sizes[stop - 1]))
         start = stop
-    return order, tiles
+    return tiles
 
 
 def zero_padding(

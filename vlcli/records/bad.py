@@ -18,7 +18,7 @@ class BadRows:
         self.count = 0  # bad rows
         self.seen = 0  # all rows, bad ones included; the reader keeps it
         self.first = ""  # where the first one was, and why
-        self._number, self._percent = _parse(max_bad)
+        self._number, self._percent = parse_max_bad(max_bad)
 
     def add(
         self, file: str, line: int, cause: str, raw: bytes | dict[str, Any], *, text_lines: bool = True
@@ -43,7 +43,8 @@ class BadRows:
             )
 
 
-def _parse(max_bad: str) -> tuple[int | None, float | None]:
+def parse_max_bad(max_bad: str) -> tuple[int | None, float | None]:
+    """`N` → (N, None), `P%` → (None, P). UsageError for anything else."""
     text = max_bad.strip()
     try:
         if text.endswith("%"):

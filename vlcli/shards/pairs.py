@@ -7,36 +7,57 @@ import os
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 import polars as pl
 
 from vlcli.errors import InputError, UsageError
+from vlcli.shards.columns import Column
 from vlcli.shards.layout import is_shard_directory
-from vlcli.shards.pixels import ChosenPart, Part, ReferencePart, TarPart
+from vlcli.shards.pixels import ChosenPart, Location, Part, ReferencePart, TarPart
 from vlcli.shards.reader import open_tar
 from vlcli.shards.rows import place, row_texts
 from vlcli.shards.tar import Member
-from vlcli.shards.whole import Shard, read_shard, whole_directory
+from vlcli.shards.whole import Shard, read_shard, recorded_pairs, whole_directory
+
+
+class Damaged(NamedTuple):
+    """A shard that was passed over. `pairs` is how many it is said to have; 1 where nothing says."""
+
+    file: str
+    pairs: int
+    cause: str
+
+
+class Share(NamedTuple):
+    """Rows `start` to `stop` of a table are one source of a mixture, and `weight` is how much of it is drawn."""
+
+    source: str
+    start: int
+    stop: int
+    weight: float
 
 
 @dataclass
 class PairTable:
     """Pairs row by row. `groups[i]` is None where the row has no group; `frame` has the columns that were
-    asked for.
+    asked for; `shares` say how much of each source training draws, where that is not each pair once.
     """
 
     source: str
-    ids: list[str] = field(default_factory=list)
-    image_ids: list[str] = field(default_factory=list)
-    texts: list[list[str]] = field(default_factory=list)
-    candidates: list[list[str]] = field(default_factory=list)
-    groups: list[str | None] = field(default_factory=list)
+    ids: Column[str] = field(default_factory=Column)
+    image_ids: Column[str] = field(default_factory=Column)
+    texts: Column[list[str]] = field(default_factory=Column)
+    candidates: Column[list[str]] = field(default_factory=Column)
+    groups: Column[str | None] = field(default_factory=Column)
     frame: pl.DataFrame = field(default_factory=pl.DataFrame)
     parts: list[Part] = field(default_factory=list)
+    shares: tuple[Share, ...] = ()
+    damaged: list[Damaged] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -48,12 +69,35 @@ class PairTable:
         self.parts.append(part)
         self._starts.append(self._starts[-1] + len(part))
 
+    def extend(self, other: PairTable) -> None:
+        """Put the pairs of another table, which has no `frame`, behind one's own."""
+        for mine, theirs in (
+            (self.ids, other.ids),
+            (self.image_ids, other.image_ids),
+            (self.texts, other.texts),
+            (self.candidates, other.candidates),
+            (self.groups, other.groups),
+        ):
+            mine.extend(theirs)  # type: ignore[arg-type]
+        for part in other.parts:
+            self._add_part(part)
+        self.damaged += other.damaged
+
     def image_bytes(self, i: int) -> bytes:
         """The encoded image of row i, read from where it lies. Any thread may call it."""
+        part, row = self._place(i)
+        return part.read(row)
+
+    def locate(self, i: int) -> Location:
+        """Where the image of row i lies: all that another process needs in order to read it."""
+        part, row = self._place(i)
+        return part.locate(row)
+
+    def _place(self, i: int) -> tuple[Part, int]:
         if not 0 <= i < len(self):
             raise IndexError(i)
         part = bisect_right(self._starts, i) - 1
-        return self.parts[part].read(i - self._starts[part])
+        return self.parts[part], i - self._starts[part]
 
     def chosen(self, rows: Sequence[int], texts: Sequence[list[str]]) -> PairTable:
         """A table of `rows`, in that order, the k-th of which has `texts[k]`: another language's, say. Pictures are
@@ -61,20 +105,25 @@ class PairTable:
         """
         table = PairTable(
             source=self.source,
-            ids=[self.ids[row] for row in rows],
-            image_ids=[self.image_ids[row] for row in rows],
-            texts=list(texts),
-            candidates=[self.candidates[row] for row in rows],
-            groups=[self.groups[row] for row in rows],
+            ids=Column(self.ids.take(rows)),
+            image_ids=Column(self.image_ids.take(rows)),
+            texts=Column(texts),
+            candidates=Column(self.candidates.take(rows)),
+            groups=Column(self.groups.take(rows)),
             frame=self.frame[list(rows)],
         )
-        table._add_part(ChosenPart(self.image_bytes, rows))
+        table._add_part(ChosenPart(self, rows))
         return table
 
-    @property
+    @cached_property
+    def images(self) -> int:
+        """How many different images the rows show."""
+        return len(np.unique(np.fromiter(map(hash, self.image_ids), np.int64, len(self))))
+
+    @cached_property
     def split_hash(self) -> str:
         """sha256 over (image_id, texts) of all rows in order: names the data that a number was measured
-        on.
+        on. Asked for when the table is whole.
         """
         digest = hashlib.sha256()
         for image_id, texts in zip(self.image_ids, self.texts, strict=True):
@@ -93,6 +142,7 @@ def load_pairs(
     image_root: Path | None = None,
     head: int | None = None,
     need_text: bool = True,
+    skip_damaged: bool = False,
 ) -> PairTable:
     """Pairs from shard directories, `.tar` files, or anything that `records.read` accepts, in the order
     given.
@@ -100,7 +150,7 @@ def load_pairs(
     `renames` is old → new and applies to rows, not to shards. `columns` are kept in `PairTable.frame`;
     one that no input has is a UsageError, and null throughout when it is among the `optional` ones. With
     `need_text=False` rows without a text are allowed (labelled images). Raises InputError for a damaged
-    shard, a row without image or text.
+    shard (with `skip_damaged` it is passed over, and in `PairTable.damaged`), a row without image or text.
     """
     table = PairTable(source=" ".join(paths))
     frames: list[pl.DataFrame] = []
@@ -130,8 +180,16 @@ def load_pairs(
         if not tars:
             raise InputError("no tar in it", file=path)
         for tar in tars:
-            if left() != 0:
-                frames.append(_add_shard(table, tar, group, wanted, left()))
+            if left() == 0:
+                break
+            try:
+                shard = read_shard(tar)
+            except InputError as error:
+                if not skip_damaged:
+                    raise
+                table.damaged.append(Damaged(str(tar), recorded_pairs(tar), str(error)))
+                continue
+            frames.append(_add_shard(table, shard, group, wanted, left()))
     flush_rows()
     if not paths:
         frames.append(_add_rows(table, [], renames, group, wanted, image_root, head, need_text))
@@ -194,9 +252,9 @@ def _add_rows(
 
 
 def _add_shard(
-    table: PairTable, tar: Path, group: str | None, columns: Sequence[str], head: int | None
+    table: PairTable, shard: Shard, group: str | None, columns: Sequence[str], head: int | None
 ) -> pl.DataFrame:
-    shard = read_shard(tar)
+    tar = shard.path
     extension = shard.image_extension
     if extension is None and len(shard):
         raise InputError("its samples have no image", file=str(tar))

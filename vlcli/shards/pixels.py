@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from vlcli.errors import InputError
+from vlcli.shards.columns import Column
 from vlcli.shards.reader import open_tar
+
+Location = tuple[str, int, int] | str | bytes  # (file, offset, size), a reference, or the image itself
 
 
 class Part(Protocol):
@@ -21,18 +25,61 @@ class Part(Protocol):
 
     def read(self, row: int) -> bytes: ...
 
+    def locate(self, row: int) -> Location: ...
+
+
+class LocatedImages:
+    """Reads images by location, in whatever process: it knows nothing of a table, and keeps a few files open."""
+
+    FILES = 64
+
+    def __init__(self) -> None:
+        from vlcli.images.resolve import ImageReader
+
+        self._reader = ImageReader()
+        self._tars: OrderedDict[str, TarPart] = OrderedDict()
+
+    def read(self, location: Location) -> bytes:
+        """The bytes. Raises InputError or OSError for what cannot be read any more."""
+        if isinstance(location, bytes):
+            return location
+        if isinstance(location, str):
+            return self._reader.read(location)
+        path, offset, size = location
+        if path not in self._tars:
+            self._tars[path] = TarPart(path, np.empty((0, 2), np.int64))
+            if len(self._tars) > self.FILES:
+                self._tars.popitem(last=False)[1].close()
+        self._tars.move_to_end(path)
+        return self._tars[path].read_span(offset, size)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A worker process opens files for itself."""
+        return LocatedImages, ()
+
+
+class Table(Protocol):
+    """What a part can be chosen of."""
+
+    def image_bytes(self, i: int) -> bytes: ...
+
+    def locate(self, i: int) -> Location: ...
+
 
 class ChosenPart:
-    """Some rows of another table, in an order of their own."""
+    """Some rows of a table, in an order of their own."""
 
-    def __init__(self, read: Callable[[int], bytes], rows: Sequence[int]) -> None:
-        self._read, self.rows = read, rows
+    def __init__(self, table: Table, rows: Sequence[int]) -> None:
+        self.table, self.rows = table, rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def read(self, row: int) -> bytes:
-        return self._read(self.rows[row])
+        return self.table.image_bytes(self.rows[row])
+
+    def locate(self, row: int) -> Location:
+        return self.table.locate(self.rows[row])
 
 
 class TarPart:
@@ -47,7 +94,13 @@ class TarPart:
         return len(self.spans)
 
     def read(self, row: int) -> bytes:
+        return self.read_span(*(int(x) for x in self.spans[row]))
+
+    def locate(self, row: int) -> Location:
         offset, size = (int(x) for x in self.spans[row])
+        return self.path, offset, size
+
+    def read_span(self, offset: int, size: int) -> bytes:
         with self._lock:
             if self._fd is None:
                 self._fd = open_tar(self.path)
@@ -78,7 +131,7 @@ class ReferencePart:
         from vlcli.images.resolve import ImageReader
 
         self._reader = ImageReader()  # threads may share it; records.read has applied the image root
-        self._references: list[str | None] = []
+        self._references: Column[str | None] = Column()
         self._spans: dict[int, tuple[int, int]] = {}
         self._spool: Any = None
 
@@ -116,9 +169,13 @@ class ReferencePart:
         return len(self._references)
 
     def read(self, row: int) -> bytes:
+        location = self.locate(row)
+        return location if isinstance(location, bytes) else self._reader.read(location)
+
+    def locate(self, row: int) -> bytes | str:
         if row in self._spans:
             offset, size = self._spans[row]
             return os.pread(self._spool.fileno(), size, offset)
         reference = self._references[row]
         assert reference is not None
-        return self._reader.read(reference)
+        return reference

@@ -70,6 +70,13 @@ def read_shard(path: Path | str) -> Shard:
     return Shard(str(path), found.samples, rows, recorded.ours)
 
 
+def recorded_pairs(tar: Path) -> int:
+    """How many pairs the directory says that a shard has; 1 where nothing says."""
+    sizes, _ = directory_records(tar.parent, Verdict(str(tar), "tar"))
+    recorded = (sizes or {}).get(tar.name)
+    return recorded if isinstance(recorded, int) and recorded > 0 else 1
+
+
 def _refuse(verdict: Verdict) -> None:
     if verdict.findings:
         first = verdict.findings[0]

@@ -5,6 +5,7 @@ It knows no kind of model. A task says what is trained, on what, and by which lo
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
@@ -21,29 +22,35 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from vlcli.errors import Terminated, UsageError
+from vlcli.errors import Terminated, UsageError, VlcliError
 from vlcli.models.checkpoint import resolve_device
 from vlcli.models.dropout import pair_key
 from vlcli.models.precision import settled
-from vlcli.recipes import Recipe
+from vlcli.recipes import DistillRecipe, Recipe
 from vlcli.training.finite import stop_unless_finite
 from vlcli.training.meter import Meter, Reporter
 from vlcli.training.optimizers import build_optimizer, parameter_groups
 from vlcli.training.processes import anywhere, mean, on_main
 from vlcli.training.run_directory import begin, point, prune, refuse_occupied, rewind, step_name
 from vlcli.training.schedules import learning_rate
+from vlcli.training.sharding import asked_for, clip_grad_norm, whole
 from vlcli.training.state import newest_state, read_state, refuse_another_recipe, save_state
 from vlcli.training.trackers import Trackers
+from vlcli.training.weights import Weights
 
 # The others wait while rank 0 fills the feature cache or validates; the default of ten minutes would end the run.
 PATIENCE = timedelta(hours=24)
+
+R = TypeVar("R", bound=Recipe | DistillRecipe)
 
 
 class Batch(Protocol):
     """One step's share of a process."""
 
     @property
-    def pair_ids(self) -> list[str]: ...  # of the global batch, for what is said of a step that went wrong
+    def pair_ids(
+        self,
+    ) -> Sequence[str]: ...  # of the global batch, for what is said of a step that went wrong
 
 
 class Outcome(NamedTuple):
@@ -65,7 +72,9 @@ class Score(NamedTuple):
 class Task(Protocol):
     """What an engine trains."""
 
-    model: Any  # an nn.Module that save_checkpoint can write
+    # An nn.Module that save_checkpoint can write. What processes share out (FSDP) is here a whole copy of it while the
+    # main one validates and saves.
+    model: Any
     total: int  # steps of the run
     steps_per_epoch: int
     identity: dict[str, Any]  # of the data: a run that goes on must have the same
@@ -93,18 +102,19 @@ class Task(Protocol):
         """What the engine does not know of what is about to happen."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must carry beside the model: tensors, numbers and texts."""
+        """What a checkpoint must carry beside the model: tensors (queues, centres, copies that lag behind), numbers and
+        texts. Asked of every process, and the main one's is written."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class Engine:
+class Engine(Generic[R]):
     """A run. `Engine(recipe, out, …)` looks at the directory and finds the checkpoint to go on from (`resumed`);
     `adopt(task)` makes it ready; `run()` trains."""
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: R,
         out: Path,
         reporter: Reporter,
         *,
@@ -114,16 +124,17 @@ class Engine:
     ) -> None:
         chosen = resolve_device(device)
         precision = settled(recipe.train.precision, chosen)
-        self.recipe = recipe.model_copy(
-            update={"train": recipe.train.model_copy(update={"precision": precision})}
-        )
+        train = recipe.train.model_copy(update={"precision": precision})
+        self.recipe = cast(R, recipe.model_copy(update={"train": train}))
         self.out, self.reporter = out, reporter
         if chosen.index is not None:
             torch.cuda.set_device(chosen)
         AcceleratorState._reset_state()  # of an earlier run in this process, which may have had another precision
+        self.sharding = asked_for()
         self.accelerator = Accelerator(
-            mixed_precision="bf16" if precision == "bf16" else "no",
+            mixed_precision="no" if precision == "fp32" else precision,
             cpu=chosen.type == "cpu",
+            fsdp_plugin=self.sharding,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
         self.device = self.accelerator.device
@@ -134,6 +145,7 @@ class Engine:
         self.results: Sequence[Mapping[str, Any]] = ()  # what was measured on the weights as they are
         self.meter = Meter()
         self.stop_signal = False
+        self.saved_at = time.monotonic()
         self.resumed = self._look_at_directory(resume, force)
         set_seed(recipe.train.seed)
 
@@ -170,8 +182,11 @@ class Engine:
         self.task, self.total = task, task.total
         groups, self.decay_report = parameter_groups(task.model, self.recipe.optimizer)
         self.optimizer = build_optimizer(groups, self.recipe.optimizer)
+        self.weights = Weights(
+            task.model, self.optimizer, self.accelerator, self.sharding, ema=self.recipe.train.ema
+        )
         if self.state is not None:
-            self.optimizer.load_state_dict(self.state["optimizer"])
+            self.weights.load_state_dict(self.state)
             task.load_state_dict(self.state["task"])
             self.step, self.best = self.state["step"], self.state["best"]
             self.best_step = self.state["best_step"]
@@ -213,22 +228,15 @@ class Engine:
         """Train to the last step; returns {"steps", "best", "best_checkpoint", "last_checkpoint"}."""
         if self.main:
             self.reporter.plan(self.plan())
-        model, optimizer = self.accelerator.prepare(self.task.model, self.optimizer)
-        trackers = Trackers(self.out, resume_step=self.step if self.state else None) if self.main else None
-        batches = self.task.batches(self.step, self.total)
-        self.meter.started = time.perf_counter()
-        try:
-            with self._defer_sigterm():
-                while self.step < self.total:
-                    waiting = time.perf_counter()
-                    batch = next(batches)
-                    self.meter.waited += time.perf_counter() - waiting
-                    rate = self._take_step(model, optimizer, batch)
-                    self._log(trackers, rate)
-                    self._milestones(trackers)
-        finally:
-            if trackers is not None:
-                trackers.close()
+        with self._room_on_disk(), self._defer_sigterm():
+            trackers = (
+                Trackers(self.out, resume_step=self.step if self.state else None) if self.main else None
+            )
+            try:
+                self._train(trackers)
+            finally:
+                if trackers is not None:
+                    trackers.close()
         self.accelerator.wait_for_everyone()
         return {
             "steps": self.step,
@@ -237,25 +245,42 @@ class Engine:
             "last_checkpoint": os.path.realpath(self.out / "last"),
         }
 
-    def _take_step(self, model: nn.Module, optimizer: Any, batch: Batch) -> float:
+    def _train(self, trackers: Trackers | None) -> None:
+        batches = self.task.batches(self.step, self.total)
+        self.meter.started = time.perf_counter()
+        while self.step < self.total:
+            waiting = time.perf_counter()
+            batch = next(batches)
+            self.meter.waited += time.perf_counter() - waiting
+            rate = self._take_step(batch)
+            self._log(trackers, rate)
+            self._milestones(trackers)
+
+    def _take_step(self, batch: Batch) -> float:
         """One step of the optimizer; returns its learning rate."""
-        recipe, step = self.recipe, self.step
+        recipe, step, optimizer = self.recipe, self.step, self.weights.stepper
         rate = learning_rate(step, self.total, recipe.peak_lr, recipe.schedule)
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("rate", 1.0)
         optimizer.zero_grad(set_to_none=True)
-        # Our dropout has the pairs' keys; this is for a tower that brings its own.
+        # Our dropout has the pairs' keys; this is for a tower that brings its own. No generator outlives a step.
         torch.manual_seed(pair_key(recipe.train.seed, step, self.accelerator.process_index))
-        loss, shown = self.task.losses(model, batch, step)
+        loss, shown = self.task.losses(self.weights.wrapped, batch, step)
         means = mean(torch.stack([loss.detach(), *shown.values()]))
         stop_unless_finite(means[0], batch.pair_ids, self.out, step + 1)
         self.accelerator.backward(loss)
+        scaler = self.accelerator.scaler
+        if scaler is not None:
+            scaler.unscale_(self.optimizer)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.optimizer.clip_grad_norm or math.inf)
-        stop_unless_finite(norm, batch.pair_ids, self.out, step + 1)
+        norm = clip_grad_norm(parameters, recipe.optimizer.clip_grad_norm or math.inf)
+        # fp16 loses a step now and then, until its scaler has found a scale; below 1 there is nothing left to find.
+        if scaler is None or scaler.get_scale() < 1:
+            stop_unless_finite(norm, batch.pair_ids, self.out, step + 1)
         optimizer.step()
         self.task.stepped()
         self.step += 1
+        self.weights.stepped(self.step)
         self.results = ()
         self.meter.add(dict(zip(("loss", *shown), means.tolist(), strict=True)) | {"grad_norm": norm.item()})
         return rate
@@ -271,6 +296,7 @@ class Engine:
             **meter.values(self.recipe.data.batch_size),
             "lr": rate,
             **self.task.values(),
+            **self.weights.values(),
             "epoch": self.step / self.task.steps_per_epoch,
         }
         trackers.log(self.step, values)
@@ -282,15 +308,20 @@ class Engine:
         due = bool(train.evaluate_every) and self.step % train.evaluate_every == 0
         improved = False
         if self.task.validates and (due or done):
-            score = on_main(lambda: self._validate(trackers))
+            with self.weights.judged(self.task):
+                score = on_main(lambda: self._validate(trackers))
             improved = score > self.best
             self.best = max(self.best, score)
         if improved or (not self.task.validates and done):
             self.best_step = self.step
         scheduled = bool(train.save_every) and self.step % train.save_every == 0
-        stopping = anywhere(self.stop_signal, self.device)
-        if scheduled or done or improved or stopping:
-            on_main(lambda: self._save(trackers))
+        late = bool(train.save_minutes) and time.monotonic() - self.saved_at >= 60 * train.save_minutes
+        stopping, overdue = anywhere([self.stop_signal, late and self.main], self.device)
+        if scheduled or overdue or done or improved or stopping:
+            state = self.weights.state_dict() | {"task": whole(self.task.state_dict(), keep=self.main)}
+            with self.weights.judged(self.task):
+                on_main(lambda: self._save(trackers, state))
+            self.saved_at = time.monotonic()
         if stopping and not done:
             raise Terminated
 
@@ -303,29 +334,39 @@ class Engine:
         self.reporter.validated(self.step, score.found, score.value > self.best)
         return score.value
 
-    def _save(self, trackers: Trackers | None) -> None:
+    def _save(self, trackers: Trackers | None, state: dict[str, Any]) -> None:
         assert trackers is not None
         trackers.flush()  # a run that goes on from here does not say again what came before
         place = save_state(
             self.out,
             self.step,
             self.task.model,
-            self.optimizer,
-            recipe=self.recipe.model_dump(mode="json"),
-            lineage=self.task.lineage,
-            extra={
+            {
+                **state,
                 "best": self.best,
                 "best_step": self.best_step,
                 **self.task.identity,
-                "task": self.task.state_dict(),
                 "meter": self.meter.sums(),
             },
+            recipe=self.recipe.model_dump(mode="json"),
+            lineage=self.task.lineage,
             results=self.results,
         )
         if self.best_step == self.step:
             point(self.out / "best", place)
         prune(self.out, self.recipe.train.keep)
         self.reporter.saved(place)
+
+    @contextmanager
+    def _room_on_disk(self) -> Iterator[None]:
+        """A full disk met outside a checkpoint, as by a log line, is said as clearly as one met inside."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            cause = f"cannot write in {self.out}: {error.strerror}"
+            raise VlcliError(cause, remedy="--resume goes on from the last checkpoint") from error
 
     @contextmanager
     def _defer_sigterm(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 
 from vlcli.errors import InputError
+from vlcli.images.decode import decode
 from vlcli.models.dual import DualEncoder
 from vlcli.models.image_tower import ImageFeatures
 from vlcli.shards.pairs import PairTable
@@ -26,15 +28,20 @@ from vlcli.shards.pairs import PairTable
 Progress = Callable[[int, int], None]  # images done, images to do
 KEY_BYTES = 32
 CHUNK = 64
+DECODERS = 4  # threads
 
 
-def default_directory() -> Path:
-    """`$VLCLI_CACHE`, else `vlcli` in the user's cache directory; features in a folder of it."""
+def _cause(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def default_directory(kind: str = "features") -> Path:
+    """`$VLCLI_CACHE`, else `vlcli` in the user's cache directory; each kind in a folder of it."""
     base = (
         os.environ.get("VLCLI_CACHE")
         or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vlcli"
     )
-    return Path(base) / "features"
+    return Path(base) / kind
 
 
 def fingerprint(model: DualEncoder, dtype: np.dtype[Any]) -> str:
@@ -63,34 +70,65 @@ class FeatureStore:
 
     def __init__(self, model: DualEncoder, directory: Path, *, precision: str) -> None:
         self.model = model
-        self.dtype = np.dtype(np.float16 if precision == "bf16" else np.float32)
+        self.dtype = np.dtype(np.float32 if precision == "fp32" else np.float16)
         tokens = 0 if model.config.similarity == "global" else model.grid[0] * model.grid[1]
         self.shape = (1 + tokens, model.image.width)
         self.row_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
         self.folder = directory / fingerprint(model, self.dtype)
         self._index: dict[bytes, int] = {}
         self._rows = 0
-        self._features: np.memmap[Any, Any] | None = None
+        self._features: np.ndarray | None = None
 
     def missing_bytes(self, images: int) -> int:
         """What `images` new images would take on disk."""
         return images * (self.row_bytes + KEY_BYTES)
 
-    def add(self, table: PairTable, *, progress: Progress | None = None) -> np.ndarray:
-        """Encode what is not there yet; returns the store's row of each of the table's rows (n,) int64."""
+    def add(
+        self,
+        table: PairTable,
+        *,
+        progress: Progress | None = None,
+        bad: Callable[[int, str], None] | None = None,
+    ) -> np.ndarray:
+        """Encode what is not there yet; returns the store's row of each of the table's rows (n,) int64.
+
+        A row whose image cannot be had is −1 and told to `bad` with the cause, in the table's order; without `bad` it
+        raises InputError.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
+        causes: dict[int, str] = {}
         with open(self.folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self._load_keys(cut=True)
-            keys = [hashlib.sha256(table.image_bytes(i)).digest() for i in range(len(table))]
+            keys = self._keys_of(table, causes)
             first: dict[bytes, int] = {}
             for i, key in enumerate(keys):
-                if key not in self._index:
+                if key not in self._index and i not in causes:
                     first.setdefault(key, i)
             if first:
-                self._encode(table, first, progress)
+                self._encode(table, first, progress, causes)
         self._map()
-        return np.array([self._index[key] for key in keys], dtype=np.int64)
+        by_key = {keys[i]: cause for i, cause in causes.items() if keys[i]}
+        for i, key in enumerate(keys):
+            if key in by_key:
+                causes[i] = by_key[key]
+        for i, cause in sorted(causes.items()):
+            if bad is None:
+                raise InputError(f"image of {table.ids[i]}: {cause}", file=table.source)
+            bad(i, cause)
+        return np.array([self._index.get(key, -1) for key in keys], dtype=np.int64)
+
+    @staticmethod
+    def _keys_of(table: PairTable, causes: dict[int, str]) -> list[bytes]:
+        """sha256 of each row's image; nothing where it cannot be read."""
+        keys = []
+        for i in range(len(table)):
+            try:
+                keys.append(hashlib.sha256(table.image_bytes(i)).digest())
+            except (InputError, OSError) as error:
+                causes[i] = _cause(error)
+                keys.append(b"")
+        return keys
 
     def _load_keys(self, *, cut: bool) -> None:
         keys, features = self.folder / "keys.bin", self.folder / "features.bin"
@@ -104,27 +142,46 @@ class FeatureStore:
         self._index = {data[i * KEY_BYTES : (i + 1) * KEY_BYTES]: i for i in range(rows)}
         self._rows = rows  # not len(index): after a power cut keys may be holes, equal to each other
 
-    def _encode(self, table: PairTable, first: dict[bytes, int], progress: Progress | None) -> None:
-        from vlcli.evaluation.embed import decode_row
-
+    def _encode(
+        self, table: PairTable, first: dict[bytes, int], progress: Progress | None, causes: dict[int, str]
+    ) -> None:
+        """Append the features of one row of each key; the next pictures are decoded while the tower computes."""
         todo = list(first.items())
+        parts = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
+        done = 0
         with (
             open(self.folder / "features.bin", "ab") as features,
             open(self.folder / "keys.bin", "ab") as keys,
+            ThreadPoolExecutor(DECODERS, "decode") as pool,
         ):
-            for start in range(0, len(todo), CHUNK):
-                part = todo[start : start + CHUNK]
-                pixels = torch.stack([self.model.preprocess(decode_row(table, i)) for _, i in part])
-                features.write(self._rows_of(pixels).tobytes())
-                features.flush()
-                os.fsync(features.fileno())
-                keys.write(b"".join(key for key, _ in part))
-                keys.flush()
-                for key, _ in part:
+            ahead = [pool.submit(self._pixels_of, table, i) for _, i in parts[0]]
+            for number, part in enumerate(parts):
+                here, ahead = ahead, []
+                if number + 1 < len(parts):
+                    ahead = [pool.submit(self._pixels_of, table, i) for _, i in parts[number + 1]]
+                decoded = [(key, i, future.result()) for (key, i), future in zip(part, here, strict=True)]
+                causes.update({i: pixels for _, i, pixels in decoded if isinstance(pixels, str)})
+                whole = [(key, pixels) for key, _, pixels in decoded if not isinstance(pixels, str)]
+                if whole:
+                    rows = self._rows_of(torch.stack([pixels for _, pixels in whole]))
+                    features.write(rows.tobytes())
+                    features.flush()
+                    os.fsync(features.fileno())
+                    keys.write(b"".join(key for key, _ in whole))
+                    keys.flush()
+                for key, _ in whole:
                     self._index[key] = self._rows
                     self._rows += 1
+                done += len(part)
                 if progress is not None:
-                    progress(min(start + CHUNK, len(todo)), len(todo))
+                    progress(done, len(todo))
+
+    def _pixels_of(self, table: PairTable, row: int) -> torch.Tensor | str:
+        """(3, h, w), or why they cannot be had."""
+        try:
+            return self.model.preprocess(decode(table.image_bytes(row)))
+        except (ValueError, OSError) as error:
+            return _cause(error)
 
     @torch.inference_mode()
     def _rows_of(self, pixels: torch.Tensor) -> np.ndarray:
@@ -141,6 +198,9 @@ class FeatureStore:
         return array
 
     def _map(self) -> None:
+        if not self._rows:
+            self._features = np.empty((0, *self.shape), self.dtype)  # an empty file cannot be mapped
+            return
         self._features = np.memmap(
             self.folder / "features.bin", dtype=self.dtype, mode="r", shape=(self._rows, *self.shape)
         )

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import functools
 import random
 import unicodedata
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from vlcli.errors import UsageError
-from vlcli.images.preprocess import Preprocess, augmentation
+from vlcli.errors import InputError, UsageError
+from vlcli.images.augment import Augment
+from vlcli.images.preprocess import Preprocess
 from vlcli.models.dropout import pair_key
 from vlcli.models.dual import DualEncoder
 from vlcli.models.image_tower import ImageFeatures
 from vlcli.recipes import DataConfig
 from vlcli.shards.pairs import PairTable
+from vlcli.training.bad_pairs import BadPairs
 from vlcli.training.features import FeatureStore
+from vlcli.training.order import Order, share
+from vlcli.training.pictures import Pictures, Wanted, pictures
+from vlcli.training.processes import fail
 
 
 @dataclass
@@ -36,29 +39,47 @@ class TrainingBatch:
     mask: Tensor  # (b, n)
     keys: Tensor  # (b,) int64 of (seed, epoch, id): what dropout is drawn from
     features: ImageFeatures | None
-    pixels: Tensor | None
+    pixels: Tensor | None  # (b, h, w, 3) uint8 from the loader; (b, 3, h, w) as a tower reads them after `to`
     codes: Tensor
     local: slice  # my rows of the global batch
     pair_ids: list[str]  # of the global batch
 
-    def to(self, device: torch.device) -> TrainingBatch:
-        moved = None if self.features is None else ImageFeatures(*(x.to(device) for x in self.features))
-        pixels = None if self.pixels is None else self.pixels.to(device)
-        return TrainingBatch(
-            self.ids.to(device),
-            self.mask.to(device),
-            self.keys.to(device),
-            moved,
-            pixels,
-            self.codes.to(device),
-            self.local,
-            self.pair_ids,
+    def only(self, kept: Sequence[int]) -> TrainingBatch:
+        """The batch of those pairs alone, by their places in the global one, in order."""
+        first, last = bisect_left(kept, self.local.start), bisect_left(kept, self.local.stop)
+        mine = torch.tensor([place - self.local.start for place in kept[first:last]], dtype=torch.int64)
+        return replace(
+            self,
+            ids=self.ids[mine],
+            mask=self.mask[mine],
+            keys=self.keys[mine],
+            features=None if self.features is None else ImageFeatures(*(x[mine] for x in self.features)),
+            pixels=None if self.pixels is None else self.pixels[mine],
+            codes=self.codes[:, list(kept)],
+            local=slice(first, last),
+            pair_ids=[self.pair_ids[place] for place in kept],
         )
+
+    def to(self, device: torch.device, preprocess: Preprocess) -> TrainingBatch:
+        """On the device, where the pixels are normalised: they travel as bytes."""
+        return replace(
+            self,
+            ids=self.ids.to(device),
+            mask=self.mask.to(device),
+            keys=self.keys.to(device),
+            features=None if self.features is None else ImageFeatures(*(x.to(device) for x in self.features)),
+            pixels=None if self.pixels is None else preprocess.normalise(self.pixels.to(device)),
+            codes=self.codes.to(device),
+        )
+
+
+def seed_of(*parts: object) -> str:
+    return "/".join(str(part) for part in parts)
 
 
 def generator(*parts: object) -> random.Random:
     """A generator seeded by its arguments alone (seed, epoch, id): the same on every process and machine."""
-    return random.Random("/".join(str(part) for part in parts))
+    return random.Random(seed_of(*parts))
 
 
 def draw_text(table: PairTable, row: int, config: DataConfig, rng: random.Random) -> str:
@@ -77,46 +98,18 @@ def draw_text(table: PairTable, row: int, config: DataConfig, rng: random.Random
     return config.joiner.join(candidates if form == "candidates" else [text, *candidates])
 
 
-@functools.lru_cache(maxsize=2)
-def epoch_order(seed: int, epoch: int, rows: int) -> np.ndarray:
-    """The permutation of an epoch (n,) int64."""
-    return np.random.default_rng([seed, epoch]).permutation(rows)
-
-
 def _codes(values: Sequence[str | None]) -> list[int]:
     """Equal values get equal non-negative integers; None gets −1."""
     seen: dict[str, int] = {}
     return [-1 if value is None else seen.setdefault(value, len(seen)) for value in values]
 
 
-class _Pictures(Dataset[Tensor]):
-    """(epoch, row) → pixels; augmentation is seeded by (seed, epoch, id), so worker counts change nothing."""
-
-    def __init__(self, table: PairTable, preprocess: Preprocess, config: DataConfig, seed: int) -> None:
-        self.table, self.preprocess, self.config, self.seed = table, preprocess, config, seed
-        self.augment = augmentation(config.augment, preprocess.size)
-
-    def __getitem__(self, key: Any) -> Tensor:
-        from vlcli.evaluation.embed import decode_row
-
-        epoch, row = key
-        picture = decode_row(self.table, row)
-        if self.augment is None:
-            return self.preprocess(picture)
-        with torch.random.fork_rng(devices=[]):
-            seed = generator(self.seed, epoch, self.table.ids[row], "image").getrandbits(63)
-            torch.default_generator.manual_seed(seed)  # the CPU's alone: dropout on a GPU draws from another
-            # A crop wants the larger picture; a policy works on the picture at the tower's size.
-            if self.config.augment == "crop-flip":
-                return self.preprocess.to_tensor(self.augment(picture))
-            return self.preprocess.to_tensor(self.augment(self.preprocess.resize(picture)))
-
-
 class Loader:
     """Batches of `table` from any step on: `batches(start, stop)`.
 
-    Text choice and augmentation are seeded by (seed, epoch, id), the order by (seed, epoch); the last incomplete
-    batch of an epoch is left out. Every process walks the global batch and takes its own rows.
+    Text choice and augmentation are seeded by (seed, how often the pair came before, id), the order by (seed, epoch).
+    Every process walks the global batch and takes its own rows. A pair whose image cannot be had is left out of the
+    batch on all of them, and `bad` has it.
     """
 
     def __init__(
@@ -128,31 +121,25 @@ class Loader:
         seed: int,
         rank: int = 0,
         world: int = 1,
+        max_bad: str = "0",
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
-        if len(table) < config.batch_size:
-            raise UsageError(
-                f"{len(table)} pairs are fewer than one batch of {config.batch_size}",
-                remedy="--set data.batch_size=N",
-            )
         if config.batch_size % world:
             raise UsageError(f"data.batch_size {config.batch_size} is not a multiple of {world} processes")
         self.table, self.model, self.config, self.seed = table, model, config, seed
+        self.rank, self.world = rank, world
+        self.order = Order(len(table), config, seed=seed, shares=table.shares)
+        self.steps_per_epoch = self.order.steps_per_epoch
+        lost = sum(shard.pairs for shard in table.damaged)
+        self.bad = BadPairs(max_bad, len(table) + lost, warn)
+        self.bad.add_shards(table.damaged)
         self.store: FeatureStore | None = None
         self.store_rows: np.ndarray | None = None
-        share = config.batch_size // world
-        self.local = slice(rank * share, (rank + 1) * share)
-        self.steps_per_epoch = len(table) // config.batch_size
 
-    def read_features(self, store: FeatureStore, rows: np.ndarray) -> None:
-        """From now on no pixels: row i of the table is row `rows[i]` of the store."""
-        self.store, self.store_rows = store, rows
-
-    def rows_of(self, step: int) -> tuple[int, np.ndarray]:
-        """(epoch, rows of the table) of the global batch of a step."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        size = self.config.batch_size
-        order = epoch_order(self.seed, epoch, len(self.table))
-        return epoch, order[position * size : (position + 1) * size]
+    def read_features(self, store: FeatureStore, rows: np.ndarray, causes: Mapping[int, str]) -> None:
+        """From now on no pixels: row i of the table is row `rows[i]` of the store, and −1 is a bad one, `causes[i]`."""
+        self.store, self.store_rows, self.causes = store, rows, dict(causes)
+        self.bad.add([(self.table.ids[row], cause) for row, cause in sorted(self.causes.items())])
 
     def batches(self, start: int, stop: int) -> Iterator[TrainingBatch]:
         """Steps start … stop − 1, one prepared ahead in a thread (cached features) or in workers (pixels)."""
@@ -165,63 +152,81 @@ class Loader:
                 batch = ahead.result()
                 if step + 1 < stop:
                     ahead = pool.submit(self._prepare, step + 1)
-                if pixels is not None:
-                    batch.pixels = next(pixels)
-                yield batch
+                if pixels is None:
+                    yield self._without(batch, self._not_in_store(step))
+                    continue
+                found = next(pixels)
+                batch.pixels = found.pixels
+                first = batch.local.start
+                mine = {first + i: cause for i, cause in found.bad.items()}
+                yield self._without(batch, self.bad.exchange(mine, self.model.device))
 
     def _prepare(self, step: int) -> TrainingBatch:
-        epoch, rows = self.rows_of(step)
+        _, rows, times = self.order.step(step)
+        local = share(len(rows), self.rank, self.world)
         table = self.table
-        ids = [table.ids[row] for row in rows]
+        ids = table.ids.take(rows)
         texts = [
-            draw_text(table, int(row), self.config, generator(self.seed, epoch, name, "text"))
-            for row, name in zip(rows, ids, strict=True)
+            draw_text(table, int(row), self.config, generator(self.seed, time, name, "text"))
+            for row, time, name in zip(rows, times, ids, strict=True)
         ]
-        groups = [table.groups[row] if self.config.group else None for row in rows]
+        groups = table.groups.take(rows) if self.config.group else [None] * len(rows)
         codes = torch.tensor(
             [
-                _codes([table.image_ids[row] for row in rows]),
+                _codes(table.image_ids.take(rows)),
                 _codes([unicodedata.normalize("NFC", text) for text in texts]),
                 _codes(groups),
             ]
         )
-        token_ids, mask = self.model.tokenizer.encode(
-            texts[self.local], length=self.model.config.text.context
+        # A process without a share still has texts of some length, none of them.
+        mine = len(texts[local])
+        encoded = self.model.tokenizer.encode(
+            texts[local] or texts[:1], length=self.model.config.text.context
         )
+        token_ids, mask = (part[:mine] for part in encoded)
         features = None
         if self.store is not None and self.store_rows is not None:
-            features = self.store.take(self.store_rows[rows[self.local]])
-        keys = torch.tensor([pair_key(self.seed, epoch, name) for name in ids[self.local]])
+            features = self.store.take(np.maximum(self.store_rows[rows[local]], 0))
+        keys = torch.tensor(
+            [pair_key(self.seed, time, name) for time, name in zip(times[local], ids[local], strict=True)],
+            dtype=torch.int64,
+        )
         return TrainingBatch(
-            torch.from_numpy(token_ids), torch.from_numpy(mask), keys, features, None, codes, self.local, ids
+            torch.from_numpy(token_ids), torch.from_numpy(mask), keys, features, None, codes, local, ids
         )
 
-    def _pixels(self, start: int, stop: int) -> Iterator[Tensor]:
-        def plan() -> Iterator[list[tuple[int, int]]]:
+    def _not_in_store(self, step: int) -> dict[int, str]:
+        """Place in the global batch → cause, of pairs that have no features; all processes know them all."""
+        assert self.store_rows is not None
+        rows = self.order.step(step).rows
+        places = np.flatnonzero(self.store_rows[rows] < 0)
+        return {int(place): self.causes[int(rows[place])] for place in places}
+
+    def _without(self, batch: TrainingBatch, bad: dict[int, str]) -> TrainingBatch:
+        """The batch without its bad pairs, which are told to `bad`."""
+        if not bad:
+            return batch
+        self.bad.add([(batch.pair_ids[place], cause) for place, cause in sorted(bad.items())])
+        kept = [place for place in range(len(batch.pair_ids)) if place not in bad]
+        if not kept:
+            fail(InputError(f"not one of the {len(bad)} images of a batch can be had"))
+        return batch.only(kept)
+
+    def _pixels(self, start: int, stop: int) -> Iterator[Pictures]:
+        def plan() -> Iterator[list[Wanted]]:
             for step in range(start, stop):
-                epoch, rows = self.rows_of(step)
-                yield [(epoch, int(row)) for row in rows[self.local]]
+                _, rows, times = self.order.step(step)
+                local = share(len(rows), self.rank, self.world)
+                names = self.table.ids.take(rows[local])
+                yield [
+                    Wanted(self.table.locate(int(row)), seed_of(self.seed, time, name, "image"))
+                    for row, time, name in zip(rows[local], times[local], names, strict=True)
+                ]
 
-        workers = self.config.workers
-        return iter(
-            DataLoader(
-                _Pictures(self.table, self.model.preprocess, self.config, self.seed),
-                batch_sampler=_Plan(plan),
-                num_workers=workers,
-                # its own, or each start would draw from the global one, and a resumed run would see other dropout
-                generator=torch.Generator().manual_seed(self.seed),
-                # polars' threads do not survive a fork
-                multiprocessing_context="spawn" if workers else None,
-                pin_memory=self.model.device.type == "cuda",
-            )
+        augment = Augment(self.config.augment, self.model.preprocess, area=self.config.crop_area)
+        return pictures(
+            plan,
+            augment,
+            workers=self.config.workers,
+            pin_memory=self.model.device.type == "cuda",
         )
-
-
-class _Plan:
-    """A batch sampler from a generator function."""
-
-    def __init__(self, plan: Any) -> None:
-        self.plan = plan
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return self.plan()

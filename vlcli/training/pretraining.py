@@ -22,6 +22,7 @@ from vlcli.training.features import FeatureStore, default_directory
 from vlcli.training.loader import Loader, TrainingBatch
 from vlcli.training.meter import Reporter
 from vlcli.training.objective import Objective
+from vlcli.training.order import per_epoch
 from vlcli.training.processes import on_main
 from vlcli.training.validation import Validation, score_of
 
@@ -42,6 +43,7 @@ class Pretraining:
         device: str = "auto",
         resume: bool = False,
         force: bool = False,
+        max_bad: str = "0",
     ) -> None:
         self.engine = Engine(recipe, out, reporter, device=device, resume=resume, force=force)
         self.recipe = recipe = self.engine.recipe  # with its precision settled
@@ -54,6 +56,7 @@ class Pretraining:
         self.identity = {
             "split_hash": train.split_hash,
             "total": self.total,
+            "mixture": [[share.source, share.weight] for share in train.shares],
             "validation": None if validation is None else validation.split_hash,
         }
         self.engine.refuse_other_data(self.identity)
@@ -66,10 +69,10 @@ class Pretraining:
             initialise(self.model, image_weights, text_weights)
         self.model.to(self.engine.device)
         self.objective = Objective(self.model, recipe.objective, seed=recipe.train.seed)
-        self._load_data(validation)
+        self._load_data(validation, max_bad)
         self.engine.adopt(self)
 
-    def _load_data(self, validation: PairTable | None) -> None:
+    def _load_data(self, validation: PairTable | None, max_bad: str) -> None:
         recipe = self.recipe
         # First, because it refuses batches that cannot be: encoding all images may take hours.
         self.loader = Loader(
@@ -79,6 +82,8 @@ class Pretraining:
             seed=recipe.train.seed,
             rank=self.engine.accelerator.process_index,
             world=self.engine.accelerator.num_processes,
+            max_bad=max_bad,
+            warn=self.engine.warn,
         )
         self.steps_per_epoch = self.loader.steps_per_epoch
         store, val_rows = None, None
@@ -89,7 +94,7 @@ class Pretraining:
                 default_directory() if cache == "auto" else Path(cache),
                 precision=recipe.train.precision,
             )
-            images = len(set(self.table.image_ids)) + (len(set(validation.image_ids)) if validation else 0)
+            images = self.table.images + (validation.images if validation else 0)
             need = store.missing_bytes(images)
             if need > recipe.data.cache_gib * 2**30:
                 self.engine.warn(
@@ -99,8 +104,9 @@ class Pretraining:
                 store = None
         if store is not None:
             self.model.eval()
-            self.loader.read_features(store, self._encode(store, self.table))
-            val_rows = self._encode(store, validation) if validation is not None else None
+            causes: dict[int, str] = {}
+            self.loader.read_features(store, self._encode(store, self.table, causes), causes)
+            val_rows = self._encode(store, validation, None) if validation is not None else None
             self.model.train()
         self.store = store
         self.validation = None
@@ -109,11 +115,13 @@ class Pretraining:
                 validation, store=store, store_rows=val_rows, precision=recipe.train.precision
             )
 
-    def _encode(self, store: FeatureStore, table: PairTable) -> np.ndarray:
-        """The store's row of each row of the table; rank 0 encodes, and the others where they do not see its disk."""
+    def _encode(self, store: FeatureStore, table: PairTable, causes: dict[int, str] | None) -> np.ndarray:
+        """The store's row of each row of the table; rank 0 encodes, and the others where they do not see its disk.
+        `causes` learns which images cannot be had; None: there must be none."""
+        bad = None if causes is None else causes.__setitem__
         rows: list[np.ndarray] = []
-        on_main(lambda: rows.append(store.add(table, progress=self.reporter.features)))
-        return rows[0] if rows else store.add(table)
+        on_main(lambda: rows.append(store.add(table, progress=self.reporter.features, bad=bad)))
+        return rows[0] if rows else store.add(table, bad=bad)
 
     def run(self) -> dict[str, Any]:
         """Train to the last step: see `Engine.run`."""
@@ -126,13 +134,14 @@ class Pretraining:
         return self.validation is not None
 
     def plan(self) -> dict[str, Any]:
-        images = len(set(self.table.image_ids))
+        images = self.table.images
         features = None
         if self.store is not None:
             features = {"folder": str(self.store.folder), "bytes": self.store.missing_bytes(images)}
         return {
             "pairs": len(self.table),
             "images": images,
+            "mixture": per_epoch(self.table.shares, self.recipe.data),
             "chance_loss": self.recipe.chance_loss,
             "parameters": trainable_report(self.model),
             "feature_cache": features,
@@ -140,7 +149,7 @@ class Pretraining:
 
     def batches(self, start: int, stop: int) -> Iterator[TrainingBatch]:
         for batch in self.loader.batches(start, stop):
-            yield batch.to(self.engine.device)
+            yield batch.to(self.engine.device, self.model.preprocess)
 
     def losses(self, model: nn.Module, batch: TrainingBatch, step: int) -> Outcome:
         image, text, scale = model(
@@ -164,7 +173,7 @@ class Pretraining:
         return Score(found, score_of(found, self.recipe.train.best), results)
 
     def state_dict(self) -> dict[str, Any]:
-        return {}
+        return {"bad": self.loader.bad.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        assert not state
+        self.loader.bad.load_state_dict(state.get("bad", {}))

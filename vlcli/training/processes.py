@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -43,6 +43,16 @@ def on_main(function: Callable[[], T]) -> T:
     return answer[0]
 
 
+def of_all(numbers: Sequence[int], device: torch.device) -> list[list[int]]:
+    """As many integers of each process, rank by rank."""
+    mine = torch.tensor(list(numbers), device=device)
+    parts = [torch.empty_like(mine) for _ in range(world_size())]
+    if len(parts) == 1:
+        return [list(numbers)]
+    dist.all_gather(parts, mine)
+    return torch.stack(parts).tolist()
+
+
 def mean(values: Tensor) -> Tensor:
     """Element by element over processes; not finite anywhere is not finite everywhere."""
     if world_size() == 1:
@@ -52,10 +62,10 @@ def mean(values: Tensor) -> Tensor:
     return values / world_size()
 
 
-def anywhere(flag: bool, device: torch.device) -> bool:
-    """Whether any process says so. A signal does not reach all of them in the same step."""
+def anywhere(flags: Sequence[bool], device: torch.device) -> list[bool]:
+    """Whether any process says so, of each question. A signal does not reach all of them in the same step."""
     if world_size() == 1:
-        return flag
-    value = torch.tensor(int(flag), device=device)
-    dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    return bool(value)
+        return list(flags)
+    values = torch.tensor([int(flag) for flag in flags], device=device)
+    dist.all_reduce(values, op=dist.ReduceOp.MAX)
+    return [bool(value) for value in values.tolist()]

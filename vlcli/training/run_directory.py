@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from vlcli.errors import UsageError
-from vlcli.recipes import Recipe, to_toml
+from vlcli.recipes import DistillRecipe, Recipe, to_toml
 
 # What a run makes in its directory, as patterns; by the last one --resume knows a run that was stopped in its clearing.
 OWN = ("best", "last", "checkpoints", "metrics.jsonl", "not-finite-step-*.txt", "tensorboard", "recipe.toml")
@@ -44,7 +44,7 @@ def clear(run: Path) -> None:
             path.unlink()
 
 
-def begin(run: Path, recipe: Recipe) -> None:
+def begin(run: Path, recipe: Recipe | DistillRecipe) -> None:
     """A directory for a run that starts: what an earlier one left is gone, the resolved recipe is there."""
     clear(run)
     (run / "checkpoints").mkdir(parents=True, exist_ok=True)

@@ -18,10 +18,11 @@ from vlcli.models.checkpoint import checkpoint_hash, save_checkpoint
 from vlcli.models.checksums import write_checksums
 from vlcli.models.dual import DualEncoder
 from vlcli.models.quickcheck import check_checkpoint
+from vlcli.models.text_encoder import TextEncoder
 from vlcli.training.run_directory import point, step_name
 
 STATE = "training.pt"
-KEYS = ("step", "optimizer", "best", "best_step", "meter", "task")
+KEYS = ("step", "optimizer", "scaler", "weights", "best", "best_step", "meter", "task")
 
 # Keys of a recipe that may differ when a run goes on: they change what is shown and kept, not what is learned.
 FREE = {
@@ -30,11 +31,14 @@ FREE = {
     "source",
     "model.image.init",
     "model.image.init_page",
+    "model.text.init",
+    "model.text.init_page",
     "data.cache",
     "data.cache_gib",
     "data.workers",
     "train.log_every",
     "train.save_every",
+    "train.save_minutes",
     "train.evaluate_every",
     "train.keep",
 }
@@ -43,17 +47,17 @@ FREE = {
 def save_state(
     run: Path,
     step: int,
-    model: DualEncoder,
-    optimizer: torch.optim.Optimizer,
+    model: DualEncoder | TextEncoder,
+    state: dict[str, Any],
     *,
     recipe: dict[str, Any],
     lineage: dict[str, Any],
-    extra: dict[str, Any],
     results: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Write checkpoints/step-N with weights, training state and a model card, then point `last` at it.
 
-    `results` are what was measured on these very weights; their `checkpoint` is written here, where it is known.
+    `state` is what a run that goes on reads (`KEYS`): tensors, numbers and texts. `results` are what was measured on
+    these very weights; their `checkpoint` is written here, where it is known.
 
     The directory appears under its name when every file in it is on disk. No generator's state is in it: everything
     random is drawn from (seed, epoch, id), or from (seed, step, process).
@@ -63,12 +67,7 @@ def save_state(
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         save_checkpoint(model, temporary, recipe=recipe, lineage=lineage)
-        state = {
-            "step": step,
-            "optimizer": optimizer.state_dict(),
-            **extra,
-        }
-        torch.save(state, temporary / STATE)
+        torch.save({"step": step, **state}, temporary / STATE)
         measured = checkpoint_hash(temporary)
         add_results(temporary, [{**result, "checkpoint": measured} for result in results], measured)
         write_card(temporary)

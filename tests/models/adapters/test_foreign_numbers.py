@@ -9,8 +9,13 @@ import torch
 from foreign_models import MODELS, SIZE, Foreign
 
 import vlcli
+from vlcli.errors import InputError
+from vlcli.models.adapters.format import Asked
 from vlcli.models.adapters.hf_altclip import one_generation
-from vlcli.models.convert import Card, express, open_checkpoint, suffix_of, write
+from vlcli.models.convert import Card, express, model_of, open_checkpoint, suffix_of, write
+from vlcli.models.initial_text import load_text_tower
+from vlcli.models.text_passes import pooled_place
+from vlcli.models.text_tower import text_tower
 
 NEAR = 1e-5
 CHINESE = ["一只狐狸", "狗和猫在雪地里", "a cat"]
@@ -53,7 +58,7 @@ def raw(model, pixels, ids, mask):
     hidden = model.text_projection(hidden)
     if model.config.similarity != "global":
         return image, hidden
-    places = model._pooled_place(ids, mask)
+    places = pooled_place(ids, mask, model.config.text.pooling, model.tokenizer.sep_id)
     return image, hidden[torch.arange(len(ids)), places]
 
 
@@ -126,3 +131,18 @@ def tensors_of(path: Path, name: str) -> dict[str, torch.Tensor]:
         return dict(open_clip.create_model(f"local-dir:{path}").state_dict())
     state = torch.load(path, weights_only=True)
     return state.get("state_dict", state.get("model", state))
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if "timm" not in name])
+def test_init_text_takes_the_text_tower_out_of_it(saved, name):
+    path = saved(name).path
+    form = MODELS[name][0]
+    want = model_of(open_checkpoint(path, Asked(towers_only=True), format=form))
+    tower = text_tower(want.config.text)
+    load_text_tower(tower, path, "it")
+    found = want.text.state_dict()
+    assert found
+    assert all(torch.equal(x, found[key]) for key, x in tower.state_dict().items())
+    smaller = want.config.text.model_copy(update={"layers": 1, "encoder": None, "kind": "causal"})
+    with pytest.raises(InputError, match="does not fit it"):
+        load_text_tower(text_tower(smaller), path, "it")

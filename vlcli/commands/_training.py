@@ -1,0 +1,100 @@
+"""What the training commands share: the recipe, the fate of a run's directory, and the run on stderr."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
+
+from vlcli.commands import _complete as complete
+
+if TYPE_CHECKING:
+    from vlcli.commands._console import Console
+
+RecipeName = Annotated[
+    str,
+    Option(
+        "--recipe",
+        metavar="NAME|FILE.toml",
+        help="What to train and how: see vlcli recipes list.",
+        autocompletion=complete.recipes,
+    ),
+]
+
+
+def fate(out: Path, *, resume: bool, force: bool) -> str:
+    """What would become of the run directory, for the plan."""
+    from vlcli.training.run_directory import belongings
+
+    if resume:
+        return f"would go on in {out}"
+    if not force and out.is_dir() and any(out.iterdir()):
+        return f"{out} is not empty: needs --force"
+    replaced = ", ".join(sorted(path.name for path in belongings(out)))
+    return f"would replace {replaced} in {out}" if replaced else f"would write {out}"
+
+
+def towers_of(path: str) -> tuple[str, ...]:
+    """Which towers the checkpoint at a path can start: of `--init PATH`."""
+    from vlcli.errors import UsageError
+    from vlcli.models.quickcheck import kind_of
+
+    kind = kind_of(path)
+    found = {"dual": ("image", "text"), "text": ("text",), "image": ("image",)}.get(kind)
+    if found is None:
+        raise UsageError(f"--init {path}: a checkpoint of kind {kind!r} has no towers for this")
+    return found
+
+
+class Progress:
+    """A run on stderr: a live line on a terminal, a plain line now and then in a log."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def __enter__(self) -> Any:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+        self.bar = self.console.progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=8),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[values]}"),
+            TimeRemainingColumn(compact=True),
+        )
+        self.bar.start()
+        self.tasks: dict[str, Any] = {}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def _advance(self, name: str, done: int, total: int, values: str) -> None:
+        if name not in self.tasks:
+            self.tasks[name] = self.bar.add_task(name, total=total, values=values)
+        self.bar.update(self.tasks[name], completed=done, total=total, values=values)
+        if self.bar.disable:
+            self.console.log(f"{name} {done}/{total} {values}")
+
+    def about(self, plan: dict[str, Any], what: str) -> None:
+        """The lines that every plan has, around what it is a run on."""
+        note = self.console.note
+        start = f", resumed at step {plan['resumed_at']}" if plan["resumed_at"] is not None else ""
+        note(
+            f"{plan['recipe']}: {what}, {plan['steps']} steps of {plan['batch_size']} on {plan['processes']}"
+            f" process(es), peak lr {plan['peak_lr']:g}{start}"
+        )
+        for part, count in plan["parameters"].items():
+            frozen = count["parameters"] - count["trainable"]
+            note(f"  {part}: {count['trainable']:,} trainable, {frozen:,} frozen")
+        for row in plan["decay"]:
+            note(
+                f"  {row['kind']}: {row['tensors']} tensors, {row['parameters']:,} parameters, decay {row['decay']:g}"
+            )
+
+    def saved(self, path: Path) -> None:
+        self.console.note(f"saved {path}", level=1)
+
+    def warn(self, text: str) -> None:
+        self.console.warn(text)
