@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Option
@@ -147,7 +148,7 @@ def command(
     if json:
         e.print_json(result)
     elif namings:
-        _show_languages(result, labels or label_column, prompts or PARALLEL)
+        _show_languages(result, Path(labels).name if labels else label_column, prompts or PARALLEL)
     else:
         _show(result)
 
