@@ -89,22 +89,13 @@ def test_zeroshot_over_the_names_themselves(run):
 
 
 def test_retrieve_in_several_languages(run, place):
-    sweep = (
-        "--data",
-        "val.jsonl",
-        "--map",
-        "name_zh=text",
-        "--text-column",
-        "name_{lang}",
-        "--langs",
-        "en,zh,ar",
-    )
+    columns = ("--map", "name_zh=text", "--text-column", "name_{lang}")
+    sweep = ("--data", "val.jsonl", *columns, "--langs", "en,zh,ar")
     result = json.loads(run("retrieve", "global", *sweep, "--json", "--predictions", "best.{lang}.jsonl"))
     assert list(result) == ["checkpoint", "similarity", "langs", "average", "encoded"]
     assert [one["lang"] for one in result["langs"]] == ["en", "zh", "ar"]
-    alone = json.loads(
-        run("retrieve", "global", "--data", "val.jsonl", "--map", "text=name_ar", "--json", "--lang", "ar")
-    )
+    single = ("--data", "val.jsonl", "--map", "text=name_ar,name_zh=text", "--lang", "ar")
+    alone = json.loads(run("retrieve", "global", *single, "--json"))
     assert result["langs"][2] == alone
     assert list(result["average"]["ci95"]) == ["i2t", "t2i", "MR"]
     for lang in ("en", "zh", "ar"):
