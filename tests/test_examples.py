@@ -37,6 +37,8 @@ NAMES = ("狐狸", "企鹅", "葡萄酒", "邮局", "向日葵", "自行车", "�
 SHORT = {  # of the training that is run: two steps of four pairs
     "VLCLI_PRETRAIN_SET": "data.batch_size=4 data.workers=0 schedule.steps=2 train.precision=fp32",
     "VLCLI_PRETRAIN_DEVICE": "cpu",
+    "VLCLI_FINETUNE_SET": "data.batch_size=4 data.workers=0 schedule.steps=2 train.precision=fp32",
+    "VLCLI_FINETUNE_DEVICE": "cpu",
     "VLCLI_DISTILL_SET": "data.batch_size=4 schedule.steps=2 train.precision=fp32"
     " model.text.tokenizer=wordpiece-zh model.text.encoder.vocab_size=21128",
     "OMP_NUM_THREADS": "1",
@@ -73,6 +75,25 @@ def tiny_clip(here: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         run_vlcli("convert", "clip/", "--to", "openai-clip", "-q", "-o", "ViT-B-32.pt")
+
+
+def tiny_r2d2(here: Path) -> None:
+    """An R2D2 that learnt nothing, with the three layers that figures want."""
+    torch.manual_seed(0)
+    encoder = {"model_type": "bert", "vocab_size": 21128, "hidden_size": 16, "num_hidden_layers": 1}
+    encoder |= {"num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 40}
+    text = {"kind": "transformers", "encoder": encoder, "pooling": "cls"}
+    ranking = {"layers": 3, "heads": 2, "intermediate": 16}
+    table = {
+        "dim": 16,
+        "similarity": "global",
+        "image": {"name": "test_vit"},
+        "text": text,
+        "ranking": ranking,
+    }
+    save_checkpoint(
+        DualEncoder(DualEncoderConfig.model_validate(table)), here / "runs" / "r2d2", recipe={}, lineage={}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +165,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for link in ("last", "best"):
         (here / "runs" / "lit-filip" / link).symlink_to("checkpoints/step-00000001")
     (here / "runs" / "altclip-m9").symlink_to("lit-filip")
+    tiny_r2d2(here)
+    for name in ("icm.train.jsonl", "icm.val.jsonl"):
+        jsonl(here / name, [{**row, "label": i % 2} for i, row in enumerate(rows)])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         run_vlcli(

@@ -360,13 +360,13 @@ def test_progress_is_not_drawn_on_a_dumb_terminal(monkeypatch):
 
 
 def test_the_plan_says_what_becomes_of_a_directory_in_use(tmp_path):
-    from vlcli.commands._training import fate as _fate
+    from vlcli.commands._training import fate
 
     out = tmp_path / "run"
-    assert _fate(out, resume=False, force=False) == f"would write {out}"
+    assert fate(out, resume=False, force=False) == f"would write {out}"
     (out / "checkpoints").mkdir(parents=True)
     (out / "metrics.jsonl").touch()
     (out / "letter.txt").touch()  # stays: it is not a run's
-    assert _fate(out, resume=False, force=True) == f"would replace checkpoints, metrics.jsonl in {out}"
-    assert _fate(out, resume=False, force=False) == f"{out} is not empty: needs --force"
-    assert _fate(out, resume=True, force=False) == f"would go on in {out}"
+    assert fate(out, resume=False, force=True) == f"would replace checkpoints, metrics.jsonl in {out}"
+    assert fate(out, resume=False, force=False) == f"{out} is not empty: needs --force"
+    assert fate(out, resume=True, force=False) == f"would go on in {out}"

@@ -38,6 +38,7 @@ COMMANDS = {
     "check": "Data",
     "distill": "Models",
     "pretrain": "Models",
+    "finetune": "Models",
     "convert": "Models",
     "embed": "Models",
     "zeroshot": "Evaluation",

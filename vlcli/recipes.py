@@ -6,7 +6,7 @@ import difflib
 import math
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -14,7 +14,7 @@ from vlcli.errors import UsageError
 from vlcli.images.config import Augmentation
 from vlcli.models.config import DualEncoderConfig, Settings, TextTowerConfig
 
-TextForm = Literal["text", "candidate", "candidates", "text+candidates"]
+TextForm = Literal["text", "field", "candidate", "candidates", "text+candidates"]
 
 
 class TokensConfig(Settings):
@@ -34,17 +34,100 @@ class TokensConfig(Settings):
     precision: Literal["fp32", "fp16"] = "fp32"
 
 
+class TargetDistillationConfig(Settings):
+    """Target-guided distillation of the pre-ranking (R2D2 Eq 4–5): softmaxes over the batch and a `queue` of the newest
+    features of the momentum encoders, an entry of which weighs `decay` less at each step; targets are `alpha` parts of
+    what the momentum encoders say and the rest the labels. `columns` of the current batch are the "student"'s, with
+    gradient (spec D18), or "momentum" features as the queue's. `enabled = false`: a plain InfoNCE over the batch.
+    """
+
+    enabled: bool = True
+    alpha: float = Field(0.4, ge=0, le=1)
+    queue: int = Field(36_864, ge=0)
+    decay: float = Field(0.99, gt=0, le=1)
+    columns: Literal["student", "momentum"] = "student"
+
+
+class MatchingConfig(Settings):
+    """Fine-grained ranking (R2D2 §3.2): each pair against one hard negative of either side. `negatives`: the one of the
+    highest score ("argmax", spec D20), or one drawn in proportion to the softmax ("multinomial"); of the process's own
+    share of the batch with `scope` "local", or of the whole batch with "global", which sends all hidden states.
+    `positive_weight` of a pair that matches; one that does not weighs 1, and there are twice as many. `weight` of the
+    loss; 0 switches it off."""
+
+    weight: float = Field(1.0, ge=0)
+    negatives: Literal["argmax", "multinomial"] = "argmax"
+    scope: Literal["local", "global"] = "local"
+    positive_weight: float = Field(1.0, gt=0)
+
+
+class MaskedLanguageConfig(Settings):
+    """Masked words (R2D2 §3.2): a `share` of each text's words is [MASK], all of them, and guessed with the image in
+    sight. `enhanced` training: the ranking reads the masked text, and one pass serves both; else the ranking reads
+    the whole text, and masked words have a pass of their own. `masked_negatives`: under enhanced training negatives
+    are masked too, or the mask would tell which pairs match (spec D21)."""
+
+    weight: float = Field(1.0, ge=0)
+    share: float = Field(0.15, gt=0, lt=1)
+    enhanced: bool = True
+    masked_negatives: bool = True
+
+
+class FeatureDistillationConfig(Settings):
+    """Feature-guided distillation (R2D2 Eq 6–7): the features of the masked text, and of the masked picture, guess the
+    momentum encoders' of the whole, less their running mean. `share` of words and of patches that is masked; `image`
+    "off" leaves the picture out, "patches" wants pixels at every step (nothing is cached) and model.patch_mask."""
+
+    weight: float = Field(1.0, ge=0)
+    student_temperature: float = Field(0.1, gt=0)
+    teacher_temperature: float = Field(0.04, gt=0)
+    centre_momentum: float = Field(0.995, ge=0, lt=1)
+    share: float = Field(0.15, gt=0, lt=1)
+    image: Literal["patches", "off"] = "patches"
+
+
+class R2D2ObjectiveConfig(Settings):
+    """L = L_GCPR^TgD + L_FGR + L_FgD + L_MLM (R2D2 Eq 8). `momentum` of the copies of the encoders that teach."""
+
+    momentum: float = Field(0.995, ge=0, lt=1)
+    target_distillation: TargetDistillationConfig = TargetDistillationConfig()
+    matching: MatchingConfig = MatchingConfig()
+    masked_language: MaskedLanguageConfig = MaskedLanguageConfig()
+    feature_distillation: FeatureDistillationConfig = FeatureDistillationConfig()
+
+    @model_validator(mode="after")
+    def _words_are_masked_once(self) -> R2D2ObjectiveConfig:
+        words, features = self.masked_language, self.feature_distillation
+        if words.weight and features.weight and words.share != features.share:
+            raise ValueError("masked_language.share and feature_distillation.share: one text is masked once")
+        return self
+
+    @property
+    def teaches(self) -> bool:
+        """Whether anything asks momentum encoders."""
+        return self.target_distillation.enabled or self.feature_distillation.weight > 0
+
+
 class ObjectiveConfig(Settings):
     """InfoNCE. `reduction` of the two directions: "mean" (Wukong, FILIP) or "sum" (ALIGN). `label_smoothing`: the share
     of each target that is spread evenly over the batch (ALIGN §5: 0.1). `negatives`: the share of a pair's negatives
     in the global batch that its softmax is over (ALIGN Table 8: 1, 0.5, 0.25), drawn anew by (seed, step); positives
-    always are. `tokens`: selection and precision of token-wise similarity.
+    always are. `tokens`: selection and precision of token-wise similarity. `r2d2`: R2D2's objective in its place.
     """
 
     reduction: Literal["mean", "sum"] = "mean"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     negatives: float = Field(1.0, gt=0, le=1)
     tokens: TokensConfig = TokensConfig()
+    r2d2: R2D2ObjectiveConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_objective(self) -> ObjectiveConfig:
+        if self.r2d2 is not None and (self.label_smoothing or self.negatives < 1 or self.reduction != "mean"):
+            raise ValueError(
+                "r2d2 has neither label_smoothing nor a share of negatives nor a sum of directions"
+            )
+        return self
 
 
 class OptimizerConfig(Settings):
@@ -84,10 +167,12 @@ class ScheduleConfig(Settings):
 
 class DataConfig(Settings):
     """`batch_size` is global. `draw`: forms of the text, one drawn uniformly each time a pair is seen: "text" (one of
-    the row's texts), "candidate" (a text or one candidate, uniformly: FILIP §3.2), "candidates" (the candidates in
-    random order, joined), "text+candidates". `group`: the column whose equal values are positives too; "" for none.
-    `cache` of a locked tower's features: "auto" (the user's cache directory), "off", or a directory. `crop_area`: the
-    least and the most of a picture that `augment` "resized-crop" shows.
+    the row's texts), "field" (one of title, content and image_query, uniformly over those the row has, then one of its
+    texts: ZERO's rows, R2D2 §4.1; a row without them gives one of its texts), "candidate" (a text or one candidate,
+    uniformly: FILIP §3.2), "candidates" (the candidates in random order, joined), "text+candidates". `group`: the
+    column whose equal values are positives too; "" for none. `cache` of a locked tower's features: "auto" (the user's
+    cache directory), "off", or a directory. `crop_area`: the least and the most of a picture that `augment`
+    "resized-crop" shows.
 
     `last`: the pairs that are left when an epoch has no whole batch any more: "drop", or "keep" as a smaller batch.
     `epoch_pairs`: how many pairs an epoch has, where that is not all of them: more begin anew, fewer go on where the
@@ -136,7 +221,7 @@ class TrainConfig(Settings):
     save_minutes: float = Field(0.0, ge=0)
     evaluate_every: int = Field(1000, ge=0)
     keep: int = Field(2, ge=1)
-    best: Literal["MR", "i2t.R@1", "t2i.R@1"] = "MR"
+    best: Literal["MR", "i2t.R@1", "t2i.R@1", "auc"] = "MR"
 
 
 class Recipe(Settings):
@@ -167,9 +252,53 @@ class Recipe(Settings):
             raise ValueError("objective.tokens: a model of global similarity compares no tokens")
         return self
 
+    @model_validator(mode="after")
+    def _r2d2_has_what_it_trains(self) -> Recipe:
+        """Every part of a model learns from some loss, and every loss has its part."""
+        objective, model = self.objective.r2d2, self.model
+        if objective is None:
+            if model.ranking is not None or model.patch_mask:
+                part = "ranking" if model.ranking is not None else "patch_mask"
+                raise ValueError(f"model.{part}: only objective.r2d2 trains it")
+            return self
+        if model.similarity != "global":
+            raise ValueError("objective.r2d2: pooled vectors are compared, model.similarity must be global")
+        features = objective.feature_distillation
+        wanted = (
+            ("model.ranking", model.ranking is not None, "matching", objective.matching.weight > 0),
+            (
+                "model.ranking.mask_head",
+                model.ranking is not None and model.ranking.mask_head,
+                "masked_language",
+                objective.masked_language.weight > 0,
+            ),
+            (
+                "model.patch_mask",
+                model.patch_mask,
+                "feature_distillation.image",
+                features.weight > 0 and features.image == "patches",
+            ),
+        )
+        for part, there, loss, on in wanted:
+            if there != on:
+                wants = f"wants {part}" if on else f"is off, and {part} would learn nothing"
+                raise ValueError(f"objective.r2d2.{loss}: {wants}")
+        return self
+
     @property
     def chance_loss(self) -> float:
-        """The loss of a model that tells no two pairs of a batch apart: ln of what each softmax is over."""
+        """The loss of a model that tells no two pairs of a batch apart: ln of what each softmax is over; in R2D2 at the
+        first step, before its queue has anything in it."""
+        r2d2 = self.objective.r2d2
+        if r2d2 is not None:
+            features = r2d2.feature_distillation
+            halves = (1 + (features.image == "patches")) / 2
+            return (
+                math.log(self.data.batch_size)
+                + r2d2.matching.weight * math.log(2)
+                + r2d2.masked_language.weight * math.log(self.model.text.vocabulary)
+                + features.weight * halves * math.log(self.model.dim)
+            )
         one = math.log(1 + math.ceil(round(self.objective.negatives * (self.data.batch_size - 1), 9)))
         return 2 * one if self.objective.reduction == "sum" else one
 
@@ -184,8 +313,8 @@ class Recipe(Settings):
 
     @property
     def caches_features(self) -> bool:
-        """A wholly locked tower that sees each image unaugmented may encode it once."""
-        return self.data.augment == "none" and self.data.cache != "off"
+        """A wholly locked tower that sees each image unaugmented, and whole, may encode it once."""
+        return self.data.augment == "none" and self.data.cache != "off" and not self.model.patch_mask
 
 
 class StudentConfig(Settings):
@@ -270,27 +399,33 @@ class DistillRecipe(Settings):
         return self.schedule.total(pairs // self.data.batch_size)
 
 
-def directories() -> list[Path]:
+FINETUNE = (
+    "finetune"  # the folder of recipes that start from a checkpoint and have no whole model of their own
+)
+
+
+def directories(folder: str = "") -> list[Path]:
     """Where named recipes are: in the installed package, else beside it in the source tree."""
     here = Path(__file__).parent
-    return [d for d in (here / "_data" / "recipes", here.parent / "recipes") if d.is_dir()]
+    places = (here / "_data" / "recipes" / folder, here.parent / "recipes" / folder)
+    return [place for place in places if place.is_dir()]
 
 
-def names() -> list[str]:
+def names(folder: str = "") -> list[str]:
     """Every named recipe, sorted."""
-    return sorted({file.stem for directory in directories() for file in directory.glob("*.toml")})
+    return sorted({file.stem for directory in directories(folder) for file in directory.glob("*.toml")})
 
 
-def find(name: str) -> Path:
+def find(name: str, folder: str = "") -> Path:
     """The file of a recipe: a path ending in .toml, or a name."""
     if name.endswith(".toml"):
         if not Path(name).is_file():
             raise UsageError(f"no recipe file {name}")
         return Path(name)
-    for directory in directories():
+    for directory in directories(folder):
         if (directory / f"{name}.toml").is_file():
             return directory / f"{name}.toml"
-    raise UsageError(f"no recipe is called {name!r}{_nearest(name, names())}")
+    raise UsageError(f"no recipe is called {name!r}{_nearest(name, names(folder))}")
 
 
 def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
@@ -318,7 +453,32 @@ def load_any(name: str, overrides: list[str] | None = None) -> Recipe | DistillR
     values = _extended(find(name), ())
     for override in overrides or []:
         _set(values, override)
-    schema: type[Recipe | DistillRecipe] = DistillRecipe if "distill" in values else Recipe
+    if "distill" in values:
+        return _validated(name, values, DistillRecipe)
+    return _validated(name, values, Recipe)
+
+
+def load_finetune_recipe(
+    name: str, architecture: dict[str, Any], overrides: list[str] | None = None
+) -> Recipe:
+    """As `load_recipe`, for a model that is there already: what the recipe says of it changes its `architecture`.
+
+    Raises UsageError for a recipe that wants a ranking part where the architecture has none.
+    """
+    values = _extended(find(name, FINETUNE), ())
+    for override in overrides or []:
+        _set(values, override)
+    changes = values.get("model", {})
+    if "ranking" in changes and architecture.get("ranking") is None:
+        raise UsageError(f"recipe {name} trains an R2D2, the checkpoint is a dual encoder")
+    values["model"] = merge(architecture, changes)
+    return _validated(name, values, Recipe)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def _validated(name: str, values: dict[str, Any], schema: type[S]) -> S:
     try:
         return schema.model_validate(values)
     except ValidationError as error:

@@ -41,7 +41,12 @@ def towers_of(path: str) -> tuple[str, ...]:
     from vlcli.models.quickcheck import kind_of
 
     kind = kind_of(path)
-    found = {"dual": ("image", "text"), "text": ("text",), "image": ("image",)}.get(kind)
+    found = {
+        "dual": ("image", "text"),
+        "r2d2": ("image", "text"),
+        "text": ("text",),
+        "image": ("image",),
+    }.get(kind)
     if found is None:
         raise UsageError(f"--init {path}: a checkpoint of kind {kind!r} has no towers for this")
     return found

@@ -36,8 +36,8 @@ MANUAL = {
         ("wukong", "Wukong's release: its PyTorch .ckpt, or MindSpore's pickled arrays; written as a .ckpt."),
         (
             "r2d2",
-            "The towers and projections of R2D2 and PRD2. R2D2's ranking part is an error, or stays behind with"
-            " --towers-only.",
+            "R2D2 and PRD2, a .pth. R2D2 becomes a checkpoint of kind r2d2, with --towers-only a dual encoder. A head"
+            " for masked words, which pre-training leaves behind, has no place in it.",
         ),
         (
             "timm",

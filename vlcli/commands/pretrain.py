@@ -91,7 +91,7 @@ def command(
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Train a dual encoder by a recipe.
+    """Train a dual encoder, or an R2D2, by a recipe.
 
     Reads shards/ where --data names nothing. --data PATH:WEIGHT,PATH:WEIGHT draws from several sources in these shares,
     of whatever format each is; --set data.epoch_pairs=N says how many pairs an epoch then has, where not as many as
@@ -138,8 +138,9 @@ def command(
     from vlcli.records.bad import parse_max_bad
     from vlcli.shards.mixture import load_mixture
     from vlcli.shards.pairs import load_pairs
+    from vlcli.shards.rows import ZERO_FIELDS
     from vlcli.training.order import per_epoch
-    from vlcli.training.pretraining import Pretraining
+    from vlcli.training.r2d2 import pretraining
 
     console = Console("pretrain", quiet=quiet, verbose=verbose)
     group = resolved.data.group or None
@@ -148,6 +149,7 @@ def command(
         data or ["shards/"],
         renames=renames,
         group=group,
+        optional=ZERO_FIELDS if "field" in resolved.data.draw else (),
         image_root=image_root,
         head=head,
         skip_damaged=any(parse_max_bad(max_bad)),
@@ -166,8 +168,8 @@ def command(
             print(f"# {line}")
         print(to_toml(resolved), end="")
         return
-    with _Progress(console) as reporter:
-        run = Pretraining(
+    with RunProgress(console) as reporter:
+        run = pretraining(resolved)(
             resolved,
             train,
             out,
@@ -189,7 +191,7 @@ def _mixture(sources: list[tuple[str, int, float]]) -> list[str]:
     return [f"  {source}: {pairs} pairs an epoch, each {times:.3g} times" for source, pairs, times in sources]
 
 
-class _Progress(Progress):
+class RunProgress(Progress):
     """A dual encoder's run."""
 
     def plan(self, plan: dict[str, Any]) -> None:
@@ -207,17 +209,21 @@ class _Progress(Progress):
         self._advance("features", done, total, "images")
 
     def step(self, step: int, total: int, values: dict[str, float]) -> None:
+        temperature = f" τ {values['temperature']:.3f}" if "temperature" in values else ""
         line = (
-            f"loss {values['loss']:.3f} lr {values['lr']:.1e} τ {values['temperature']:.3f}"
+            f"loss {values['loss']:.3f} lr {values['lr']:.1e}{temperature}"
             f" {values['pairs_per_second']:.0f} pairs/s wait {100 * values['data_wait']:.0f}%"
         )
         self._advance("training", step, total, line)
 
     def validated(self, step: int, found: dict[str, Any], best: bool) -> None:
+        mark = "  (best so far)" if best else ""
+        if "auc" in found:
+            self.console.note(f"step {step}: AUC {found['auc']:.1f} of {found['n']} pairs{mark}")
+            return
         sides = [
             f"{name} " + "/".join(f"{found[side][f'R@{k}']:.1f}" for k in (1, 5, 10))
             for side, name in (("i2t", "image→text"), ("t2i", "text→image"))
             if found[side] is not None
         ]
-        mark = "  (best so far)" if best else ""
         self.console.note(f"step {step}: R@1/5/10 {', '.join(sides)}{mark}")

@@ -14,6 +14,7 @@ from vlcli.commands import _options as o
 EXAMPLES = (
     "vlcli retrieve runs/lit-filip --data flickr30k-cn.jsonl",
     "vlcli retrieve runs/lit-filip --data val.jsonl --mosaics mosaics.jsonl --json",
+    "vlcli retrieve runs/r2d2 --data flickr30k-cn.jsonl --rerank flickr30k-cn",
     "vlcli retrieve runs/lit-filip --data shards/ --query 一只狐狸 --top 5",
     "vlcli retrieve runs/altclip-m9 --data 'xtd.{lang}.jsonl' --langs en,zh,es,fr,ru,ar,ja,ko,it",
     "vlcli retrieve runs/altclip-m9 --data val.jsonl --text-column 'name_{lang}' --langs en,ar,ja --json",
@@ -40,6 +41,21 @@ def command(
             help="Also the pointing test: JSONL of images (four ids of --data), target (0 to 3) and text.",
         ),
     ] = None,
+    rerank: Annotated[
+        str | None,
+        Option(
+            "--rerank",
+            metavar="K|SET",
+            help="Rank the K best of every query anew by an R2D2's cross encoders; or the K that R2D2's paper has for "
+            "flickr30k-cn, coco-cn, aic-icc, muge, icr, iqr, flickr30k-cna.",
+        ),
+    ] = None,
+    add_similarity: Annotated[
+        bool,
+        Option(
+            "--add-similarity", help="--rerank by the match probability plus the cosine, not by it alone."
+        ),
+    ] = False,
     prompts: e.Prompts = "none",
     predictions: Annotated[
         Path | None, Option("--predictions", metavar="OUT.jsonl", help="The ten best of every query.")
@@ -101,12 +117,16 @@ def command(
         )
     if query is not None and not query.strip():
         raise UsageError("--query is empty")
+    if query is not None and rerank is not None:
+        raise UsageError("--query ranks images by cosine: it does not go with --rerank")
+    if add_similarity and rerank is None:
+        raise UsageError("--add-similarity is of --rerank", remedy="--rerank K")
+    if langs is not None and (query is not None or mosaics or rerank is not None):
+        raise UsageError("--langs goes with none of --query, --mosaics and --rerank")
     how: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed, "split": split}
     encoding: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
     reading: dict[str, Any] = {"renames": o.parse_map(renames), "image_root": image_root, "head": head}
     if langs is not None:
-        if query is not None or mosaics:
-            raise UsageError("--query and --mosaics are of one language: they do not go with --langs")
         tags = many.parse(langs, lang)
         templates = {tag: load_prompts(named(prompts, tag)) for tag in tags}
         targets = many.files(predictions, "--predictions", tags, force=force)
@@ -136,8 +156,10 @@ def command(
         raise UsageError("--text-column is about --langs", remedy=f"--map text={text_column}")
 
     from vlcli.evaluation.mosaics import load_mosaics
+    from vlcli.evaluation.rerank import depth
     from vlcli.evaluation.tasks import Retrieval
 
+    rerank_at = None if rerank is None else depth(rerank)
     template = load_prompts(prompts)
     pointing = load_mosaics(mosaics) if mosaics else []
     if predictions and not force:
@@ -149,7 +171,14 @@ def command(
         if query is not None:
             found = list(gallery.search(query, top))
         else:
-            result = gallery.write_metrics(predictions, force=force, lang=lang, **how)
+            result = gallery.write_metrics(
+                predictions,
+                force=force,
+                lang=lang,
+                rerank_at=rerank_at,
+                add_similarity=add_similarity,
+                **how,
+            )
             if pointing:
                 result["pointing"] = gallery.pointing(pointing, bootstrap=bootstrap, seed=seed)
     if query is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,8 +15,16 @@ EXAMPLES = (
     "vlcli visualize runs/lit-filip --image fox.png --text 狐狸 -o fox.figure.png",
     "vlcli visualize runs/lit-filip --image 'raw.parquet#12' --text 狐狸 --formats png,svg,json",
     "vlcli visualize runs/lit-filip --data val.jsonl --id fxemoji/1f98a -o fox.svg",
+    "vlcli visualize runs/r2d2 --image fox.png --text 狐狸 --method entity -o fox.entity.png",
     "vlcli visualize fox.figure.json -o fox.figure.svg",
 )
+
+
+class Method(StrEnum):
+    """What a figure shows."""
+
+    word_patch = "word-patch"
+    entity = "entity"
 
 
 def command(
@@ -56,6 +65,16 @@ def command(
             "--prompt", metavar="TEMPLATE", help="Template around the word; the papers draw the bare word."
         ),
     ] = "{}",
+    method: Annotated[
+        Method,
+        Option(
+            "--method",
+            help="Which word lies on which patch, of a token-wise model; or where an R2D2 looks as it reads the text.",
+        ),
+    ] = Method.word_patch,
+    layer: Annotated[
+        int, Option("--layer", min=1, metavar="N", help="Of the cross encoder, from 1 (--method entity).")
+    ] = 3,
     mosaic: Annotated[
         bool, Option("--mosaic", help="Lay four images out as one, two by two: does the word find its own?")
     ] = False,
@@ -83,6 +102,9 @@ def command(
     where that is one of the word's, white elsewhere. The map shows the mean similarity of the word's
     tokens. --json prints the indices: grid, tokens, label positions, similarities. A figure has a glyph
     for every character or is not written.
+
+    --method entity shows the same of an R2D2's attention: in each patch the token that looks at it most, and beside it
+    how much the tokens of the text, the entity, look at each patch. --prompt sets the entity in a sentence.
 
     A figure's own JSON in place of RUN redraws it without the model, from the same pictures: to another
     format, or after its PNG is lost. A picture that has changed meanwhile is exit 3.
@@ -120,7 +142,13 @@ def command(
         if any(kind != "json" for kind in targets):
             check_texts(request.texts, prompt)
         model = e.open_model(run, device, console)
-        sheet = request.sheet(model, prompt=prompt, size=size, mosaic=mosaic)
+        sheet = request.sheet(
+            model,
+            prompt=prompt,
+            size=size,
+            mosaic=mosaic,
+            layer=layer if method is Method.entity else None,
+        )
     for kind, content in sheet.render(list(targets)).items():
         with atomic_file(targets[kind], force=force) as file:
             file.write(content)

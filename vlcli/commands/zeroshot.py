@@ -1,4 +1,4 @@
-"""vlcli zeroshot: classification by the names of the classes."""
+"""vlcli zeroshot: classification by the names of the classes, and whether texts match."""
 
 from __future__ import annotations
 
@@ -18,9 +18,17 @@ EXAMPLES = (
     "vlcli zeroshot runs/lit-filip --data val.jsonl --label-column group_zh --labels groups.txt --json",
     "vlcli zeroshot runs/lit-filip --data val.jsonl --label-column name",
     "vlcli zeroshot runs/altclip-m9 --data imagenet.jsonl --labels 'labels.{lang}.txt' --langs en,zh,ar,ja",
+    "vlcli zeroshot runs/r2d2 --data icm.val.jsonl --task matching",
 )
 PROMPTS = "wukong-80"
 NUMBERS = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}
+
+
+class Task(StrEnum):
+    """What is asked of a model that was trained for neither."""
+
+    classify = "classify"
+    matching = "matching"
 
 
 class Ensemble(StrEnum):
@@ -33,6 +41,14 @@ class Ensemble(StrEnum):
 def command(
     run: e.Run,
     data: o.Data,
+    task: Annotated[
+        Task,
+        Option(
+            "--task",
+            help="Name the class of each image, or tell whether its text fits it: the AUC of an R2D2's match "
+            "probability, with 1 or 0 in the label column.",
+        ),
+    ] = Task.classify,
     labels: Annotated[
         str | None,
         Option(
@@ -54,6 +70,14 @@ def command(
             "probabilities over the classes (Wukong's released evaluation).",
         ),
     ] = Ensemble.similarity,
+    predictions: Annotated[
+        Path | None,
+        Option(
+            "--predictions",
+            metavar="OUT.jsonl",
+            help="The match probability of every row, which may be without labels (--task matching).",
+        ),
+    ] = None,
     split: e.Split = None,
     lang: e.Lang = None,
     langs: many.Langs = None,
@@ -66,10 +90,11 @@ def command(
     precision: o.Precision = "fp32",
     batch_size: o.BatchSize = 64,
     json: o.Json = False,
+    force: o.Force = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
 ) -> None:
-    """Top-1, top-5 and mean-per-class accuracy of naming images, with 95 % bootstrap intervals.
+    """Top-1, top-5 and mean-per-class accuracy of naming images, or the AUC of matching, with 95 % bootstrap intervals.
 
     A class is its name in every template. A global model averages the text vectors; a token-wise model
     averages the image→text similarities, for tokens have no mean. Classes that share a name are reported:
@@ -79,10 +104,18 @@ def command(
     by --label-column 'name_{lang}' from the data. The interval of the average draws an image for all languages
     at once.
     """
-    from vlcli.commands._console import Console
+    from vlcli.commands._console import Console, show_table
+    from vlcli.errors import UsageError
 
+    if predictions is not None and task is not Task.matching:
+        raise UsageError("--predictions is of --task matching")
+    if labels is not None and task is Task.matching:
+        raise UsageError("--labels names classes: --task matching has none")
+    if langs is not None and task is Task.matching:
+        raise UsageError("--langs names classes in several languages: --task matching has none")
     e.require_run(run)
-    from vlcli.evaluation.names_by_language import Naming, name_classes, require_columns
+    from vlcli.evaluation.names_by_language import name_classes, require_columns
+    from vlcli.records.atomic import refuse_existing
     from vlcli.shards.pairs import load_pairs
     from vlcli.text.labels import load_labels
     from vlcli.text.languages import varies
@@ -90,25 +123,25 @@ def command(
 
     console = Console("zeroshot", quiet=quiet, verbose=verbose)
     if langs is None:
-        single = Naming(
-            load_prompts(prompts or PROMPTS), label_column, load_labels(labels) if labels else None
-        )
+        templates = load_prompts(prompts or PROMPTS)
+        names = load_labels(labels) if labels else None
         namings = {}
     else:
-        namings = name_classes(
-            many.parse(langs, lang), labels=labels, column=label_column, prompts=prompts or PARALLEL
-        )
+        tags = many.parse(langs, lang)
+        namings = name_classes(tags, labels=labels, column=label_column, prompts=prompts or PARALLEL)
+    swept = bool(namings) and varies(label_column)
+    columns = [naming.column for naming in namings.values()] if swept else [label_column]
+    needed = () if swept or predictions is not None else columns
+    if predictions is not None and not force:
+        refuse_existing(predictions)
     table = load_pairs(
         data,
         renames=o.parse_map(renames),
-        columns=() if namings and varies(label_column) else (label_column,),
-        optional=[
-            *(naming.column for naming in namings.values() if varies(label_column)),
-            *(name for name in ("split", "lang") if name != label_column),
-        ],
+        columns=needed,
+        optional=[name for name in dict.fromkeys(("split", "lang", *columns)) if name not in needed],
         image_root=image_root,
         head=head,
-        need_text=False,
+        need_text=task is Task.matching,
     )
     require_columns(table, namings)
 
@@ -124,6 +157,30 @@ def command(
         "batch_size": batch_size,
         "precision": precision,
     }
+    if task is Task.matching:
+        from vlcli.evaluation.matching import matching
+
+        with e.announcing(console) as announce:
+            found = matching(
+                model,
+                table,
+                column=label_column,
+                predictions=predictions,
+                force=force,
+                bootstrap=bootstrap,
+                seed=seed,
+                split=split,
+                lang=lang,
+                batch_size=batch_size,
+                precision=precision,
+                announce=announce,
+            )
+        if json:
+            e.print_json(found)
+        else:
+            count = f"{found['n']} pairs" + ("" if found["auc"] is None else f", {found['positives']} match")
+            show_table(e.title(found), ["", count], [["AUC", e.cell(found["auc"], found["ci95"].get("auc"))]])
+        return
     with e.announcing(console) as announce:
         if namings:
             result = classify_in(model, table, namings, announce=announce, **how)
@@ -131,9 +188,9 @@ def command(
             result = classify(
                 model,
                 table,
-                single.prompts,
+                templates,
                 column=label_column,
-                labels=single.labels,
+                labels=names,
                 lang=lang,
                 announce=announce,
                 **how,

@@ -36,11 +36,13 @@ class Text:
 
 @dataclass(frozen=True)
 class Alignment:
-    """`index` (h, w) is the grid of m_k, `similarity` (h, w) that of h_k."""
+    """`index` (h, w) is the grid of m_k, `similarity` (h, w) that of h_k; or, of an R2D2, what layer `layer` of its
+    cross encoder attends to (entity.py)."""
 
     text: Text
     index: npt.NDArray[np.int64]
     similarity: npt.NDArray[np.float32]
+    layer: int | None = None
 
     @property
     def on_label(self) -> npt.NDArray[np.bool_]:
@@ -61,6 +63,7 @@ class Alignment:
             "grid": list(self.index.shape),
             "index": self.index.tolist(),
             "share_on_label": round(self.share, 6),
+            **({} if self.layer is None else {"layer": self.layer}),
             "similarity": [[round(float(v), 6) for v in row] for row in self.similarity],
         }
 
@@ -83,7 +86,8 @@ class Alignment:
             0 <= p < len(tokens) for p in (*positions, *index.flat)
         ):
             raise ValueError("an index without a token, or a similarity that is no number")
-        return cls(text, index, similarity)
+        layer = data.get("layer")
+        return cls(text, index, similarity, None if layer is None else int(layer))
 
 
 def require_tokens(model: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import polars as pl
@@ -22,7 +22,8 @@ from vlcli.evaluation.embed import (
 )
 from vlcli.evaluation.gallery import Gallery
 from vlcli.evaluation.mosaics import Mosaic, pointing
-from vlcli.evaluation.ranking import top
+from vlcli.evaluation.ranking import Top, top
+from vlcli.evaluation.rerank import Matcher, Reranked, refuse_no_ranking, rerank
 from vlcli.evaluation.retrieval import Ranks, ranks, summary
 from vlcli.evaluation.zeroshot import Ensemble, zeroshot
 from vlcli.records.atomic import atomic_file
@@ -95,20 +96,31 @@ class Retrieval:
         seed: int = 0,
         split: str | None = None,
         lang: str | None = None,
+        rerank_at: int | None = None,
+        add_similarity: bool = False,
         predictions: Callable[[dict[str, Any]], Any] | None = None,
     ) -> dict[str, Any]:
-        """The `retrieve` object of design §3. `predictions` is called with a row for every query."""
+        """The `retrieve` object of design §3. `predictions` is called with a row for every query. With `rerank_at` the
+        cross encoders of an R2D2 rank that many of each query's best anew (rerank.py)."""
         gallery = self.gallery
+        if rerank_at is not None:
+            refuse_no_ranking(self.model)
         head = describe(self.model, self.table, gallery.texts, split=split, lang=lang)
         if not gallery.texts:
             raise InputError("no texts: there is nothing to retrieve", file=self.table.source)
+        found, again, said = self.found, None, {}
+        if rerank_at is not None:
+            again = self._rerank(rerank_at, add_similarity)
+            found = again.ranks
+            said = {"rerank": {"k": rerank_at, "score": "match+similarity" if add_similarity else "match"}}
         if predictions is not None:
-            for row in self._predictions():
+            for row in self._predictions(found, again):
                 predictions(row)
         return {
             **head,
             "prompts": self.prompts.name,
-            **summary(self.found, gallery.positives, bootstrap=bootstrap, seed=seed),
+            **said,
+            **summary(found, gallery.positives, bootstrap=bootstrap, seed=seed),
         }
 
     def write_metrics(self, path: Path | None, *, force: bool = False, **how: Any) -> dict[str, Any]:
@@ -121,9 +133,39 @@ class Retrieval:
                 **how,
             )
 
-    def _predictions(self, k: int = 10) -> Iterator[dict[str, Any]]:
-        images, texts, found = self.gallery.image_ids, self.texts, self.found
-        for one in top(self.similarity, self.images, texts, k=k, direction="i2t"):
+    def _rerank(self, k: int, add_similarity: bool) -> Reranked:
+        gallery = self.gallery
+        matcher = Matcher(
+            self.model,
+            self.table,
+            gallery.image_rows,
+            gallery.prompted(self.prompts),
+            progress=self.announce,
+            **self.options,
+        )
+        return rerank(
+            matcher,
+            self.similarity,
+            self.images,
+            self.texts,
+            gallery.positives,
+            self.found,
+            k=k,
+            add_similarity=add_similarity,
+        )
+
+    def _predictions(self, found: Ranks, again: Reranked | None, k: int = 10) -> Iterator[dict[str, Any]]:
+        """The best k of every query; of re-ranked ones no more than were."""
+        images = self.gallery.image_ids
+
+        def best(direction: Literal["i2t", "t2i"]) -> Iterator[Top]:
+            if again is None:
+                yield from top(self.similarity, self.images, self.texts, k=k, direction=direction)
+                return
+            for one in again.i2t if direction == "i2t" else again.t2i:
+                yield Top(one.query, one.candidates[:k], one.scores[:k])
+
+        for one in best("i2t"):
             yield {
                 "direction": "i2t",
                 "image_id": images[one.query],
@@ -131,7 +173,7 @@ class Retrieval:
                 "scores": one.scores,
                 "rank": int(found.i2t[one.query]) or None,
             }
-        for one in top(self.similarity, self.images, texts, k=k, direction="t2i"):
+        for one in best("t2i"):
             yield {
                 "direction": "t2i",
                 "text": self.gallery.texts[one.query],

@@ -172,7 +172,8 @@ def _grid(ax: Axes, row: Row, fonts: Fonts) -> None:
                 path_effects=[withStroke(linewidth=size / 5, foreground=PAPER if on else "#000000")],
             )
     count = int(found.on_label.sum())
-    _panel(ax, f"word–patch: {count} of {found.index.size} on the label", fonts)
+    what = "word–patch" if found.layer is None else "looked at most by"
+    _panel(ax, f"{what}: {count} of {found.index.size} on the label", fonts)
 
 
 def _heat(ax: Axes, row: Row, limits: tuple[float, float], fonts: Fonts) -> Any:
@@ -180,7 +181,9 @@ def _heat(ax: Axes, row: Row, limits: tuple[float, float], fonts: Fonts) -> Any:
     _show(ax, 0.35 + 0.65 * grey, cmap="gray", vmin=0, vmax=1)
     low, high = limits
     image = _show(ax, upsample(row.alignment.similarity), cmap="viridis", vmin=low, vmax=high, alpha=0.62)
-    _panel(ax, after("similarity to ", shorten(row.alignment.text.label, 20)), fonts)
+    layer = row.alignment.layer
+    what = "similarity to" if layer is None else f"attention, layer {layer}:"
+    _panel(ax, after(f"{what} ", shorten(row.alignment.text.label, 33 - columns(what))), fonts)
     return image
 
 

@@ -88,9 +88,13 @@ class Request:
                 refuse_existing(file)
         return files
 
-    def sheet(self, model: Any, *, prompt: str, size: int | None, mosaic: bool) -> Sheet:
+    def sheet(
+        self, model: Any, *, prompt: str, size: int | None, mosaic: bool, layer: int | None = None
+    ) -> Sheet:
         """See `make_sheet`."""
-        return make_sheet(model, self.sources, self.texts, prompt=prompt, size=size, mosaic=mosaic)
+        return make_sheet(
+            model, self.sources, self.texts, prompt=prompt, size=size, mosaic=mosaic, layer=layer
+        )
 
 
 def _picture(reference: str, reader: ImageReader) -> Source:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import orjson
-import torch
 from PIL import Image
 
 from vlcli.errors import InputError, UsageError
-from vlcli.evaluation.alignment import Alignment, align, encode_label, encode_patches, require_tokens
+from vlcli.evaluation.alignment import Alignment, Text, align, encode_label, encode_patches, require_tokens
+from vlcli.evaluation.entity import Entity, attend, encode_entity, require_ranking
 from vlcli.evaluation.mosaics import CELLS, assemble
 from vlcli.figures.alignment import Row, draw
 from vlcli.figures.canvas import FORMATS, render
@@ -84,25 +84,31 @@ def make_sheet(
     prompt: str = "{}",
     size: int | None = None,
     mosaic: bool = False,
+    layer: int | None = None,
 ) -> Sheet:
     """One row for every picture and text. With `mosaic` the four pictures are one, two by two.
 
-    `size` is the side of the square the tower reads, default the model's own (twice that for a mosaic, if the
+    With `layer` it shows the cross-attention of that layer of an R2D2 (entity.py) instead of an alignment. `size` is
+    the side of the square the tower reads, default the model's own (twice that for a mosaic, if the
     tower takes it). Raises UsageError for a model without patch tokens, for a text that is not in the model's
     reach, and for a size that the tower refuses; InputError for a picture that does not decode.
     """
-    require_tokens(model)
+    if layer is None:
+        require_tokens(model)
+    else:
+        require_ranking(model, layer)
     if mosaic and len(sources) != CELLS:
         raise UsageError(f"a mosaic is made of {CELLS} images, not {len(sources)}")
     count = (1 if mosaic else len(sources)) * len(texts)
     if not 1 <= count <= MAX_ROWS:
         raise UsageError(f"{count} rows: a figure has 1 to {MAX_ROWS}")
-    labels = [encode_label(model, text, prompt) for text in texts]
+    labels = [encode_label(model, text, prompt) for text in texts] if layer is None else []
+    entities = [encode_entity(model, text, prompt) for text in texts] if layer is not None else []
     rows: list[Row] = []
     named: list[dict[str, Any]] = []
     for group in [list(sources)] if mosaic else [[source] for source in sources]:
         pictures = [source.picture() for source in group]
-        side, patches, grid = _encode(model, pictures, size)
+        side, found = _read(model, pictures, size, labels, entities, layer)
         pixels = shown(model.config.image.preprocess, pictures, side)
         name: dict[str, Any] = {
             "image": [source.reference for source in group],
@@ -110,8 +116,8 @@ def make_sheet(
         }
         if not mosaic:
             name = {key: value[0] for key, value in name.items()}
-        for label in labels:
-            rows.append(Row(pixels, align(patches, label, grid)))
+        for one in found:
+            rows.append(Row(pixels, one))
             named.append({**name, "size": side})
     preprocess = model.config.image.preprocess
     head = {
@@ -122,14 +128,19 @@ def make_sheet(
     return Sheet(rows, named, head)
 
 
-def _encode(
-    model: Any, pictures: list[Image.Image], size: int | None
-) -> tuple[int, torch.Tensor, tuple[int, int]]:
-    """Side of the input, patch tokens (h·w, d) and their grid: of one picture, or of four as a mosaic."""
+def _read(
+    model: Any,
+    pictures: list[Image.Image],
+    size: int | None,
+    labels: Sequence[Text],
+    entities: Sequence[Entity],
+    layer: int | None,
+) -> tuple[int, list[Alignment]]:
+    """Side of the input, and what is found of each text: in one picture, or in four as a mosaic."""
     own = model.image_size
     if size is None and len(pictures) == CELLS:
         try:
-            return _encode(model, pictures, 2 * own)
+            return _read(model, pictures, 2 * own, labels, entities, layer)
         except UsageError:
             size = own
     side = size or own
@@ -138,12 +149,14 @@ def _encode(
     else:
         pixels = model.preprocess_image(pictures[0], side)
     try:
+        if layer is not None:
+            return side, [attend(model, pixels[None], entity, layer) for entity in entities]
         patches, grid = encode_patches(model, pixels[None])
     except (AssertionError, RuntimeError) as error:
         raise UsageError(
             f"the image tower does not read {side} px", remedy=f"it was trained at {own} px"
         ) from error
-    return side, patches[0], grid
+    return side, [align(patches[0], label, grid) for label in labels]
 
 
 def shown(config: PreprocessConfig, pictures: list[Image.Image], side: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from vlcli.errors import InputError, UsageError
 from vlcli.models.config import DualEncoderConfig
 from vlcli.models.dual import DualEncoder
 from vlcli.models.layout import layout_stamp, piece_problem
-from vlcli.models.quickcheck import CONFIG, WEIGHTS, find_checkpoint, is_foreign
+from vlcli.models.quickcheck import CONFIG, DUAL, WEIGHTS, find_checkpoint, is_foreign
 from vlcli.models.storage import Uninitialised, fill, layout_of
 from vlcli.models.text_encoder import TextEncoder
 from vlcli.text.model_tokenizers import saved_tokenizer
@@ -49,16 +50,17 @@ def save_checkpoint(
     model.tokenizer.save(path)
 
 
-def read_config(path: Path, *, kind: str = "dual") -> dict[str, Any]:
-    """config.json of a checkpoint directory, of the wanted kind."""
+def read_config(path: Path, *, kinds: Sequence[str] = DUAL) -> dict[str, Any]:
+    """config.json of a checkpoint directory, of one of the wanted kinds. An R2D2 has the towers of a dual encoder."""
     file = path / CONFIG
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         found = config["kind"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"not a checkpoint's configuration: {error}", file=str(file)) from error
-    if found != kind:
-        raise UsageError(f"{path} is a checkpoint of kind {found!r}; this command wants {kind!r}")
+    if found not in kinds:
+        wanted = " or ".join(map(repr, kinds))
+        raise UsageError(f"{path} is a checkpoint of kind {found!r}; this command wants {wanted}")
     return config
 
 

@@ -202,6 +202,21 @@ class TemperatureConfig(Settings):
         return self
 
 
+class RankingConfig(Settings):
+    """The ranking part of R2D2 (§3.1): two cross encoders of `layers` post-LN layers, each self-attention, attention to
+    the other side, and an MLP of `intermediate`, all as wide as the text tower, with `heads` each. `shared_head`: one
+    matching head for both instead of one each (spec D19). `mask_head`: a head for masked words on the text-image one.
+    """
+
+    layers: int = Field(6, ge=1)
+    heads: int = Field(12, ge=1)
+    intermediate: int = Field(3072, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    eps: float = Field(1e-12, gt=0)
+    shared_head: bool = False
+    mask_head: bool = True
+
+
 class DualEncoderConfig(Settings):
     """Two towers, a joint space of `dim`, and a similarity.
 
@@ -210,6 +225,8 @@ class DualEncoderConfig(Settings):
     average (FILIP) or excludes them (Wukong §4.3). `i2t_padding`: padding is excluded from the image→text maximum, or
     is the vector of zeros that it is in Wukong's released evaluation, where a text shorter than the context gives each
     image token at least 0; for evaluation alone: in training a maximum that nobody wins would pass no gradient.
+    `ranking` stands behind the towers of R2D2, whose pooled vectors find the candidates that it ranks.
+    `patch_mask`: a learned vector that may stand in place of a patch's embedding (R2D2 §3.2; training alone).
     `train` is an ordered list of patterns and rates; of those that match a parameter's name the first counts. After
     them stand the towers' `locked` and `unlocked_from`, and, only where there is no list, "everything else learns".
     A pattern that no parameter falls to, and a parameter that nothing covers, are errors (locking.py).
@@ -225,12 +242,35 @@ class DualEncoderConfig(Settings):
     image_projection: ProjectionConfig = ProjectionConfig()
     text_projection: ProjectionConfig = ProjectionConfig()
     temperature: TemperatureConfig = TemperatureConfig()
+    ranking: RankingConfig | None = None
+    patch_mask: bool = False
     train: tuple[TrainRule, ...] = ()
+
+    @property
+    def kind(self) -> Literal["dual", "r2d2"]:
+        """What a checkpoint of this architecture is called."""
+        return "dual" if self.ranking is None else "r2d2"
 
     @model_validator(mode="after")
     def _padding_of_tokens(self) -> DualEncoderConfig:
         if self.similarity == "global" and self.i2t_padding == "zero":
             raise ValueError('i2t_padding = "zero" is for models that compare tokens: similarity is global')
+        return self
+
+    @model_validator(mode="after")
+    def _ranking_reads_a_bidirectional_text(self) -> DualEncoderConfig:
+        if self.ranking is None:
+            return self
+        if self.similarity != "global":
+            raise ValueError("ranking: candidates are found by pooled vectors, similarity must be global")
+        if self.text.kind != "transformers" or self.text.pooling != "cls":
+            raise ValueError(
+                'ranking: the text tower is one of transformers, read at its first token ("cls")'
+            )
+        if self.text.width % self.ranking.heads:
+            raise ValueError(
+                f"text.width {self.text.width} is not a multiple of ranking.heads {self.ranking.heads}"
+            )
         return self
 
     @model_validator(mode="after")

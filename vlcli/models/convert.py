@@ -25,6 +25,7 @@ from vlcli.models.adapters.format import (
     TowerCheckpoint,
     refuse_misfit,
     refuse_shapes,
+    towers_alone,
 )
 from vlcli.models.adapters.registry import FORMATS, recognise
 from vlcli.models.adapters.source import read_json, read_source, read_weights
@@ -37,7 +38,7 @@ from vlcli.models.config import DualEncoderConfig, ImageTowerConfig
 from vlcli.models.dual import DualEncoder
 from vlcli.models.formats import ONNX, OURS
 from vlcli.models.layout import layout_stamp
-from vlcli.models.quickcheck import CONFIG, WEIGHTS, find_checkpoint, is_foreign
+from vlcli.models.quickcheck import CONFIG, DUAL, WEIGHTS, find_checkpoint, is_foreign
 from vlcli.models.storage import Uninitialised, layout_of
 from vlcli.records.atomic import atomic_directory, atomic_file, refuse_existing
 from vlcli.text.model_tokenizers import saved_tokenizer
@@ -74,7 +75,7 @@ def open_checkpoint(
     """
     place = find_checkpoint(path)
     if format in (None, OURS) and not is_foreign(place):
-        return _open_ours(place)
+        return _open_ours(place, asked)
     if format == OURS:
         raise UsageError(f"{path}: no checkpoint of vlcli")
     source = read_source(place, model_config=model_config)
@@ -82,7 +83,7 @@ def open_checkpoint(
     return Opened(found.name, found.read(source, asked), source.weights)
 
 
-def _open_ours(place: Path) -> Opened:
+def _open_ours(place: Path, asked: Asked) -> Opened:
     config = read_json(place / CONFIG)
     kind, file = config.get("kind"), str(place / CONFIG)
     state = read_weights(place / WEIGHTS)
@@ -91,16 +92,17 @@ def _open_ours(place: Path) -> Opened:
             tower = ImageTowerConfig.model_validate(config["architecture"])
             refuse_shapes(body_of(tower).state_dict(), state, str(place / WEIGHTS))
             return Opened(OURS, TowerCheckpoint(tower, state), place / WEIGHTS, {}, config.get("lineage", {}))
-        if kind != "dual":
-            raise UsageError(
-                f"{place} is a checkpoint of kind {kind!r}; formats are known of 'dual' and 'image'"
-            )
+        if kind not in DUAL:
+            known = ", ".join(map(repr, (*DUAL, "image")))
+            raise UsageError(f"{place} is a checkpoint of kind {kind!r}; formats are known of {known}")
         architecture = DualEncoderConfig.model_validate(config["architecture"])
     except (ValidationError, KeyError) as error:
         raise InputError(f"architecture: {first_problem(error)}", file=file) from error
     tokenizer = saved_tokenizer(place, padding_id=architecture.text.padding_id)
     checkpoint = Checkpoint(architecture, state, tokenizer)
     refuse_misfit(checkpoint, str(place / WEIGHTS))
+    if asked.towers_only:
+        checkpoint = towers_alone(checkpoint)
     return Opened(OURS, checkpoint, place / WEIGHTS, config.get("recipe", {}), config.get("lineage", {}))
 
 
@@ -121,7 +123,7 @@ def express(opened: Opened, to: str) -> Files:
 
 def _ours(opened: Opened) -> Files:
     checkpoint = opened.checkpoint
-    kind = "image" if isinstance(checkpoint, TowerCheckpoint) else "dual"
+    kind = "image" if isinstance(checkpoint, TowerCheckpoint) else checkpoint.config.kind
     lineage = opened.lineage
     if opened.format != OURS:
         lineage = {"converted": {"from": opened.format, "weights": sha256_of(opened.weights)}}
@@ -159,6 +161,11 @@ def write_onnx(opened: Opened, out: Path, *, force: bool = False) -> float:
     """Both towers as graphs in the directory `out`; the largest difference between torch and onnxruntime."""
     from vlcli.models.onnx_export import export
 
+    if getattr(opened.checkpoint.config, "ranking", None) is not None:
+        raise UsageError(
+            "--to onnx: the graphs are of two towers, R2D2's ranking part has none",
+            remedy="--towers-only leaves it out",
+        )
     with atomic_directory(out, force=force) as folder:
         told = export(model_of(opened), folder)
     return max(told[tower]["largest_difference"] for tower in ("image", "text"))

@@ -39,13 +39,8 @@ def _mix_(x: Tensor) -> Tensor:
     return x
 
 
-def keep_mask(
-    keys: Tensor, place: int, shape: torch.Size | tuple[int, ...], p: float
-) -> tuple[Tensor, float]:
-    """Which elements of a tensor of `shape` (b, …) stay, bool, and the probability that one does.
-
-    `p` is rounded to 1/65536, and the returned probability is the rounded one's. keys (b,) int64.
-    """
+def levels(keys: Tensor, place: int, shape: torch.Size | tuple[int, ...]) -> Tensor:
+    """A number for each element of a tensor of `shape` (b, …), int16, uniform over −32768 … 32767. keys (b,) int64."""
     count = 1
     for side in shape[1:]:
         count *= side
@@ -56,9 +51,18 @@ def keep_mask(
     # Both halves of the key enter: the second between two rounds, so that no two rows walk one sequence.
     hashed = _mix_(low + steps)
     hashed ^= high + _signed(place * _GOLDEN & 0xFFFFFFFF)
-    levels = _mix_(hashed).view(torch.int16)[:, :count]  # uniform over −32768 … 32767
+    return _mix_(hashed).view(torch.int16)[:, :count].view(shape)
+
+
+def keep_mask(
+    keys: Tensor, place: int, shape: torch.Size | tuple[int, ...], p: float
+) -> tuple[Tensor, float]:
+    """Which elements of a tensor of `shape` (b, …) stay, bool, and the probability that one does.
+
+    `p` is rounded to 1/65536, and the returned probability is the rounded one's. keys (b,) int64.
+    """
     dropped = round(p * _LEVELS)
-    return (levels >= dropped - _LEVELS // 2).view(shape), 1 - dropped / _LEVELS
+    return levels(keys, place, shape) >= dropped - _LEVELS // 2, 1 - dropped / _LEVELS
 
 
 class Dropout(nn.Module):

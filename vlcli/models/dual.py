@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -17,7 +17,9 @@ from vlcli.models.config import DualEncoderConfig, ProjectionConfig
 from vlcli.models.dropout import Dropout, number_places
 from vlcli.models.image_tower import ImageFeatures, TimmTower, grid_of
 from vlcli.models.locking import apply_rates, is_locked, keep_locked_in_evaluation
-from vlcli.models.text_passes import hidden_states, pooled_states
+from vlcli.models.patch_mask import patch_width
+from vlcli.models.r2d2 import Ranking
+from vlcli.models.text_passes import at_place, hidden_states, pooled_states
 from vlcli.models.text_tower import TextHead, text_tower
 from vlcli.models.token_reduction import Reduced, token_reduction
 from vlcli.objectives.late_interaction import Similarity, global_similarity, late_interaction, zero_padding
@@ -116,7 +118,10 @@ class DualEncoder(nn.Module):
     `tokenizer` gives ids; `checkpoint_hash` is set by the loader.
     """
 
-    kind = "dual"
+    @property
+    def kind(self) -> str:
+        """What its checkpoints are called: an R2D2 is a dual encoder with a ranking part."""
+        return self.config.kind
 
     def __init__(self, config: DualEncoderConfig, tokenizer: ModelTokenizer | None = None) -> None:
         super().__init__()
@@ -141,6 +146,12 @@ class DualEncoder(nn.Module):
             if config.similarity == "reduced"
             else None
         )
+        self.ranking = (
+            None
+            if config.ranking is None
+            else Ranking(config.text.width, self.image.width, config.text.vocabulary, config.ranking)
+        )
+        self.patch_mask = nn.Parameter(torch.zeros(patch_width(self.image))) if config.patch_mask else None
         number_places(self)
         self.rates = apply_rates(self, config)
         self.image_locked, self.text_locked = is_locked(self.image), is_locked(self.text)
@@ -161,6 +172,11 @@ class DualEncoder(nn.Module):
     @property
     def similarity_kind(self) -> str:
         return self.config.similarity
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether anything but an image's pooled vector is read of its tower."""
+        return self.config.similarity != "global" or self.ranking is not None
 
     @property
     def device(self) -> torch.device:
@@ -204,10 +220,14 @@ class DualEncoder(nn.Module):
     def project_image(self, features: ImageFeatures, keys: Tensor | None = None) -> ImageTokens:
         """Features of the image tower into the joint space. A global model reads only `pooled`."""
         if self.config.similarity == "global":
-            return ImageTokens(None, _unit(_project(self.image_projection, features.pooled, keys)))
+            return ImageTokens(None, _unit(self.image_vector(features, keys)))
         if self.reduction is None:
             return ImageTokens(_unit(_project(self.image_projection, features.tokens, keys)), None)
         return ImageTokens(_unit(self.reduce(features, keys).tokens), None)
+
+    def image_vector(self, features: ImageFeatures, keys: Tensor | None = None) -> Tensor:
+        """The vector that stands for a picture (b, d), not normalised."""
+        return _project(self.image_projection, features.pooled, keys)
 
     def reduce(self, features: ImageFeatures, keys: Tensor | None = None) -> Reduced:
         """What token reduction makes of a tower's features: `tokens` (b, n', d) in the joint space, not normalised;
@@ -229,8 +249,7 @@ class DualEncoder(nn.Module):
         if self.config.similarity == "global":
             state = self.text_state(ids, mask, keys)
             return TextTokens(None, mask, content, _unit(_project(self.text_projection, state, keys)))
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_locked):
-            hidden = hidden_states(self.text, ids, mask, keys, in_one_pass=self.in_one_pass)
+        hidden = self.text_states(ids, mask, keys)
         return TextTokens(_unit(self.project_text(hidden, keys)), mask, content, None)
 
     def text_state(self, ids: Tensor, mask: Tensor, keys: Tensor | None = None) -> Tensor:
@@ -242,6 +261,16 @@ class DualEncoder(nn.Module):
                 self.text, ids, mask, keys, pooling=pooling, end=end, in_one_pass=self.in_one_pass
             )
         return pooled if self.text_head is None else self.text_head(pooled)
+
+    def text_states(self, ids: Tensor, mask: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Hidden states (B, n, c) of the text tower."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_locked):
+            return hidden_states(self.text, ids, mask, keys, in_one_pass=self.in_one_pass)
+
+    def text_vector(self, hidden: Tensor, ids: Tensor, mask: Tensor, keys: Tensor | None = None) -> Tensor:
+        """The vector that stands for a text, out of its hidden states (B, n, c): (B, d), not normalised."""
+        pooling, end = self.config.text.pooling, self.tokenizer.sep_id
+        return self.project_text(at_place(hidden, ids, mask, pooling=pooling, end=end), keys)
 
     def project_text(self, hidden: Tensor, keys: Tensor | None = None) -> Tensor:
         """Hidden states of the text tower (…, c) into the joint space (…, d), not normalised."""
@@ -264,17 +293,31 @@ class DualEncoder(nn.Module):
             tokens, mask, content = zero_padding(tokens, mask, content, padded)
         return late_interaction(image.tokens, tokens, mask, content, half=half)
 
+    @property
+    def word_table(self) -> Tensor:
+        """The embedding table (vocabulary, c) of an encoder of transformers."""
+        body: Any = self.text.body
+        return body.get_input_embeddings().weight
+
     def forward(
         self,
-        ids: Tensor,
-        mask: Tensor,
+        ids: Tensor | None = None,
+        mask: Tensor | None = None,
         *,
         pixels: Tensor | None = None,
         features: ImageFeatures | None = None,
         keys: Tensor | None = None,
-    ) -> tuple[ImageTokens, TextTokens, Tensor]:
+        through: Callable[[DualEncoder], Any] | None = None,
+    ) -> Any:
         """Both sides of a batch and 1/τ, from pixels or from features the (locked) tower gave before. keys (b,) int64
-        are the pairs' own, for dropout."""
+        are the pairs' own, for dropout.
+
+        With `through`, whatever that function makes of the model: one forward pass to what wraps it for many processes.
+        """
+        if through is not None:
+            return through(self)
+        assert ids is not None
+        assert mask is not None
         if features is None:
             assert pixels is not None
             features = self.image_features(pixels)

@@ -19,7 +19,8 @@ from vlcli.models.layout import Layout, layout_stamp, piece_problem
 from vlcli.shards.findings import Verdict
 
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocab.txt"
-KNOWN = ("dual", "text")  # kinds whose tensors and tokenizer follow from the architecture
+DUAL = ("dual", "r2d2")  # kinds that have the architecture of a dual encoder
+KNOWN = (*DUAL, "text")  # kinds whose tensors and tokenizer follow from the architecture
 TOKENIZERS = (VOCABULARY, "tokenizer.json")  # word pieces of BERT's rules, and all else
 FOREIGN_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl")
 FOREIGN_MARKS = (

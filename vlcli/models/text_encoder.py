@@ -80,7 +80,7 @@ def load_text_encoder(path: str | Path, device: str = "cpu") -> TextEncoder:
     from vlcli.text.model_tokenizers import saved_tokenizer
 
     place = find_checkpoint(path)
-    config = read_config(place, kind="text")
+    config = read_config(place, kinds=("text",))
     try:
         architecture = TextEncoderConfig.model_validate(config["architecture"])
     except (ValidationError, KeyError) as error:

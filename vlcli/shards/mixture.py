@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import polars as pl
+
 from vlcli.errors import UsageError
 from vlcli.shards.pairs import PairTable, Share, load_pairs
 
@@ -55,29 +57,35 @@ def load_mixture(
     *,
     renames: Mapping[str, str] | None = None,
     group: str | None = "family",
+    optional: Sequence[str] = (),
     image_root: Path | None = None,
     head: int | None = None,
     skip_damaged: bool = False,
 ) -> PairTable:
-    """The pairs of all sources in one table. With weights, its `shares` say how often each source is drawn; `head` is
-    then of each source. Raises as `load_pairs` does, and UsageError for a source without rows."""
+    """The pairs of all sources in one table, with the `optional` columns in its frame. With weights, its `shares` say
+    how often each source is drawn; `head` is then of each source. Raises as `load_pairs` does, and UsageError for a
+    source without rows."""
     sources = parse_sources(values)
     options: dict[str, Any] = {
         "renames": renames,
         "group": group,
+        "optional": optional,
         "image_root": image_root,
         "head": head,
         "skip_damaged": skip_damaged,
     }
     if all(source.weight is None for source in sources):
         return load_pairs([source.path for source in sources], **options)
-    table, shares = PairTable(source=" ".join(values)), []
+    table, shares, frames = PairTable(source=" ".join(values)), [], []
     for source in sources:
         assert source.weight is not None
         start = len(table)
-        table.extend(load_pairs([source.path], **options))
+        part = load_pairs([source.path], **options)
+        table.extend(part)
+        frames.append(part.frame)
         if len(table) == start:
             raise UsageError(f"--data {source.path}: no rows")
         shares.append(Share(source.path, start, len(table), source.weight))
     table.shares = tuple(shares)
+    table.frame = pl.concat(frames, how="diagonal_relaxed")
     return table

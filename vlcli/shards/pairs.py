@@ -70,7 +70,7 @@ class PairTable:
         self._starts.append(self._starts[-1] + len(part))
 
     def extend(self, other: PairTable) -> None:
-        """Put the pairs of another table, which has no `frame`, behind one's own."""
+        """Put the pairs of another table, all but its `frame`, behind one's own."""
         for mine, theirs in (
             (self.ids, other.ids),
             (self.image_ids, other.image_ids),

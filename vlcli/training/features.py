@@ -50,7 +50,7 @@ def fingerprint(model: DualEncoder, dtype: np.dtype[Any]) -> str:
     for name, tensor in sorted(model.image.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    kept = "pooled" if model.config.similarity == "global" else "tokens+pooled"
+    kept = "tokens+pooled" if model.reads_tokens else "pooled"
     image = model.config.image
     settings: list[Any] = [image.name, image.preprocess.model_dump(mode="json"), kept, dtype.str]
     departures = image.model_dump(
@@ -71,7 +71,7 @@ class FeatureStore:
     def __init__(self, model: DualEncoder, directory: Path, *, precision: str) -> None:
         self.model = model
         self.dtype = np.dtype(np.float32 if precision == "fp32" else np.float16)
-        tokens = 0 if model.config.similarity == "global" else model.grid[0] * model.grid[1]
+        tokens = model.grid[0] * model.grid[1] if model.reads_tokens else 0
         self.shape = (1 + tokens, model.image.width)
         self.row_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
         self.folder = directory / fingerprint(model, self.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from vlcli.models.dual import ImageTokens, TextTokens
 from vlcli.training.processes import of_all, world_size
+
+T = TypeVar("T", Tensor, Tensor | None)
 
 
 class _Gather(torch.autograd.Function):
@@ -31,6 +33,13 @@ class _Gather(torch.autograd.Function):
         gradient = gradients[0].contiguous()
         dist.all_reduce(gradient)
         return gradient.split(ctx.shares)[dist.get_rank()], None, None
+
+
+def gather(x: Tensor) -> Tensor:
+    """Local (b, …) → global (N, …), rank 0's rows first, with gradient."""
+    if world_size() == 1:
+        return x
+    return _gather(x, [rows for (rows,) in of_all([len(x)], x.device)], half=False)
 
 
 def gather_images(image: ImageTokens, *, half: bool = False) -> ImageTokens:
@@ -60,7 +69,7 @@ def gather_texts(text: TextTokens, *, half: bool = False) -> TextTokens:
     return TextTokens(_gather(tokens, shares, half), mask, content_mask, _gather(text.pooled, shares, half))
 
 
-def _gather(x: Tensor | None, shares: list[int], half: bool) -> Tensor | None:
+def _gather(x: T, shares: list[int], half: bool) -> T:
     if x is None:
-        return None
+        return x
     return _Gather.apply(x, shares, torch.float16 if half else x.dtype)

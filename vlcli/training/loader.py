@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from vlcli.models.dual import DualEncoder
 from vlcli.models.image_tower import ImageFeatures
 from vlcli.recipes import DataConfig
 from vlcli.shards.pairs import PairTable
+from vlcli.shards.rows import ZERO_FIELDS
 from vlcli.training.bad_pairs import BadPairs
 from vlcli.training.features import FeatureStore
 from vlcli.training.order import Order, share
@@ -82,14 +85,40 @@ def generator(*parts: object) -> random.Random:
     return random.Random(seed_of(*parts))
 
 
-def draw_text(table: PairTable, row: int, config: DataConfig, rng: random.Random) -> str:
+def fields_of(table: PairTable, rows: np.ndarray) -> list[list[list[str]]]:
+    """Of each of these rows its fields (ZERO's title, content, image_query) that hold a text, each with its texts; of
+    queries in one string, between commas, each is one. A table that was read without these columns has none."""
+    names = [name for name in ZERO_FIELDS if name in table.frame.columns]
+    found = table.frame.select(names)[rows].to_dict(as_series=False) if names else {}
+    fields: list[list[list[str]]] = []
+    for row in range(len(rows)):
+        every = [_texts(name, column[row]) for name, column in found.items()]
+        fields.append([texts for texts in every if texts])
+    return fields
+
+
+def _texts(name: str, value: Any) -> list[str]:
+    if isinstance(value, str):
+        value = re.split("[,，]", value) if name == "image_query" else [value]
+    return [text.strip() for text in value or () if isinstance(text, str) and text.strip()]
+
+
+def draw_text(
+    table: PairTable,
+    row: int,
+    config: DataConfig,
+    rng: random.Random,
+    fields: Sequence[Sequence[str]] = (),
+) -> str:
     """One text of a row, in one of the recipe's forms (FILIP §3.2: a candidate is drawn each time a pair is seen).
 
-    A row without candidates gives one of its texts whatever the form.
+    A row without candidates, or without `fields`, gives one of its texts whatever the form.
     """
     text = rng.choice(table.texts[row])
     candidates = list(table.candidates[row])
     form = rng.choice(config.draw)
+    if form == "field":
+        return rng.choice(rng.choice(fields)) if fields else text
     if form == "text" or not candidates:
         return text
     if form == "candidate":
@@ -99,9 +128,8 @@ def draw_text(table: PairTable, row: int, config: DataConfig, rng: random.Random
 
 
 def _codes(values: Sequence[str | None]) -> list[int]:
-    """Equal values get equal non-negative integers; None gets −1."""
-    seen: dict[str, int] = {}
-    return [-1 if value is None else seen.setdefault(value, len(seen)) for value in values]
+    """Equal values get equal non-negative integers, in any batch; None gets −1."""
+    return [-1 if value is None else pair_key(value) for value in values]
 
 
 class Loader:
@@ -166,9 +194,10 @@ class Loader:
         local = share(len(rows), self.rank, self.world)
         table = self.table
         ids = table.ids.take(rows)
+        fields = fields_of(table, rows) if "field" in self.config.draw else [[]] * len(rows)
         texts = [
-            draw_text(table, int(row), self.config, generator(self.seed, time, name, "text"))
-            for row, time, name in zip(rows, times, ids, strict=True)
+            draw_text(table, int(row), self.config, generator(self.seed, time, name, "text"), of_row)
+            for row, time, name, of_row in zip(rows, times, ids, fields, strict=True)
         ]
         groups = table.groups.take(rows) if self.config.group else [None] * len(rows)
         codes = torch.tensor(

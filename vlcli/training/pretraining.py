@@ -28,7 +28,8 @@ from vlcli.training.validation import Validation, score_of
 
 
 class Pretraining:
-    """A run: `Pretraining(recipe, train, ...).run()`. `train` and `validation` are tables of pairs."""
+    """A run: `Pretraining(recipe, train, ...).run()`. `train` and `validation` are tables of pairs; `start` is a model
+    of the recipe's architecture to go on from, without which its towers get their initial weights."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Pretraining:
         validation: PairTable | None = None,
         init_image: str | None = None,
         init_text: str | None = None,
+        start: DualEncoder | None = None,
         device: str = "auto",
         resume: bool = False,
         force: bool = False,
@@ -50,7 +52,7 @@ class Pretraining:
         self.table, self.reporter = train, reporter
         self.total = recipe.steps(len(train))
         image_weights, text_weights = None, None
-        if self.engine.resumed is None:
+        if self.engine.resumed is None and start is None:
             image_weights = find_weights(recipe.model.image, init_image)
             text_weights = find_weights(recipe.model.text, init_text)
         self.identity = {
@@ -64,13 +66,18 @@ class Pretraining:
         self.model: DualEncoder
         if self.engine.resumed is not None:
             self.model = load(self.engine.resumed, "cpu").train()
+        elif start is not None:
+            self.model = start.train()
         else:
             self.model = DualEncoder(recipe.model, tokenizer_for(recipe.model.text, text_weights))
             initialise(self.model, image_weights, text_weights)
         self.model.to(self.engine.device)
-        self.objective = Objective(self.model, recipe.objective, seed=recipe.train.seed)
+        self._make_objective(recipe)
         self._load_data(validation, max_bad)
         self.engine.adopt(self)
+
+    def _make_objective(self, recipe: Recipe) -> None:
+        self.objective: Any = Objective(self.model, recipe.objective, seed=recipe.train.seed)
 
     def _load_data(self, validation: PairTable | None, max_bad: str) -> None:
         recipe = self.recipe

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from open_clip.push_to_hf_hub import save_config_for_hf
+from r2d2_reference import JointLayer
 from safetensors.torch import save_file
 from timm.models import save_for_hf
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -42,6 +43,7 @@ class Foreign:
     text: Callable[[Tensor, Tensor], Tensor]
     logits: Callable[[Tensor, Tensor, Tensor], Tensor]
     tensors: dict[str, Tensor]
+    model: Any = None
 
 
 @torch.no_grad()
@@ -303,7 +305,7 @@ def wukong(folder: Path, similarity: str, *, swin: bool = False) -> Foreign:
 
 
 class Ranking(nn.Module):
-    """The two towers, and for R2D2 a few tensors of the ranking part under their names."""
+    """The two towers, and for R2D2 the ranking part, whose texts are wider than its images."""
 
     def __init__(self, *, ranking: bool) -> None:
         super().__init__()
@@ -311,14 +313,16 @@ class Ranking(nn.Module):
         config = transformers.CLIPConfig(text_config=CLIP_TEXT, vision_config=VISION | one_head)
         clip = transformers.CLIPModel(config)
         self.visual_encoder = clip.vision_model
-        self.text_encoder = transformers.BertModel(transformers.BertConfig(**BERT | one_head))
-        self.vision_proj, self.text_proj = nn.Linear(64, 48), nn.Linear(64, 48)
+        width = 128 if ranking else 64
+        heads = {"hidden_size": width, "num_attention_heads": width // 64}
+        self.text_encoder = transformers.BertModel(transformers.BertConfig(**BERT | heads))
+        self.vision_proj, self.text_proj = nn.Linear(64, 48), nn.Linear(width, 48)
         self.temp = nn.Parameter(torch.tensor(0.0312))
         if ranking:
-            layer = transformers.BertModel(transformers.BertConfig(**BERT), add_pooling_layer=False)
-            self.text_joint_layer, self.img_joint_layer = layer, layer
-            self.img_joint_proj = nn.Linear(64, 64)
-            self.itm_head, self.itm_head_i = nn.Linear(64, 2), nn.Linear(64, 2)
+            self.text_joint_layer = JointLayer(width, 64, width // 64, 96, layers=2)
+            self.img_joint_layer = JointLayer(width, width, width // 64, 96, layers=2)
+            self.img_joint_proj = nn.Linear(64, width)
+            self.itm_head, self.itm_head_i = nn.Linear(width, 2), nn.Linear(width, 2)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         return self.vision_proj(self.visual_encoder(pixels).last_hidden_state[:, 0])
@@ -345,6 +349,7 @@ def prd2(folder: Path, *, ranking: bool = False) -> Foreign:
             model.encode_image(pixels), model.encode_text(ids, mask), 1 / model.temp
         ),
         state,
+        model,
     )
 
 
@@ -376,6 +381,7 @@ MODELS: dict[str, tuple[str, Callable[[Path], Foreign]]] = {
     "wukong-swin-tokenwise": ("wukong", lambda folder: wukong(folder, "tokenwise", swin=True)),
     "wukong-swin-reduced": ("wukong", lambda folder: wukong(folder, "reduced", swin=True)),
     "prd2": ("r2d2", prd2),
+    "r2d2": ("r2d2", lambda folder: prd2(folder, ranking=True)),
 }
 
 

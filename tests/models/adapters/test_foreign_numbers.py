@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from foreign_models import MODELS, SIZE, Foreign
+from r2d2_reference import match_logits
 
 import vlcli
 from vlcli.errors import InputError
@@ -14,13 +15,18 @@ from vlcli.models.adapters.format import Asked
 from vlcli.models.adapters.hf_altclip import one_generation
 from vlcli.models.convert import Card, express, model_of, open_checkpoint, suffix_of, write
 from vlcli.models.initial_text import load_text_tower
+from vlcli.models.r2d2 import Pairs, TextStates, image_states
 from vlcli.models.text_passes import pooled_place
 from vlcli.models.text_tower import text_tower
 
 NEAR = 1e-5
 CHINESE = ["一只狐狸", "狗和猫在雪地里", "a cat"]
 # Tensors that stand in a file and that nothing reads; they do not come back.
-UNREAD = {"prd2": ("position_ids", "post_layernorm", ".pooler."), "chinese-clip": (".pooler.",)}
+UNREAD = {
+    "prd2": ("position_ids", "post_layernorm", ".pooler."),
+    "r2d2": ("position_ids", "post_layernorm", ".pooler.", "_joint_layer.embeddings."),
+    "chinese-clip": (".pooler.",),
+}
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +137,26 @@ def tensors_of(path: Path, name: str) -> dict[str, torch.Tensor]:
         return dict(open_clip.create_model(f"local-dir:{path}").state_dict())
     state = torch.load(path, weights_only=True)
     return state.get("state_dict", state.get("model", state))
+
+
+@torch.no_grad()
+def test_the_ranking_part_of_r2d2_gives_the_numbers_of_its_literal_self(saved):
+    """Pair by pair, without padding, through both cross encoders; layers' attention as well."""
+    theirs, ours = saved("r2d2").model, vlcli.load(saved("r2d2").path)
+    pixels, ids, mask = inputs(ours)
+    texts = TextStates(ours.text_states(ids, mask), mask)
+    images = image_states(ours.image_features(pixels))
+    pairs = Pairs(torch.tensor([0, 1, 2, 0, 2]), torch.tensor([0, 1, 2, 3, 0]))
+    found = ours.ranking(texts, images, pairs)
+    hidden = theirs.text_encoder(ids, attention_mask=mask.long()).last_hidden_state
+    states = theirs.visual_encoder(pixels).last_hidden_state
+    torch.testing.assert_close(images, states, rtol=NEAR, atol=NEAR)
+    for p, (i, j) in enumerate(zip(*pairs, strict=True)):
+        text, image = match_logits(theirs, hidden[i][mask[i]], states[j])
+        torch.testing.assert_close(found.text_logits[p], text, rtol=NEAR, atol=NEAR)
+        torch.testing.assert_close(found.image_logits[p], image, rtol=NEAR, atol=NEAR)
+        both = (text.softmax(0)[1] + image.softmax(0)[1]) / 2
+        torch.testing.assert_close(found.probability[p], both, rtol=NEAR, atol=NEAR)
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if "timm" not in name])

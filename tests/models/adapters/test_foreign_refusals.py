@@ -33,10 +33,11 @@ from safetensors.torch import load_file, save_file
 
 import vlcli
 from vlcli.cli import app
-from vlcli.errors import InputError, VlcliError
-from vlcli.models.adapters.format import Asked
+from vlcli.errors import InputError, UsageError, VlcliError
+from vlcli.models.adapters.format import Asked, CannotExpress, Checkpoint
 from vlcli.models.adapters.names import UnplacedError
-from vlcli.models.convert import Card, express, open_checkpoint, write
+from vlcli.models.adapters.registry import FORMATS
+from vlcli.models.convert import Card, express, open_checkpoint, write, write_onnx
 from vlcli.models.image_tower import TimmTower
 from vlcli.models.initial_image import load_image_tower
 
@@ -386,16 +387,55 @@ def test_a_global_wukong_goes_to_transformers_and_gives_the_same_numbers(tmp_pat
 # --- R2D2, timm, precision, the command --------------------------------------------------------------------
 
 
-def test_the_ranking_part_of_r2d2_is_named_or_left_behind_on_request(tmp_path, convert):
+def test_the_ranking_part_of_r2d2_stays_behind_on_request(tmp_path, convert):
     path = prd2(tmp_path, ranking=True).path
-    code, said = convert(path)
-    assert code == 3
-    assert "ranking part" in said
-    assert "img_joint_layer." in said
-    assert "--towers-only" in said
     assert convert(path, "--towers-only")[0] == 0
+    assert read_json(tmp_path / "out" / "config.json")["kind"] == "dual"
     kept = open_checkpoint(tmp_path / "out").checkpoint.state
     assert torch.equal(kept["text_projection.weight"], torch.load(path)["model"]["text_proj.weight"])
+    assert not any(name.startswith("ranking.") for name in kept)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state: state.pop("itm_head.weight"), "ranking.text_head.weight"),
+        (
+            lambda state: state.pop("img_joint_layer.encoder.layer.1.crossattention.self.key.bias"),
+            "crossattention.self.value.bias",
+        ),
+        (lambda state: state.update({"itm_head_m.weight": torch.zeros(2)}), "itm_head_m.weight"),
+        (lambda state: state.update({"itm_head.weight": torch.zeros(3, 128)}), "ranking.text_head.weight"),
+        (lambda state: state.update({"text_encoder_m.x": torch.zeros(3)}), "text_encoder_m.x"),
+    ],
+)
+def test_no_tensor_of_r2d2_is_dropped_in_silence(tmp_path, convert, change, words):
+    path = prd2(tmp_path, ranking=True).path
+    held = torch.load(path)
+    change(held["model"])
+    torch.save(held, path)
+    code, said = convert(path)
+    assert code == 3
+    assert words in said
+
+
+def test_an_r2d2_goes_to_a_format_of_towers_only_when_asked(tmp_path, convert):
+    path = prd2(tmp_path, ranking=True).path
+    assert convert(path)[0] == 0
+    checkpoint = open_checkpoint(tmp_path / "out").checkpoint
+    assert checkpoint.config.kind == "r2d2"
+    with pytest.raises(UsageError, match="cannot express"):
+        express(open_checkpoint(tmp_path / "out"), "hf-chinese-clip")
+    with pytest.raises(UsageError, match="ranking part"):
+        write_onnx(open_checkpoint(tmp_path / "out"), tmp_path / "graphs")
+    towers = open_checkpoint(tmp_path / "out", Asked(towers_only=True)).checkpoint
+    assert towers.config.kind == "dual"
+    assert towers.notes
+    head = checkpoint.config.model_copy(
+        update={"ranking": checkpoint.config.ranking.model_copy(update={"mask_head": True})}
+    )
+    with pytest.raises(CannotExpress, match="masked words"):
+        FORMATS["r2d2"].express(Checkpoint(head, checkpoint.state, checkpoint.tokenizer))
 
 
 def test_timm_towers_both_ways(tmp_path, convert):

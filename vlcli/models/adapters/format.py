@@ -18,6 +18,8 @@ from vlcli.models.config import DualEncoderConfig, ImageTowerConfig
 from vlcli.models.dual import DualEncoder
 from vlcli.text.model_tokenizers import ModelTokenizer
 
+BESIDE_TOWERS = ("ranking.", "patch_mask")  # how the names of tensors begin that no dual encoder has
+
 
 class CannotExpress(ValueError):
     """Why a format has no place for a model; becomes a usage error."""
@@ -130,6 +132,15 @@ def built(
     checkpoint = Checkpoint(config, state, tokenizer)
     refuse_misfit(checkpoint, file)
     return checkpoint
+
+
+def towers_alone(checkpoint: Checkpoint) -> Checkpoint:
+    """The same model without what is no part of a dual encoder; what stays behind is among its notes."""
+    config = checkpoint.config.model_copy(update={"ranking": None, "patch_mask": False})
+    state = {name: x for name, x in checkpoint.state.items() if not name.startswith(BESIDE_TOWERS)}
+    left = len(checkpoint.state) - len(state)
+    notes = [f"the ranking part stays behind: {left} tensors"] if left else []
+    return Checkpoint(config, state, checkpoint.tokenizer, [*checkpoint.notes, *notes])
 
 
 def refuse_misfit(checkpoint: Checkpoint, file: str) -> None:

@@ -1,0 +1,194 @@
+"""vlcli finetune: a checkpoint and a task's pairs → a run directory."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from typer import Argument, Option
+
+from vlcli.commands._options import (
+    PRECISION,
+    SEED,
+    DataOrNone,
+    Device,
+    DryRun,
+    Force,
+    Head,
+    ImageRoot,
+    Map,
+    Quiet,
+    Resume,
+    Set,
+    Verbose,
+    parse_map,
+)
+from vlcli.commands._training import fate
+from vlcli.commands.pretrain import RunProgress
+from vlcli.errors import UsageError
+
+EXAMPLES = (
+    "vlcli finetune runs/r2d2 --data shards/ --val val.jsonl -o runs/coco-cn",
+    "vlcli finetune runs/r2d2 --task matching --data icm.train.jsonl --val icm.val.jsonl -o runs/icm",
+    "vlcli finetune runs/lit-filip --recipe filip-retrieval --data shards/ -o runs/flickr30k",
+)
+
+MANUAL = {
+    "RECIPES": (
+        ("r2d2-retrieval", "R2D2 App. C: pre-ranking with target distillation, and ranking; for an r2d2."),
+        ("r2d2-matching", "R2D2 App. C: ranking of labelled pairs; for an r2d2."),
+        ("filip-retrieval", "FILIP Table 10: 392 pixels, all weights, 1/#positives for each caption."),
+        ("align-flickr30k, align-coco", "ALIGN §5.1: 3,000 or 6,000 steps of pre-training's loss at 1e-5."),
+        ("wukong-retrieval", "Wukong §5.3, which gives no values: FILIP's, at the checkpoint's resolution."),
+    ),
+}
+
+
+class Task(StrEnum):
+    """What is learnt."""
+
+    retrieval = "retrieval"
+    matching = "matching"
+
+
+def command(
+    checkpoint: Annotated[
+        str,
+        Argument(metavar="RUN", help="A run directory (its best checkpoint) or a checkpoint to start from."),
+    ],
+    task: Annotated[
+        Task,
+        Option("--task", help="Retrieval, or matching: pairs whose label is 1 or 0, of an R2D2."),
+    ] = Task.retrieval,
+    recipe: Annotated[
+        str | None,
+        Option(
+            "--recipe",
+            metavar="NAME|FILE.toml",
+            help="How; without it r2d2-matching, or by the checkpoint: r2d2-retrieval, filip-retrieval (of tokens), "
+            "wukong-retrieval.",
+            show_default=False,
+        ),
+    ] = None,
+    data: DataOrNone = None,
+    val: Annotated[
+        list[str] | None,
+        Option(
+            "--val",
+            metavar="FILE",
+            help="Pairs that choose the best checkpoint: never the test's; repeatable.",
+        ),
+    ] = None,
+    label_column: Annotated[
+        str, Option("--label-column", metavar="NAME", help="The column of 1 and 0 (--task matching).")
+    ] = "label",
+    output: Annotated[
+        Path | None,
+        Option("-o", "--output", metavar="DIR", help="The run directory.", show_default="runs/RECIPE"),
+    ] = None,
+    overrides: Set = None,
+    map_: Map = None,
+    image_root: ImageRoot = None,
+    head: Head = None,
+    seed: Annotated[int | None, SEED] = None,
+    precision: Annotated[Literal["fp32", "bf16"] | None, PRECISION] = None,
+    batch_size: Annotated[
+        int | None,
+        Option("--batch-size", min=2, metavar="N", help="Pairs a step, over all processes together."),
+    ] = None,
+    device: Device = "auto",
+    resume: Resume = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Go on from a checkpoint on the pairs of one task.
+
+    The model is the checkpoint's; what the recipe says of it (its resolution, what is locked) changes it. The score of
+    the checkpoint as it came is said before the first step; afterwards --val chooses the best. What only pre-training
+    has, R2D2's head for masked words and its patch mask, stays behind, and is named.
+    """
+    from vlcli.commands._console import Console
+    from vlcli.models.quickcheck import find_checkpoint
+    from vlcli.recipes import load_finetune_recipe, to_toml
+    from vlcli.training.run_directory import refuse_occupied
+
+    if force and resume:
+        raise UsageError("--force and --resume exclude each other")
+    find_checkpoint(checkpoint)
+    leads = os.environ.get("RANK", "0") == "0"
+    if not leads:  # a launcher's other processes: the first one speaks
+        quiet, verbose = True, 0
+        if dry_run:
+            return
+    console = Console("finetune", quiet=quiet, verbose=verbose)
+
+    import vlcli
+    from vlcli.shards.pairs import load_pairs
+    from vlcli.training.finetuning import fine_tune, refuse_one_sided, started, task_of
+
+    source = vlcli.load(checkpoint)
+    settings = list(overrides or [])
+    for key, value in (("train.seed", seed), ("train.precision", precision), ("data.batch_size", batch_size)):
+        if value is not None:
+            settings.append(f"{key}={value}")
+    if recipe is None:
+        recipe = _recipe_for(task, source.config)
+    resolved = load_finetune_recipe(recipe, source.config.model_dump(mode="json"), settings)
+    kind = task_of(task.value, resolved)
+    out = output or Path("runs") / resolved.name
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: not a directory")
+    if leads and not dry_run:
+        refuse_occupied(out, resume=resume, force=force)
+    column = {"column": label_column} if task is Task.matching else {}
+    options: dict[str, Any] = {
+        "renames": parse_map(map_),
+        "group": resolved.data.group or None,
+        "columns": tuple(column.values()),
+        "image_root": image_root,
+    }
+    train = load_pairs(data or ["shards/"], head=head, **options)
+    validation = load_pairs(val, **options) if val else None
+    if validation is not None and not len(validation):
+        raise UsageError(f"--val {validation.source}: no rows")
+    if validation is not None and task is Task.matching:
+        refuse_one_sided(validation, label_column)
+    if dry_run:
+        print(
+            f"# {len(train)} pairs, {resolved.steps(len(train))} steps of {resolved.data.batch_size}, peak lr"
+            f" {resolved.peak_lr:g}; {fate(out, resume=resume, force=force)}"
+        )
+        print(to_toml(resolved), end="")
+        return
+    model, left = started(source, resolved.model, Path(checkpoint))
+    if left:
+        console.note(f"stays behind: {len(left)} tensors of pre-training alone, {left[0]} first")
+    with RunProgress(console) as reporter:
+        run = kind(
+            resolved,
+            train,
+            out,
+            reporter,
+            validation=validation,
+            start=model,
+            device=device,
+            resume=resume,
+            force=force,
+            **column,
+        )
+        result = fine_tune(run, lambda found: reporter.validated(0, found, False))
+    best = f", best {resolved.train.best} {result['best']:.1f}" if result["best"] is not None else ""
+    console.note(f"{result['steps']} steps{best}; {out}")
+
+
+def _recipe_for(task: Task, model: Any) -> str:
+    """The recipe of the paper that a checkpoint looks like."""
+    if task is Task.matching:
+        return "r2d2-matching"
+    if model.kind == "r2d2":
+        return "r2d2-retrieval"
+    return "filip-retrieval" if model.similarity == "tokenwise" else "wukong-retrieval"
