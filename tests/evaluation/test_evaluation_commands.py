@@ -104,7 +104,7 @@ def test_retrieve_in_several_languages(run, place):
     with pytest.raises(UsageError, match=r"best\.en\.jsonl exists"):
         run("retrieve", "global", *sweep, "--predictions", "best.{lang}.jsonl")
     shown = " ".join(run("retrieve", "global", *sweep, "--bootstrap", "0").split())
-    for words in ("3 languages", "split val", "R@10", "│ ar │", "│ average │"):
+    for words in ("3 languages, 6 images", "split val", "R@10", "│ ar │", "│ average │"):
         assert words in shown
 
 
@@ -126,8 +126,8 @@ def test_zeroshot_in_several_languages(run, place):
     assert list(result) == ["checkpoint", "similarity", "langs", "average", "encoded"]
     assert [one["prompts"] for one in result["langs"]] == ["parallel-20.en", "parallel-20.ar"]
     assert [one["labels"] for one in result["langs"]] == ["kinds.en.txt", "kinds.ar.txt"]
-    shown = " ".join(run("zeroshot", "global", *sweep, "--bootstrap", "0").split())
-    for words in ("2 languages", "prompts parallel-20.{lang}", "top-5", "│ ar │", "│ average │"):
+    shown = " ".join(run("zeroshot", "global", *sweep, "--bootstrap", "20").split())
+    for words in ("2 languages, 6 images", "prompts parallel-20.{lang}", "top-5", "│ ar │", "│ average │"):
         assert words in shown
 
 

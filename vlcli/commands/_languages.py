@@ -74,9 +74,11 @@ def show(
 
     langs = result["langs"]
     splits = list(dict.fromkeys(one["split"] for one in langs))
+    counts = {one.get("images", one.get("n")) for one in langs}
+    images = f", {counts.pop()} images" if len(counts) == 1 else ""
     head = {
         **langs[0],
-        "lang": f"{len(langs)} languages",
+        "lang": f"{len(langs)} languages{images}",
         "split": splits[0] if len(splits) == 1 else "of each",
         **said,
     }

@@ -214,16 +214,12 @@ def _table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _show_languages(result: dict[str, Any], data: str, prompts: str) -> None:
-    """A line for each language; the intervals of single recalls are in the JSON."""
+    """A line for each language; the intervals of single recalls, and how many texts there are, are in the JSON."""
     sides = {"i2t": "I→T", "t2i": "T→I"}
     recalls = [(side, name) for side in sides for name in result["average"][side]]
-    header = ["", *(f"{sides[side]} {name}" for side, name in recalls), "mean recall", "images", "texts"]
+    header = ["", *(f"{sides[side]} {name}" for side, name in recalls), "mean recall"]
     cells = [
-        [
-            *(e.cell(one[side][name], None) for side, name in recalls),
-            e.cell(one["MR"], one["ci95"].get("MR")),
-            *(str(one.get(key, "")) for key in ("images", "texts")),
-        ]
+        [*(e.cell(one[side][name], None) for side, name in recalls), e.cell(one["MR"], one["ci95"].get("MR"))]
         for one in (*result["langs"], result["average"])
     ]
     many.show(result, {"data": data, "prompts": prompts}, header, cells)

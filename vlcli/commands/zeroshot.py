@@ -219,8 +219,7 @@ def _show(result: dict[str, Any]) -> None:
 
 
 def _show_languages(result: dict[str, Any], labels: str, prompts: str) -> None:
-    first = result["langs"][0]
-    header = [f"labels {labels}, {first['n']} images", *NUMBERS.values(), "classes"]
+    header = [f"labels {labels}", *NUMBERS.values(), "classes"]
     cells = [[*_cells(one, NUMBERS), str(one["classes"])] for one in result["langs"]]
     many.show(result, {"prompts": prompts}, header, [*cells, [*_cells(result["average"], NUMBERS), ""]])
 
