@@ -217,7 +217,7 @@ def _show_languages(result: dict[str, Any], data: str, prompts: str) -> None:
     """A line for each language; the intervals of single recalls, and how many texts there are, are in the JSON."""
     sides = {"i2t": "I→T", "t2i": "T→I"}
     recalls = [(side, name) for side in sides for name in result["average"][side]]
-    header = ["", *(f"{sides[side]} {name}" for side, name in recalls), "mean recall"]
+    header = ["", *(f"{sides[side]}\n{name}" for side, name in recalls), "mean recall"]
     cells = [
         [*(e.cell(one[side][name], None) for side, name in recalls), e.cell(one["MR"], one["ci95"].get("MR"))]
         for one in (*result["langs"], result["average"])
