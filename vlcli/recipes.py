@@ -14,6 +14,7 @@ from vlcli.errors import UsageError
 from vlcli.images.config import Augmentation
 from vlcli.models.config import DualEncoderConfig, Settings, TextTowerConfig
 
+CROP_AREA = (0.08, 1.0)  # Inception's
 TextForm = Literal["text", "field", "candidate", "candidates", "text+candidates"]
 
 
@@ -183,7 +184,7 @@ class DataConfig(Settings):
     draw: tuple[TextForm, ...] = ("text",)
     joiner: str = "，"
     augment: Augmentation = "none"
-    crop_area: tuple[float, float] = (0.08, 1.0)
+    crop_area: tuple[float, float] = CROP_AREA
     group: str = "family"
     cache: str = "auto"
     cache_gib: float = Field(20.0, gt=0)
@@ -197,6 +198,8 @@ class DataConfig(Settings):
             raise ValueError("draw names no form of text")
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ValueError("crop_area is not two shares of a picture, the smaller one first")
+        if self.augment != "resized-crop" and self.crop_area != CROP_AREA:
+            raise ValueError('crop_area belongs to augment = "resized-crop"')
         return self
 
     def steps_per_epoch(self, pairs: int) -> int:
@@ -211,7 +214,8 @@ class TrainConfig(Settings):
     checkpoints and validations, and `save_minutes` between checkpoints; 0 switches one off. `keep`: how many of the
     newest checkpoints are kept; `best` and `last` always are. `ema`: the decay of a moving average of the weights,
     such as 0.9999; 0 for none. It is the average that is validated and that a checkpoint's model is; --resume goes on
-    with the weights that were trained."""
+    with the weights that were trained. `best`: which score of a validation chooses: a mean of recalls, one of them, or
+    a zero-shot accuracy on labels. `trackers` beside metrics.jsonl; unset: TensorBoard where it is installed."""
 
     seed: int = 0
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "bf16"
@@ -221,7 +225,19 @@ class TrainConfig(Settings):
     save_minutes: float = Field(0.0, ge=0)
     evaluate_every: int = Field(1000, ge=0)
     keep: int = Field(2, ge=1)
-    best: Literal["MR", "i2t.R@1", "t2i.R@1", "auc"] = "MR"
+    best: Literal[
+        "MR", "i2t.R@1", "t2i.R@1", "zeroshot.top1", "zeroshot.top5", "zeroshot.mean_per_class", "auc"
+    ] = "MR"
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] | None = None
+
+
+class PretrainConfig(TrainConfig):
+    """For large batches on small memory, both exact: `chunk` pairs at a time go through the towers of a process, twice,
+    and the loss is of the whole batch (GradCache; 0: all at once; batch normalisation sees chunks). `checkpointing`
+    names the towers, "image" and "text", whose layers are computed a second time in place of being remembered."""
+
+    chunk: int = Field(0, ge=0)
+    checkpointing: tuple[Literal["image", "text"], ...] = ()
 
 
 class Recipe(Settings):
@@ -235,7 +251,7 @@ class Recipe(Settings):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     data: DataConfig = DataConfig()
-    train: TrainConfig = TrainConfig()
+    train: PretrainConfig = PretrainConfig()
 
     @model_validator(mode="after")
     def _cache_and_augmentation(self) -> Recipe:
@@ -261,6 +277,11 @@ class Recipe(Settings):
                 part = "ranking" if model.ranking is not None else "patch_mask"
                 raise ValueError(f"model.{part}: only objective.r2d2 trains it")
             return self
+        if self.train.chunk:
+            raise ValueError(
+                "train.chunk: R2D2's losses read more of the towers than their vectors, and cannot be had from"
+                " chunks; train.checkpointing saves memory, too"
+            )
         if model.similarity != "global":
             raise ValueError("objective.r2d2: pooled vectors are compared, model.similarity must be global")
         features = objective.feature_distillation

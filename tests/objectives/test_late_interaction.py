@@ -231,3 +231,81 @@ def test_zero_padding_equals_the_released_formula():
     ours = torch.autograd.grad((torch.stack([got.i2t.flatten(), got.t2i.flatten()]) * weights).sum(), (v, t))
     theirs = torch.autograd.grad((want.T * weights).sum(), (v, t))
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("with_image_mask", [False, True])
+def test_every_combination_equals_the_plain_product_of_the_same_values(dtype, half, with_image_mask):
+    """Masks with holes, 16 bits in and 16 bits within: what is multiplied may be rounded, sums are float32's."""
+    image, text, mask, content = example(b=9, n1=5, B=70, n2=7, d=32, dtype=torch.float32)
+    mask[3, 0] = content[3, 1] = False
+    image, text = image.to(dtype), text.to(dtype)
+    keep = torch.rand(9, 5, generator=torch.Generator().manual_seed(1)) < 0.7 if with_image_mask else None
+    if keep is not None:
+        keep[:, 2] = True
+    weights = torch.randn(2, 9, 70, generator=torch.Generator().manual_seed(2))
+    found = []
+    for ours in (True, False):
+        v, t = image.clone().requires_grad_(), text.clone().requires_grad_()
+        if ours:
+            i2t, t2i = late_interaction(v, t, mask, content, keep, half=half)
+        else:
+            a, b = (
+                x.float() + (x.half().float() - x.float()).detach() if half else x.float() for x in (v, t)
+            )
+            scores = torch.einsum("ikd,jrd->ikjr", a, b)
+            kept = torch.ones(9, 5) if keep is None else keep.float()
+            best = scores.masked_fill(~mask[None, None], -torch.inf).amax(3)
+            i2t = torch.einsum("ikj,ik->ij", best, kept / kept.sum(1, keepdim=True))
+            best = scores.masked_fill(~kept.bool()[:, :, None, None], -torch.inf).amax(1)
+            t2i = (best * content).sum(2) / content.sum(1).clamp(min=1)
+        assert i2t.dtype == t2i.dtype == torch.float32
+        (weights[0] * i2t + weights[1] * t2i).sum().backward()
+        found.append((i2t.detach(), t2i.detach(), v.grad.float(), t.grad.float()))
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-2, "atol": 1e-2}
+    torch.testing.assert_close(found[0][:2], found[1][:2], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found[0][2:], found[1][2:], **tolerance)
+
+
+def test_only_one_side_may_want_a_gradient():
+    image, text, mask, content = example()
+    both = [x.clone().requires_grad_() for x in (image, text)]
+    sum(x.sum() for x in late_interaction(*both, mask, content)).backward()
+    for side in (0, 1):
+        tokens = [image, text]
+        tokens[side] = tokens[side].clone().requires_grad_()
+        sum(x.sum() for x in late_interaction(*tokens, mask, content)).backward()
+        assert torch.equal(tokens[side].grad, both[side].grad)
+
+
+def test_what_is_not_finite_does_not_hide():
+    """A run stops at it; a maximum that skipped it would train on."""
+    image, text, mask, content = example(dtype=torch.float32)
+    image[1, 2] = torch.nan
+    got = late_interaction(image, text, mask, content)
+    assert got.i2t[1].isnan().all()
+    assert got.t2i[1].isnan().all()
+    assert not got.i2t[[0, 2]].isnan().any()
+
+
+def test_a_compiled_module_gives_the_same_and_does_not_compile_again_for_other_lengths():
+    """The tiles follow the lengths of each batch: were they traced, every batch would be another graph."""
+    import torch._dynamo.testing
+
+    layer = torch.nn.Linear(8, 8).double()
+
+    def score(v, t, mask, content):
+        i2t, t2i = late_interaction(F.normalize(layer(v), dim=-1), t, mask, content)
+        return (i2t * 2).logsumexp(1).sum() + (t2i * 2).logsumexp(0).sum()
+
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(score, backend=counter)
+    for seed in range(6):
+        arguments = example(seed=seed)
+        gradients = [
+            torch.autograd.grad(function(*arguments), layer.weight)[0] for function in (score, compiled)
+        ]
+        torch.testing.assert_close(*gradients)
+    assert counter.frame_count == 2, "before the kernel and after it, each once"
+    torch._dynamo.reset()

@@ -214,7 +214,7 @@ class Retrieval:
         )
 
 
-def _one(value: Any) -> Any:
+def one_label(value: Any) -> Any:
     """A label that came as a list of one (the column `text`) is that one."""
     if isinstance(value, pl.Series):
         value = value.to_list()
@@ -232,7 +232,7 @@ def truth_of(table: Any, column: str, labels: LabelSet | None) -> tuple[list[int
 
     Raises InputError for a row without a label and for a label without a name.
     """
-    values = [_one(value) for value in table.frame[column]]
+    values = [one_label(value) for value in table.frame[column]]
     if not values:
         raise InputError("no rows", file=table.source)
     for row, value in enumerate(values):

@@ -329,7 +329,7 @@ def _project(layer: nn.Module, x: Tensor, keys: Tensor | None) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    return F.normalize(x.float(), dim=-1)
+    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
 
 
 def trainable_report(model: nn.Module) -> dict[str, dict[str, int]]:

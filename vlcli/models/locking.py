@@ -7,7 +7,7 @@ only where `model.train` is empty, a rule for all that is left.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -99,6 +99,14 @@ def _first_of_layer(own: Sequence[str], side: str, layer: int) -> int:
 def _layer_of(name: str) -> tuple[str, ...] | None:
     found = _LAYER.search(name)
     return None if found is None else tuple(number for number in found.groups() if number is not None)
+
+
+def layer_names(names: Iterable[str]) -> list[str]:
+    """The layers that parameters of one tower belong to, by the layer's own name, in order; of stages of blocks the
+    blocks."""
+    found = [(name[: match.end() - 1], _layer_of(name)) for name in names if (match := _LAYER.search(name))]
+    deepest = max((len(key) for _, key in found if key is not None), default=0)
+    return list(dict.fromkeys(layer for layer, key in found if key is not None and len(key) == deepest))
 
 
 def apply_rates(model: nn.Module, config: DualEncoderConfig) -> dict[str, float]:

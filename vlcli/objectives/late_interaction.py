@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from vlcli.objectives.fused import agreeing, fused
+
 # Of one tile: columns enough for a matrix product at full speed, and on a CPU no more scores than its caches hold.
 TILE_COLUMNS = 1024
 TILE_ELEMENTS = 1 << 21
@@ -231,29 +233,47 @@ def late_interaction(
     `half`: products of fp16 values (FILIP §3.1.1); the gradient reaches the tokens unrounded, since fp16 would flush
     what is small in it to zero. FILIP Eq 3–5; scores are accumulated in float32 whatever the input's type.
     """
-    b, n1, d = image_tokens.shape
+    n1, d = image_tokens.shape[1:]
     n2 = text_tokens.shape[1]
     assert d == text_tokens.shape[2], "image and text tokens differ in width"
     assert max(n1, n2) < 32768, "positions of winners are 16 bits"
-    if content_mask is None:
-        content_mask = text_mask
+    arguments = (
+        image_tokens,
+        text_tokens.to(image_tokens.dtype),
+        text_mask,
+        text_mask if content_mask is None else content_mask,
+        image_mask,
+    )
     with torch.autocast(image_tokens.device.type, enabled=False):
-        kind = _accumulator(image_tokens)
-        weight_image = _mean_weights(image_tokens.new_ones(b, n1) if image_mask is None else image_mask, kind)
-        weight_text = _mean_weights(content_mask, kind)
-        i2t, t2i = _LateInteraction.apply(
-            image_tokens,
-            text_tokens.to(image_tokens.dtype),
-            None if image_mask is None else _taking_part(image_mask),
-            _taking_part(text_mask),
-            weight_image,
-            weight_text,
-            _tiles(text_mask, n1, _elements(image_tokens)),
-            half,
-        )
-        if image_mask is not None:  # what stands under the mask of an image without tokens says nothing
-            t2i = t2i.where(image_mask.any(1)[:, None], 0.0)
-        return Similarity(i2t * text_mask.any(1), t2i)
+        maxsim = agreeing(_by_tiles, image_tokens.device, image_tokens.dtype, d, half)
+        if maxsim is not None:
+            return Similarity(*fused(maxsim, *arguments, half=half))
+        return Similarity(*_by_tiles(*arguments, half=half))
+
+
+def _by_tiles(
+    image: Tensor,
+    text: Tensor,
+    text_mask: Tensor,
+    content_mask: Tensor,
+    image_mask: Tensor | None,
+    *,
+    half: bool,
+) -> tuple[Tensor, Tensor]:
+    kind = _accumulator(image)
+    i2t, t2i = _LateInteraction.apply(
+        image,
+        text,
+        None if image_mask is None else _taking_part(image_mask),
+        _taking_part(text_mask),
+        _mean_weights(image.new_ones(image.shape[:2]) if image_mask is None else image_mask, kind),
+        _mean_weights(content_mask, kind),
+        _tiles(text_mask, image.shape[1], _elements(image)),
+        half,
+    )
+    if image_mask is not None:  # what stands under the mask of an image without tokens says nothing
+        t2i = t2i.where(image_mask.any(1)[:, None], 0.0)
+    return i2t * text_mask.any(1), t2i
 
 
 def _taking_part(mask: Tensor) -> Tensor:

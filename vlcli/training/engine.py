@@ -10,7 +10,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -35,7 +35,7 @@ from vlcli.training.run_directory import begin, point, prune, refuse_occupied, r
 from vlcli.training.schedules import learning_rate
 from vlcli.training.sharding import asked_for, clip_grad_norm, whole
 from vlcli.training.state import newest_state, read_state, refuse_another_recipe, save_state
-from vlcli.training.trackers import Trackers
+from vlcli.training.trackers import Trackers, chosen
 from vlcli.training.weights import Weights
 
 # The others wait while rank 0 fills the feature cache or validates; the default of ten minutes would end the run.
@@ -55,10 +55,11 @@ class Batch(Protocol):
 
 class Outcome(NamedTuple):
     """What a step's forward pass gives: the loss that is minimised, and what is shown, averaged over processes and the
-    steps between two log lines."""
+    steps between two log lines. `backward`, where the loss has no graph to the parameters of its own."""
 
     loss: Tensor  # ()
     shown: dict[str, Tensor]  # (), without gradient
+    backward: Callable[[], None] | None = None
 
 
 class Score(NamedTuple):
@@ -122,18 +123,19 @@ class Engine(Generic[R]):
         resume: bool = False,
         force: bool = False,
     ) -> None:
-        chosen = resolve_device(device)
-        precision = settled(recipe.train.precision, chosen)
+        self.tracked = chosen(recipe.train.trackers)
+        place = resolve_device(device)
+        precision = settled(recipe.train.precision, place)
         train = recipe.train.model_copy(update={"precision": precision})
         self.recipe = cast(R, recipe.model_copy(update={"train": train}))
         self.out, self.reporter = out, reporter
-        if chosen.index is not None:
-            torch.cuda.set_device(chosen)
+        if place.index is not None:
+            torch.cuda.set_device(place)
         AcceleratorState._reset_state()  # of an earlier run in this process, which may have had another precision
         self.sharding = asked_for()
         self.accelerator = Accelerator(
             mixed_precision="no" if precision == "fp32" else precision,
-            cpu=chosen.type == "cpu",
+            cpu=place.type == "cpu",
             fsdp_plugin=self.sharding,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
@@ -229,9 +231,7 @@ class Engine(Generic[R]):
         if self.main:
             self.reporter.plan(self.plan())
         with self._room_on_disk(), self._defer_sigterm():
-            trackers = (
-                Trackers(self.out, resume_step=self.step if self.state else None) if self.main else None
-            )
+            trackers = self._trackers() if self.main else None
             try:
                 self._train(trackers)
             finally:
@@ -245,14 +245,22 @@ class Engine(Generic[R]):
             "last_checkpoint": os.path.realpath(self.out / "last"),
         }
 
+    def _trackers(self) -> Trackers:
+        return Trackers(
+            self.out,
+            self.tracked,
+            resume_step=self.step if self.state is not None else None,
+            recipe=self.recipe.model_dump(mode="json"),
+            warn=self.warn,
+        )
+
     def _train(self, trackers: Trackers | None) -> None:
         batches = self.task.batches(self.step, self.total)
-        self.meter.started = time.perf_counter()
         while self.step < self.total:
-            waiting = time.perf_counter()
-            batch = next(batches)
-            self.meter.waited += time.perf_counter() - waiting
-            rate = self._take_step(batch)
+            with self.meter.waiting():
+                batch = next(batches)
+            with self.meter.computing():
+                rate = self._take_step(batch)
             self._log(trackers, rate)
             self._milestones(trackers)
 
@@ -265,10 +273,13 @@ class Engine(Generic[R]):
         optimizer.zero_grad(set_to_none=True)
         # Our dropout has the pairs' keys; this is for a tower that brings its own. No generator outlives a step.
         torch.manual_seed(pair_key(recipe.train.seed, step, self.accelerator.process_index))
-        loss, shown = self.task.losses(self.weights.wrapped, batch, step)
+        loss, shown, backward = self.task.losses(self.weights.wrapped, batch, step)
         means = mean(torch.stack([loss.detach(), *shown.values()]))
         stop_unless_finite(means[0], batch.pair_ids, self.out, step + 1)
-        self.accelerator.backward(loss)
+        if backward is None:
+            self.accelerator.backward(loss)
+        else:
+            backward()
         scaler = self.accelerator.scaler
         if scaler is not None:
             scaler.unscale_(self.optimizer)

@@ -7,29 +7,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from vlcli import __version__
+from vlcli.errors import UsageError
 from vlcli.models.checkpoint import load
 from vlcli.models.dual import DualEncoder, trainable_report
+from vlcli.models.image_tower import ImageFeatures
 from vlcli.models.initial import find_weights, tokenizer_for
 from vlcli.models.initialise import initialise
-from vlcli.objectives.contrastive import total_loss
+from vlcli.models.recompute import recompute_layers, statistics
+from vlcli.objectives.contrastive import collisions, total_loss
 from vlcli.recipes import Recipe
 from vlcli.shards.pairs import PairTable
 from vlcli.training.engine import Engine, Outcome, Score
 from vlcli.training.features import FeatureStore, default_directory
+from vlcli.training.gradient_cache import Encoded, chunked
 from vlcli.training.loader import Loader, TrainingBatch
 from vlcli.training.meter import Reporter
 from vlcli.training.objective import Objective
 from vlcli.training.order import per_epoch
 from vlcli.training.processes import on_main
-from vlcli.training.validation import Validation, score_of
+from vlcli.training.validation import Classes, Validation, score_of
 
 
 class Pretraining:
-    """A run: `Pretraining(recipe, train, ...).run()`. `train` and `validation` are tables of pairs; `start` is a model
-    of the recipe's architecture to go on from, without which its towers get their initial weights."""
+    """A run: `Pretraining(recipe, train, ...).run()`. `train` and `validation` are tables of pairs, `classes` what the
+    labels of validation's rows are called; `start` is a model of the recipe's architecture to go on from, without which
+    its towers get their initial weights."""
 
     def __init__(
         self,
@@ -39,6 +45,7 @@ class Pretraining:
         reporter: Reporter,
         *,
         validation: PairTable | None = None,
+        classes: Classes | None = None,
         init_image: str | None = None,
         init_text: str | None = None,
         start: DualEncoder | None = None,
@@ -49,7 +56,7 @@ class Pretraining:
     ) -> None:
         self.engine = Engine(recipe, out, reporter, device=device, resume=resume, force=force)
         self.recipe = recipe = self.engine.recipe  # with its precision settled
-        self.table, self.reporter = train, reporter
+        self.table, self.classes, self.reporter = train, classes, reporter
         self.total = recipe.steps(len(train))
         image_weights, text_weights = None, None
         if self.engine.resumed is None and start is None:
@@ -60,6 +67,7 @@ class Pretraining:
             "total": self.total,
             "mixture": [[share.source, share.weight] for share in train.shares],
             "validation": None if validation is None else validation.split_hash,
+            "classes": None if classes is None else classes.fingerprint,
         }
         self.engine.refuse_other_data(self.identity)
         self.lineage = {"vlcli": __version__, "split_hash": train.split_hash, "pairs": len(train)}
@@ -74,6 +82,7 @@ class Pretraining:
         self.model.to(self.engine.device)
         self._make_objective(recipe)
         self._load_data(validation, max_bad)
+        self._save_memory()
         self.engine.adopt(self)
 
     def _make_objective(self, recipe: Recipe) -> None:
@@ -119,8 +128,31 @@ class Pretraining:
         self.validation = None
         if validation is not None:
             self.validation = Validation(
-                validation, store=store, store_rows=val_rows, precision=recipe.train.precision
+                validation,
+                store=store,
+                store_rows=val_rows,
+                precision=recipe.train.precision,
+                classes=self.classes,
             )
+
+    def _save_memory(self) -> None:
+        """What `train.chunk` and `train.checkpointing` ask for; says where one of them does nothing."""
+        train = self.recipe.train
+        share = -(-self.recipe.data.batch_size // self.engine.accelerator.num_processes)
+        if train.chunk >= share:
+            self.engine.warn(
+                f"train.chunk = {train.chunk} has no effect: a process has {share} pairs of each batch"
+            )
+        elif train.chunk and statistics(self.model):
+            self.engine.warn(
+                f"train.chunk = {train.chunk}: batch normalisation sees chunks, not a process's {share} pairs"
+            )
+        for side in train.checkpointing:
+            if not recompute_layers(getattr(self.model, side)):
+                raise UsageError(
+                    f'train.checkpointing = ["{side}"]: the {side} tower has no layer that learns',
+                    remedy=f"leave {side} out",
+                )
 
     def _encode(self, store: FeatureStore, table: PairTable, causes: dict[int, str] | None) -> np.ndarray:
         """The store's row of each row of the table; rank 0 encodes, and the others where they do not see its disk.
@@ -159,25 +191,48 @@ class Pretraining:
             yield batch.to(self.engine.device, self.model.preprocess)
 
     def losses(self, model: nn.Module, batch: TrainingBatch, step: int) -> Outcome:
-        image, text, scale = model(
-            batch.ids, batch.mask, pixels=batch.pixels, features=batch.features, keys=batch.keys
+        def encode(rows: slice) -> Encoded:
+            return Encoded(*self._forward(model, batch, rows))
+
+        def compare(found: Encoded) -> Outcome:
+            self.scale = found.scale.detach()
+            parts = self.objective(*found, batch.codes, batch.local, step)
+            collided = torch.tensor(float(collisions(batch.codes)), device=found.scale.device)
+            pairs = len(batch.pair_ids)
+            shown = {
+                "i2t_loss": parts["i2t"],
+                "t2i_loss": parts["t2i"],
+                "collisions": collided,
+                "collision_share": collided / (pairs * (pairs - 1)),
+            }
+            return Outcome(total_loss(parts), shown)
+
+        chunk = self.recipe.train.chunk
+        if not chunk:
+            return compare(encode(slice(None)))
+        return chunked(self.engine.accelerator, model, len(batch.ids), chunk, encode, compare)
+
+    def _forward(self, model: nn.Module, batch: TrainingBatch, rows: slice) -> Any:
+        features = None if batch.features is None else ImageFeatures(*(x[rows] for x in batch.features))
+        pixels = None if batch.pixels is None else batch.pixels[rows]
+        return model(
+            batch.ids[rows], batch.mask[rows], pixels=pixels, features=features, keys=batch.keys[rows]
         )
-        self.scale = scale.detach()
-        parts = self.objective(image, text, scale, batch.codes, batch.local, step)
-        return Outcome(total_loss(parts), {"i2t_loss": parts["i2t"], "t2i_loss": parts["t2i"]})
 
     def stepped(self) -> None:
         self.model.bound_scale_()
 
     def values(self) -> dict[str, float]:
-        return {"temperature": 1 / float(self.scale)}
+        temperature = {"temperature": 1 / float(self.scale)}
+        contrastive = self.recipe.objective.r2d2 is None
+        return temperature | ({"chance_loss": self.recipe.chance_loss} if contrastive else {})
 
     def validate(self) -> Score | None:
         if self.validation is None:
             return None
         found = self.validation(self.model)
-        results = [{**self.validation.describe(self.model), **found}]
-        return Score(found, score_of(found, self.recipe.train.best), results)
+        value = score_of(found, self.recipe.train.best)
+        return Score(found, value, self.validation.results(self.model, found))
 
     def state_dict(self) -> dict[str, Any]:
         return {"bad": self.loader.bad.state_dict()}

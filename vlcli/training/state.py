@@ -41,6 +41,9 @@ FREE = {
     "train.save_minutes",
     "train.evaluate_every",
     "train.keep",
+    "train.chunk",
+    "train.checkpointing",
+    "train.trackers",
 }
 
 
