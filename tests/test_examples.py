@@ -157,6 +157,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = TextTowerConfig(width=16, layers=1, heads=2)
     model = DualEncoder(DualEncoderConfig(dim=16, similarity="tokenwise", image=image, text=text)).eval()
     save_checkpoint(model, step, recipe={}, lineage={})
+    jsonl(here / "runs" / "lit-filip" / "metrics.jsonl", [{"step": 1, "loss": 3.0}])
     for link in ("last", "best"):
         (here / "runs" / "lit-filip" / link).symlink_to("checkpoints/step-00000001")
     tiny_r2d2(here)

@@ -32,7 +32,8 @@ OWN_MEANING = {
     "--sample": "filter's is of rows, shard's of the pairs of each language",
     "--batch-size": "pretrain's is the batch of the loss, elsewhere it is only memory",
 }
-REPORTS = {"check", "stats", "zeroshot", "retrieve", "visualize", "recipes"}  # what they find is their output
+# What they find is their output; pretrain's is a plan, a profile, or what a run came to.
+REPORTS = {"check", "stats", "zeroshot", "retrieve", "visualize", "recipes", "pretrain"}
 
 
 def tree():

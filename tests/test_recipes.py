@@ -64,11 +64,29 @@ def test_an_unknown_key_is_named_with_its_nearest(tmp_path):
         ("model.i2t_padding=zero", 'i2t_padding = "zero" is for models that compare tokens'),
         ("model.temperature.init=0.0078125", "means a scale of 128, above max_scale 100"),
         ("data.draw=[]", "draw names no form"),
+        ("data.crop_area=[0.5, 1.0]", 'crop_area belongs to augment = "resized-crop"'),
+        ("data.crop_area=[0.5, 0.2]", "crop_area is not two shares"),
+        ("data.crop_area=[0.0, 1.0]", "crop_area is not two shares"),
     ],
 )
 def test_values_that_do_not_hold(override, message):
     with pytest.raises(UsageError, match=message):
         load_recipe("emoji-lit-clip", [override])
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ((), 3 * 6),
+        (("data.last=keep",), 3 * 7),
+        (("data.epoch_pairs=32",), 3 * 2),
+        (("data.epoch_pairs=250", "data.last=keep"), 3 * 16),
+        (("schedule.steps=5", "data.last=keep"), 5),
+    ],
+)
+def test_steps_of_a_hundred_pairs(settings, steps):
+    recipe = load_recipe("emoji-lit-clip", ["data.batch_size=16", "schedule.epochs=3", *settings])
+    assert recipe.steps(100) == steps
 
 
 def test_the_loss_by_chance_is_of_what_the_softmax_is_over():

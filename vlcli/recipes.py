@@ -14,6 +14,7 @@ from vlcli.errors import UsageError
 from vlcli.images.config import Augmentation
 from vlcli.models.config import DualEncoderConfig, Settings, TextTowerConfig
 
+CROP_AREA = (0.08, 1.0)  # Inception's
 TextForm = Literal["text", "field", "candidate", "candidates", "text+candidates"]
 
 
@@ -183,7 +184,7 @@ class DataConfig(Settings):
     draw: tuple[TextForm, ...] = ("text",)
     joiner: str = "，"
     augment: Augmentation = "none"
-    crop_area: tuple[float, float] = (0.08, 1.0)
+    crop_area: tuple[float, float] = CROP_AREA
     group: str = "family"
     cache: str = "auto"
     cache_gib: float = Field(20.0, gt=0)
@@ -197,6 +198,8 @@ class DataConfig(Settings):
             raise ValueError("draw names no form of text")
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ValueError("crop_area is not two shares of a picture, the smaller one first")
+        if self.augment != "resized-crop" and self.crop_area != CROP_AREA:
+            raise ValueError('crop_area belongs to augment = "resized-crop"')
         return self
 
     def steps_per_epoch(self, pairs: int) -> int:
@@ -211,7 +214,8 @@ class TrainConfig(Settings):
     checkpoints and validations, and `save_minutes` between checkpoints; 0 switches one off. `keep`: how many of the
     newest checkpoints are kept; `best` and `last` always are. `ema`: the decay of a moving average of the weights,
     such as 0.9999; 0 for none. It is the average that is validated and that a checkpoint's model is; --resume goes on
-    with the weights that were trained."""
+    with the weights that were trained. `best`: which score of a validation chooses: a mean of recalls, one of them, or
+    a zero-shot accuracy on labels. `trackers` beside metrics.jsonl; unset: TensorBoard where it is installed."""
 
     seed: int = 0
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "bf16"
@@ -221,7 +225,10 @@ class TrainConfig(Settings):
     save_minutes: float = Field(0.0, ge=0)
     evaluate_every: int = Field(1000, ge=0)
     keep: int = Field(2, ge=1)
-    best: Literal["MR", "i2t.R@1", "t2i.R@1", "auc"] = "MR"
+    best: Literal[
+        "MR", "i2t.R@1", "t2i.R@1", "zeroshot.top1", "zeroshot.top5", "zeroshot.mean_per_class", "auc"
+    ] = "MR"
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] | None = None
 
 
 class PretrainConfig(TrainConfig):

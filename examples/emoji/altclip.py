@@ -115,7 +115,7 @@ def table(out):
     import vlcli
     from vlcli.curation.parallel_text import Pair
     from vlcli.evaluation.embed import embed_images, embed_texts
-    from vlcli.models.text_encoder import load_text_encoder
+    from vlcli.models.checkpoint import load_text_encoder
     from vlcli.training.features import default_directory
     from vlcli.training.parallel_validation import cross_language, encoded
     from vlcli.training.teacher import SentenceEncoder, TeacherVectors

@@ -77,7 +77,7 @@ def test_what_is_ranked_anew_is_what_the_cross_encoders_say(pretrained, tmp_path
     assert "rerank" not in plain
     model, table = vlcli.load(pretrained), load_pairs([str(CORPUS)], renames=RENAMES, head=18)
     line = json.loads(best.read_text().splitlines()[0])
-    row = table.image_ids.index(line["image_id"])
+    row = list(table.image_ids).index(line["image_id"])
     pixels = model.preprocess(decode_row(table, row))
     with torch.no_grad():
         states = image_states(model.image_features(pixels[None]))

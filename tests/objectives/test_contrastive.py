@@ -5,8 +5,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vlcli.objectives.contrastive import (
+    collisions,
     contrastive_loss,
     kept_negatives,
     positive_targets,
@@ -222,3 +225,16 @@ def test_an_identity_that_is_unknown_matches_nothing():
     eye = torch.arange(3)
     assert torch.equal(positive_targets((eye, eye), (none, none)), torch.eye(3).bool())
     assert not positive_targets((none, none)).any()
+
+
+@given(st.lists(st.tuples(*[st.integers(-1, 3)] * 3), min_size=4, max_size=12))
+def test_collisions_are_the_positives_off_the_diagonal(rows):
+    codes = torch.tensor(rows).T.contiguous()  # (3, N)
+    positives = positive_targets(*zip(codes, codes, strict=True))
+    assert collisions(codes) == int(positives.sum() - positives.diagonal().sum())
+
+
+def test_a_batch_of_different_pairs_has_no_collision_and_one_of_equal_pairs_all():
+    assert collisions(torch.arange(300).expand(3, 300)) == 0
+    assert collisions(torch.zeros(1, 300, dtype=torch.long)) == 300 * 299
+    assert collisions(torch.full((3, 300), -1)) == 0

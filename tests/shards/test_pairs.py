@@ -16,7 +16,9 @@ import webdataset
 from shard_cases import make_rows, picture, shard
 
 from vlcli.errors import InputError, UsageError
+from vlcli.shards import pairs
 from vlcli.shards.pairs import load_pairs
+from vlcli.shards.pixels import LocatedImages
 
 
 def same(a, b) -> None:
@@ -92,6 +94,21 @@ def test_tars_of_other_tools(tmp_path: Path) -> None:
     assert table.image_bytes(1) == picture(1, "JPEG")
 
 
+def test_large_shards_are_looked_through_by_several_processes(tmp_path: Path, monkeypatch) -> None:
+    shard(make_rows(tmp_path, 9), tmp_path / "out", per_shard=2)
+    here = load_pairs([str(tmp_path / "out")], columns=["score"])
+    monkeypatch.setattr(pairs, "LARGE", 0)
+    there = load_pairs([str(tmp_path / "out")], columns=["score"], jobs=2)
+    same(here, there)
+    assert there.frame.equals(here.frame)
+    (tmp_path / "out" / "00003.tar").write_bytes(b"")
+    with pytest.raises(InputError, match=r"00003.tar"):
+        load_pairs([str(tmp_path / "out")], jobs=2)
+    less = load_pairs([str(tmp_path / "out")], jobs=2, skip_damaged=True)
+    assert less.ids == [*here.ids[:6], *here.ids[8:]]
+    assert [damaged.pairs for damaged in less.damaged] == [2]
+
+
 def test_split_hash_names_the_data(tmp_path: Path) -> None:
     source = make_rows(tmp_path, 3)
     one, two = load_pairs([str(source)]), load_pairs([str(source)])
@@ -153,3 +170,19 @@ def test_a_worker_process_reads_the_same_pixels(tmp_path: Path, kind: str) -> No
     again = pickle.loads(pickle.dumps(table))
     assert [again.image_bytes(i) for i in range(3)] == want
     assert [table.image_bytes(i) for i in range(3)] == want
+    places = pickle.loads(pickle.dumps([table.locate(i) for i in range(3)]))
+    reader = pickle.loads(pickle.dumps(LocatedImages()))
+    assert [reader.read(place) for place in places] == want
+
+
+def test_a_tar_that_is_cut_after_it_was_indexed(tmp_path: Path) -> None:
+    shard(make_rows(tmp_path, 4), tmp_path / "out", per_shard=2)
+    table, reader = load_pairs([str(tmp_path / "out")]), LocatedImages()
+    reader.FILES = 1
+    assert reader.read(table.locate(3)) == picture(3)
+    os.truncate(tmp_path / "out" / "00001.tar", 100)
+    (tmp_path / "out" / "00000.tar").unlink()
+    with pytest.raises(InputError, match=r"00001.tar: changed while it was read"):
+        reader.read(table.locate(2))
+    with pytest.raises(FileNotFoundError, match=r"00000.tar"):
+        reader.read(table.locate(0))

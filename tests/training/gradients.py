@@ -67,7 +67,8 @@ def shares(place: Path, cache: Path) -> list[list[str]]:
 
 if __name__ == "__main__":
     out, cache = map(Path, sys.argv[1:3])
-    (out / f"shares-{rank()}.json").write_text(json.dumps(shares(out / "shares", cache)))
+    mine = shares(out / "shares", cache)  # first, or there would be no ranks yet
+    (out / f"shares-{rank()}.json").write_text(json.dumps(mine))
     changes = [word.removeprefix("--set=") for word in sys.argv[3:] if word.startswith("--set=")]
     names = [word for word in sys.argv[3:] if not word.startswith("--set=")] or list(CASES)
     results = {name: step(out / name, cache, *CASES[name], *changes) for name in names}

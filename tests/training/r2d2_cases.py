@@ -254,6 +254,8 @@ class Literal:
                 old.copy_(m * old + (1 - m) * new)
 
 
+# Of thirteen pairs six, six and one make an epoch: of the last batch the second process has nothing.
+UNEVEN = 13
 # Of two processes. Parameters hardly move, so that what is compared of the second step is what the first one queued.
 STILL = ("optimizer.lr=1e-7", "schedule.steps=2", "schedule.warmup_steps=0", "model.ranking.dropout=0.2")
 CASES = {
@@ -261,13 +263,16 @@ CASES = {
     "global-drawn": (f"{R2D2}.matching.scope=global", f"{R2D2}.masked_language.masked_negatives=false"),
     "local": (f"{R2D2}.matching.negatives=argmax", f"{R2D2}.masked_language.enhanced=false"),
     "local-drawn": (f"{R2D2}.target_distillation.columns=momentum",),
+    "uneven": (f"{R2D2}.matching.scope=global", "data.last=keep", "schedule.steps=3"),
+    "uneven-local": ("data.last=keep", "schedule.steps=3"),
     "patches": (*PATCHES, f"{R2D2}.matching.scope=global", f"{R2D2}.target_distillation.enabled=false"),
 }
 
 
 def step(place: Path, cache: Path, *overrides: str) -> dict[str, torch.Tensor]:
-    """{"loss", name of a part, name of a parameter: its gradient} of the second step of a run; and what it keeps."""
-    run = run_of(cache, place, *STILL, *overrides)
+    """{"loss", name of a part, name of a parameter: its gradient} of the last step of a run; and what it keeps."""
+    table = pairs(UNEVEN) if "data.last=keep" in overrides else None
+    run = run_of(cache, place, *STILL, *overrides, table=table)
     found: dict[str, torch.Tensor] = {}
     before = run.stepped
 

@@ -13,8 +13,8 @@ from training_cases import Silent, pairs, recipe
 
 import vlcli
 from vlcli.errors import InputError, UsageError
+from vlcli.models.checkpoint import load_text_encoder
 from vlcli.models.quickcheck import check_checkpoint
-from vlcli.models.text_encoder import load_text_encoder
 from vlcli.recipes import load_distill_recipe, load_recipe
 from vlcli.training.distillation import Distillation
 from vlcli.training.pretraining import Pretraining
@@ -86,7 +86,9 @@ def test_a_run_learns_and_leaves_a_text_encoder(place, tmp_path):
     student, clip = load_text_encoder(out), vlcli.load(place / "teacher")
     assert torch.equal(student.text_projection.weight, clip.text_projection.weight)
     assert student(*student.tokenize(["红狐"])).shape == (1, WIDTH)
-    with pytest.raises(UsageError, match="is a checkpoint of kind 'text'; this command wants 'dual'"):
+    with pytest.raises(
+        UsageError, match="is a checkpoint of kind 'text'; this command wants 'dual' or 'r2d2'"
+    ):
         vlcli.load(out)
     first = next(made.loader.batches(0, 1))
     assert first.pair_ids[:2] == made.table.places(first.rows[:2].tolist())

@@ -82,7 +82,7 @@ def worker(rank, port, shares, out):
 
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")
-@pytest.mark.parametrize("shares", SHARES, ids=str)
+@pytest.mark.parametrize("shares", SHARES, ids=lambda shares: "-".join(map(str, shares)))
 def test_processes_equal_one(tmp_path, shares):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 HERE = Path(__file__).parent
-TIMES = {"pairs_per_second", "data_wait"}
+TIMES = {"pairs_per_second", "data_wait", "data_seconds", "compute_seconds"}
 
 
 def state_of(run):

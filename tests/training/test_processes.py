@@ -173,7 +173,9 @@ def assert_alike(one, other):
         assert a.keys() == b.keys()
         assert a
         for name in a:
-            torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-5)
+            # A key's bias changes no softmax: its gradient is rounding alone, and AdamW makes whole steps of it.
+            bound = 1e-2 if name.endswith("qkv.bias") else 1e-5
+            torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=bound)
     assert states[0]["step"] == states[1]["step"]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +24,32 @@ RecipeName = Annotated[
         autocompletion=complete.recipes,
     ),
 ]
+
+
+def recipe_settings(overrides: list[str] | None, **given: object) -> list[str]:
+    """What --set says, and behind it the options that stand for keys of a recipe."""
+    keys = {"seed": "train.seed", "precision": "train.precision", "batch_size": "data.batch_size"}
+    said = [f"{keys[name]}={value}" for name, value in given.items() if value is not None]
+    return [*(overrides or []), *said]
+
+
+def run_directory(
+    output: Path | None, name: str, *, resume: bool, force: bool, dry_run: bool
+) -> tuple[Path, bool]:
+    """Where the run goes, and whether this process is the one that speaks. Raises UsageError, before anything is
+    loaded, for a directory in use."""
+    from vlcli.errors import UsageError
+    from vlcli.training.run_directory import refuse_occupied
+
+    if force and resume:
+        raise UsageError("--force and --resume exclude each other")
+    out = output or Path("runs") / name
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: not a directory")
+    leads = os.environ.get("RANK", "0") == "0"
+    if leads and not dry_run:
+        refuse_occupied(out, resume=resume, force=force)
+    return out, leads
 
 
 def fate(out: Path, *, resume: bool, force: bool) -> str:
@@ -50,6 +79,25 @@ def towers_of(path: str) -> tuple[str, ...]:
     if found is None:
         raise UsageError(f"--init {path}: a checkpoint of kind {kind!r} has no towers for this")
     return found
+
+
+@contextmanager
+def curves(run: Path, console: Console, leads: bool) -> Iterator[None]:
+    """Draw the run's curves when it has ended, and when it was stopped: what there is of them is worth a look then."""
+    try:
+        yield
+    finally:
+        if leads:
+            from vlcli.errors import InputError, UsageError
+            from vlcli.figures.curves import CURVES, write_curves
+            from vlcli.figures.fonts import NoFont
+
+            try:
+                console.note(str(write_curves(run)), level=1)
+            except (InputError, UsageError):
+                pass  # it did not come to its first log line
+            except (NoFont, OSError) as error:
+                console.note(f"no {CURVES}: {error}")
 
 
 class Progress:

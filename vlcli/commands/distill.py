@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,8 +21,7 @@ from vlcli.commands._options import (
     Verbose,
     parse_map,
 )
-from vlcli.commands._training import Progress, RecipeName, fate
-from vlcli.errors import UsageError
+from vlcli.commands._training import Progress, RecipeName, curves, fate, recipe_settings, run_directory
 
 EXAMPLES = (
     "vlcli distill --recipe altclip-m9-teacher --teacher ViT-L-14.pt --student xlm-roberta-large/"
@@ -74,6 +72,7 @@ MANUAL = {
         ("DIR/metrics.jsonl", "One object a logged step."),
         ("DIR/checkpoints/step-00001000/", "Weights, tokenizer, configuration, model card, training state."),
         ("DIR/last, DIR/best", "Links to the newest checkpoint and to the best on --val."),
+        ("DIR/curves.png", "Loss, validation, learning rate and speed, drawn when the run ends or stops."),
     ),
 }
 
@@ -137,21 +136,10 @@ def command(
     """
     from vlcli.commands._console import Console
     from vlcli.recipes import load_distill_recipe, to_toml
-    from vlcli.training.run_directory import refuse_occupied
 
-    if force and resume:
-        raise UsageError("--force and --resume exclude each other")
-    settings = list(overrides or [])
-    for key, value in (("train.seed", seed), ("train.precision", precision), ("data.batch_size", batch_size)):
-        if value is not None:
-            settings.append(f"{key}={value}")
+    settings = recipe_settings(overrides, seed=seed, precision=precision, batch_size=batch_size)
     resolved = load_distill_recipe(recipe, settings)
-    out = output or Path("runs") / resolved.name
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out}: not a directory")
-    leads = os.environ.get("RANK", "0") == "0"
-    if leads and not dry_run:  # before anything is loaded
-        refuse_occupied(out, resume=resume, force=force)
+    out, leads = run_directory(output, resolved.name, resume=resume, force=force, dry_run=dry_run)
     if not leads:  # a launcher's other processes: the first one speaks
         quiet, verbose = True, 0
         if dry_run:
@@ -179,7 +167,8 @@ def command(
             resume=resume,
             force=force,
         )
-        result = run.run()
+        with curves(out, console, leads):
+            result = run.run()
     best = ""
     if result["best"] is not None:
         best = f", best {resolved.train.best} {abs(result['best']):.4g}"

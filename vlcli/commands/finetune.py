@@ -25,7 +25,7 @@ from vlcli.commands._options import (
     Verbose,
     parse_map,
 )
-from vlcli.commands._training import fate
+from vlcli.commands._training import curves, fate
 from vlcli.commands.pretrain import RunProgress
 from vlcli.errors import UsageError
 
@@ -144,7 +144,7 @@ def command(
         raise UsageError(f"{out}: not a directory")
     if leads and not dry_run:
         refuse_occupied(out, resume=resume, force=force)
-    column = {"column": label_column} if task is Task.matching else {}
+    column: dict[str, Any] = {"column": label_column} if task is Task.matching else {}
     options: dict[str, Any] = {
         "renames": parse_map(map_),
         "group": resolved.data.group or None,
@@ -180,7 +180,8 @@ def command(
             force=force,
             **column,
         )
-        result = fine_tune(run, lambda found: reporter.validated(0, found, False))
+        with curves(out, console, leads):
+            result = fine_tune(run, lambda found: reporter.validated(0, found, False))
     best = f", best {resolved.train.best} {result['best']:.1f}" if result["best"] is not None else ""
     console.note(f"{result['steps']} steps{best}; {out}")
 

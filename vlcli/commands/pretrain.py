@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Option
 
+from vlcli.commands import _complete as complete
+from vlcli.commands._evaluation import print_json
 from vlcli.commands._options import (
     PRECISION,
     SEED,
@@ -18,23 +20,38 @@ from vlcli.commands._options import (
     Head,
     ImageRoot,
     Init,
+    Json,
     Map,
     MaxBad,
     Quiet,
     Resume,
     Set,
     Verbose,
+    default_jobs,
     parse_init,
     parse_map,
 )
-from vlcli.commands._training import Progress, RecipeName, fate, towers_of
+from vlcli.commands._plan import mixture_lines, plan_lines, profile_rows, profile_title
+from vlcli.commands._training import (
+    Progress,
+    RecipeName,
+    curves,
+    fate,
+    recipe_settings,
+    run_directory,
+    towers_of,
+)
 from vlcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from vlcli.commands._console import Console
 
 EXAMPLES = (
     "vlcli pretrain --recipe emoji-lit-filip --data demo/shards --val demo/val.jsonl -o demo/run",
     "vlcli pretrain --recipe lit-filip --init image=ViT-L-14.pt --data shards/ --set data.batch_size=1024",
     "vlcli pretrain --recipe filip-base --data web/:0.8,books.parquet:0.2 --set data.epoch_pairs=1000000",
     "vlcli pretrain --recipe altclip-m9 --init image=ViT-L-14.pt --init runs/t --data shards/",
+    "vlcli pretrain --recipe emoji-lit-filip --data demo/shards --profile 10",
     "accelerate launch -m vlcli pretrain --recipe lit-filip --init image=ViT-L-14.pt --data shards/",
 )
 
@@ -44,6 +61,10 @@ MANUAL = {
         (
             "RANK, WORLD_SIZE, ...",
             "Set by accelerate and torchrun: the processes of one run. The first one speaks.",
+        ),
+        (
+            "WANDB_MODE, WANDB_PROJECT, ...",
+            "Read by W&B. Without a key for its server its run stays in DIR/wandb/, and wandb sync sends it.",
         ),
     ),
     "FILES": (
@@ -55,6 +76,11 @@ MANUAL = {
             "validation as results.jsonl, and the state that --resume reads.",
         ),
         ("DIR/last, DIR/best", "Links to the newest checkpoint and to the best on --val."),
+        (
+            "DIR/curves.png",
+            "Loss, validation, temperature, learning rate and speed, drawn when the run ends or stops.",
+        ),
+        ("DIR/tensorboard/, DIR/wandb/", "What the trackers keep."),
     ),
 }
 
@@ -66,6 +92,33 @@ def command(
         list[str] | None,
         Option(
             "--val", metavar="FILE", help="Pairs whose retrieval chooses the best checkpoint; repeatable."
+        ),
+    ] = None,
+    val_label_column: Annotated[
+        str | None,
+        Option(
+            "--val-label-column",
+            metavar="NAME",
+            help="Column of --val with a class: validation is zero-shot too; train.best=zeroshot.top1 chooses by it.",
+            show_default="label, with --val-labels",
+        ),
+    ] = None,
+    val_labels: Annotated[
+        Path | None,
+        Option(
+            "--val-labels",
+            metavar="FILE",
+            help="Names of the classes, as zeroshot --labels takes them; default: the column's own values.",
+        ),
+    ] = None,
+    val_prompts: Annotated[
+        str | None,
+        Option(
+            "--val-prompts",
+            metavar="wukong-80|none|FILE",
+            help="Templates around the names of the classes.",
+            show_default="wukong-80",
+            autocompletion=complete.prompts,
         ),
     ] = None,
     output: Annotated[
@@ -85,9 +138,29 @@ def command(
         Option("--batch-size", min=2, metavar="N", help="Pairs a step, over all processes together."),
     ] = None,
     device: Device = "auto",
+    track: Annotated[
+        str | None,
+        Option(
+            "--track",
+            metavar="tensorboard,wandb|none",
+            help="Trackers beside metrics.jsonl: the recipe's train.trackers.",
+            show_default="tensorboard, where it is installed",
+            autocompletion=complete.words("tensorboard", "wandb", "none"),
+        ),
+    ] = None,
     resume: Resume = False,
     force: Force = False,
     dry_run: DryRun = False,
+    profile: Annotated[
+        int | None,
+        Option(
+            "--profile",
+            min=1,
+            metavar="STEPS",
+            help="Take so many steps to say where their time goes, and leave no run.",
+        ),
+    ] = None,
+    json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
@@ -99,30 +172,28 @@ def command(
     whatever colons it has.
 
     An image that cannot be read or decoded, and a shard that is damaged, is left out of training and said once, up to
-    --max-bad pairs. --seed, --precision and --batch-size are the recipe's train.seed,
-    train.precision and data.batch_size where they are given. --resume goes on from the newest whole checkpoint.
+    --max-bad pairs. --seed, --precision, --batch-size and --track are the recipe's train.seed, train.precision,
+    data.batch_size and train.trackers where they are given. --resume goes on from the newest whole checkpoint.
 
     A locked image tower without image augmentation encodes each image once: its features are cached on disk and
-    training runs at the speed of the text side. Writes recipe.toml, metrics.jsonl, checkpoints/step-N, and the links
-    `last` and `best` (the best by the recipe's `train.best` on --val).
+    training runs at the speed of the text side. Writes recipe.toml, metrics.jsonl, checkpoints/step-N, curves.png, and
+    the links `last` and `best` (the best by the recipe's `train.best` on --val). A setting that has no effect is said.
+
+    --dry-run prints the plan and the resolved recipe. --profile prints pairs/s, operations, memory, the share of the
+    machine's matrix products that is reached, and which parts of a step take its time. --json prints either, or what
+    the run came to, as one object.
     """
     from vlcli.commands._console import Console
     from vlcli.recipes import load_recipe, to_toml
-    from vlcli.training.run_directory import refuse_occupied
 
-    if force and resume:
-        raise UsageError("--force and --resume exclude each other")
-    settings = list(overrides or [])
-    for key, value in (("train.seed", seed), ("train.precision", precision), ("data.batch_size", batch_size)):
-        if value is not None:
-            settings.append(f"{key}={value}")
+    if profile is not None and (dry_run or resume or val):
+        raise UsageError("--profile takes steps of training alone: without --dry-run, --resume and --val")
+    settings = recipe_settings(overrides, seed=seed, precision=precision, batch_size=batch_size)
+    if track is not None:
+        settings.append(f"train.trackers={_listed(track)}")
     resolved = load_recipe(recipe, settings)
-    out = output or Path("runs") / resolved.name
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out}: not a directory")
-    leads = os.environ.get("RANK", "0") == "0"
-    if leads and not dry_run:  # before anything is loaded
-        refuse_occupied(out, resume=resume, force=force)
+    free = dry_run or profile is not None  # nothing is written there
+    out, leads = run_directory(output, resolved.name, resume=resume, force=force, dry_run=free)
     if not leads:  # a launcher's other processes: the first one speaks
         quiet, verbose = True, 0
         if dry_run:
@@ -135,16 +206,21 @@ def command(
         find_weights(resolved.model.image, towers.get("image"))
         tokenizer_for(resolved.model.text, find_weights(resolved.model.text, towers.get("text")))
 
+    from vlcli.models.checkpoint import resolve_device
     from vlcli.records.bad import parse_max_bad
     from vlcli.shards.mixture import load_mixture
-    from vlcli.shards.pairs import load_pairs
     from vlcli.shards.rows import ZERO_FIELDS
-    from vlcli.training.order import per_epoch
+    from vlcli.training.plan import Plan
     from vlcli.training.r2d2 import pretraining
 
     console = Console("pretrain", quiet=quiet, verbose=verbose)
     group = resolved.data.group or None
     renames = parse_map(map_)
+    if profile is not None:
+        from vlcli.training.profile import pairs_needed
+
+        needed = pairs_needed(resolved, profile)
+        head = needed if head is None else min(head, needed)
     train = load_mixture(
         data or ["shards/"],
         renames=renames,
@@ -153,20 +229,43 @@ def command(
         image_root=image_root,
         head=head,
         skip_damaged=any(parse_max_bad(max_bad)),
+        jobs=default_jobs(),
     )
-    validation = load_pairs(val, renames=renames, group=group, image_root=image_root) if val else None
-    if validation is not None and not len(validation):
-        raise UsageError(f"--val {validation.source}: no rows")
+    validation, classes = _validation(
+        val, val_label_column, val_labels, val_prompts, renames=renames, group=group, image_root=image_root
+    )
+    plan = Plan(
+        resolved,
+        train,
+        out,
+        validation=validation,
+        classes=classes,
+        device=resolve_device(device),
+        processes=int(os.environ.get("WORLD_SIZE", "1")),
+        overrides=settings,
+        init=towers,
+        resumed=resume and any(out.glob("checkpoints/step-*")),
+    )
     if dry_run:
-        steps = resolved.steps(len(train))
-        scored = f", chosen by {resolved.train.best} on {len(validation)} pairs" if validation else ""
-        print(
-            f"# {len(train)} pairs, {steps} steps of {resolved.data.batch_size}, peak lr {resolved.peak_lr:g}{scored};"
-            f" {fate(out, resume=resume, force=force)}"
-        )
-        for line in _mixture(per_epoch(train.shares, resolved.data)):
-            print(f"# {line}")
-        print(to_toml(resolved), end="")
+        outcome = fate(out, resume=resume, force=force)
+        if json:
+            print_json(
+                {"plan": {**plan.as_dict(), "fate": outcome}, "recipe": resolved.model_dump(mode="json")}
+            )
+            return
+        lines = plan_lines(plan.as_dict(), outcome)
+        print("".join(f"# {line}\n" for line in lines) + to_toml(resolved), end="")
+        return
+    for text in plan.warnings:
+        console.warn(text)
+    how: dict[str, Any] = {
+        "init_image": towers.get("image"),
+        "init_text": towers.get("text"),
+        "device": device,
+        "max_bad": max_bad,
+    }
+    if profile is not None:
+        _profile(pretraining(resolved), profile, resolved, train, console, how, json=json and leads)
         return
     with RunProgress(console) as reporter:
         run = pretraining(resolved)(
@@ -175,20 +274,67 @@ def command(
             out,
             reporter,
             validation=validation,
-            init_image=towers.get("image"),
-            init_text=towers.get("text"),
-            device=device,
+            classes=classes,
             resume=resume,
             force=force,
-            max_bad=max_bad,
+            **how,
         )
-        result = run.run()
+        with curves(out, console, leads):
+            result = run.run()
     best = f", best {resolved.train.best} {result['best']:.1f}" if result["best"] is not None else ""
     console.note(f"{result['steps']} steps{best}; {out}")
+    if json and leads:
+        print_json(result)
 
 
-def _mixture(sources: list[tuple[str, int, float]]) -> list[str]:
-    return [f"  {source}: {pairs} pairs an epoch, each {times:.3g} times" for source, pairs, times in sources]
+def _listed(track: str) -> list[str]:
+    """`wandb,tensorboard` → a list of TOML; none of them with "none"."""
+    names = [name.strip() for name in track.split(",") if name.strip()]
+    return [] if names == ["none"] else names
+
+
+def _validation(
+    val: list[str] | None, column: str | None, labels: Path | None, prompts: str | None, **how: Any
+) -> tuple[Any, Any]:
+    """The table of --val, and its classes where there are options for them."""
+    from vlcli.shards.pairs import load_pairs
+
+    wanted = column is not None or labels is not None
+    if not wanted and prompts is not None:
+        raise UsageError("--val-prompts is for classes", remedy="say which: --val-label-column, --val-labels")
+    if not val:
+        if wanted:
+            raise UsageError("--val-label-column and --val-labels are of the rows of --val")
+        return None, None
+    if not wanted:
+        table = load_pairs(val, **how)
+    else:
+        column = column or "label"
+        table = load_pairs(val, columns=(column,), need_text=False, **how)
+    if not len(table):
+        raise UsageError(f"--val {table.source}: no rows")
+    if column is None:
+        return table, None
+    from vlcli.text.labels import load_labels
+    from vlcli.text.prompts import load_prompts
+    from vlcli.training.validation import Classes
+
+    names = load_labels(labels) if labels is not None else None
+    return table, Classes.of(table, column, names, load_prompts(prompts or "wukong-80"))
+
+
+def _profile(
+    build: Any, steps: int, recipe: Any, train: Any, console: Console, how: dict[str, Any], *, json: bool
+) -> None:
+    from vlcli.commands._console import show_table
+    from vlcli.training.profile import profile
+
+    with _Quiet(console) as reporter:
+        found = profile(build, recipe, train, reporter, steps=steps, **how)
+    if json:
+        print_json(found)
+    elif os.environ.get("RANK", "0") == "0":
+        show_table(profile_title(found), ["", ""], profile_rows(found))
 
 
 class RunProgress(Progress):
@@ -197,7 +343,7 @@ class RunProgress(Progress):
     def plan(self, plan: dict[str, Any]) -> None:
         chance = f"loss by chance {plan['chance_loss']:.2f}"
         self.about(plan, f"{plan['pairs']} pairs, {plan['images']} images, {chance}")
-        for line in _mixture(plan["mixture"]):
+        for line in mixture_lines(plan["mixture"]):
             self.console.note(line)
         if plan["feature_cache"]:
             cache = plan["feature_cache"]
@@ -209,9 +355,10 @@ class RunProgress(Progress):
         self._advance("features", done, total, "images")
 
     def step(self, step: int, total: int, values: dict[str, float]) -> None:
+        chance = f" of {values['chance_loss']:.2f}" if "chance_loss" in values else ""
         temperature = f" τ {values['temperature']:.3f}" if "temperature" in values else ""
         line = (
-            f"loss {values['loss']:.3f} lr {values['lr']:.1e}{temperature}"
+            f"loss {values['loss']:.3f}{chance} lr {values['lr']:.1e}{temperature}"
             f" {values['pairs_per_second']:.0f} pairs/s wait {100 * values['data_wait']:.0f}%"
         )
         self._advance("training", step, total, line)
@@ -221,9 +368,21 @@ class RunProgress(Progress):
         if "auc" in found:
             self.console.note(f"step {step}: AUC {found['auc']:.1f} of {found['n']} pairs{mark}")
             return
-        sides = [
-            f"{name} " + "/".join(f"{found[side][f'R@{k}']:.1f}" for k in (1, 5, 10))
+        said = [
+            f"R@1/5/10 {name} " + "/".join(f"{found[side][f'R@{k}']:.1f}" for k in (1, 5, 10))
             for side, name in (("i2t", "image→text"), ("t2i", "text→image"))
-            if found[side] is not None
+            if found.get(side) is not None
         ]
-        self.console.note(f"step {step}: R@1/5/10 {', '.join(sides)}{mark}")
+        if "zeroshot" in found:
+            said.append("zero-shot top-1/5 {top1:.1f}/{top5:.1f}".format(**found["zeroshot"]))
+        self.console.note(f"step {step}: {', '.join(said)}{mark}")
+
+
+class _Quiet(RunProgress):
+    """A run that is only measured: of its features and warnings alone."""
+
+    def plan(self, plan: dict[str, Any]) -> None:
+        pass
+
+    def step(self, step: int, total: int, values: dict[str, float]) -> None:
+        pass

@@ -76,7 +76,17 @@ def _cost(recipe: Recipe | DistillRecipe, *, only_build: bool) -> Cost | TextCos
         student = text_on_meta(TextEncoderConfig(text=recipe.model.text))
         return None if only_build else text_cost(student, precision=precision)
     model = on_meta(recipe.model)
-    return None if only_build else cost(model, batch=recipe.data.batch_size, precision=precision)
+    if only_build:
+        return None
+    found = cost(model, batch=recipe.data.batch_size, precision=precision)
+    if recipe.objective.r2d2 is None:
+        return found
+    from dataclasses import replace
+
+    from vlcli.training.r2d2_cost import step_flops
+
+    passes = {"image_flops": found.image_flops, "text_flops": found.text_flops}
+    return replace(found, step=step_flops(model, recipe.objective.r2d2, **passes))
 
 
 def _said(cost: Cost | TextCost) -> str:
@@ -105,6 +115,9 @@ def _said(cost: Cost | TextCost) -> str:
         f" {cost.similarity_flops / giga:.2f} more to compare it with a batch of {cost.batch}",
         memory + kept,
     ]
+    if cost.step:
+        parts = ", ".join(f"{name} {flops / giga:.2f}" for name, flops in cost.step.items() if flops)
+        lines.insert(-1, f"GFLOPs of a training pair, forward: {sum(cost.step.values()) / giga:.2f}; {parts}")
     return _comment(lines)
 
 

@@ -1,4 +1,4 @@
-"""vlcli visualize: which word lies on which patch."""
+"""vlcli visualize: which word lies on which patch, and how a run went."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typer import Option
 
 from vlcli.commands import _evaluation as e
 from vlcli.commands import _options as o
+from vlcli.errors import UsageError
 
 EXAMPLES = (
     "vlcli visualize runs/lit-filip --image fox.png --text 狐狸 -o fox.figure.png",
@@ -17,6 +18,7 @@ EXAMPLES = (
     "vlcli visualize runs/lit-filip --data val.jsonl --id fxemoji/1f98a -o fox.svg",
     "vlcli visualize runs/r2d2 --image fox.png --text 狐狸 --method entity -o fox.entity.png",
     "vlcli visualize fox.figure.json -o fox.figure.svg",
+    "vlcli visualize runs/lit-filip --method curves",
 )
 
 
@@ -25,6 +27,7 @@ class Method(StrEnum):
 
     word_patch = "word-patch"
     entity = "entity"
+    curves = "curves"
 
 
 def command(
@@ -52,7 +55,7 @@ def command(
             "--output",
             metavar="FILE",
             help="X.png, X.svg or X.json.",
-            show_default="IMAGE.TEXT.png",
+            show_default="IMAGE.TEXT.png, RUN.curves.png",
         ),
     ] = None,
     formats: Annotated[
@@ -69,7 +72,8 @@ def command(
         Method,
         Option(
             "--method",
-            help="Which word lies on which patch, of a token-wise model; or where an R2D2 looks as it reads the text.",
+            help="Which word lies on which patch, of a token-wise model; where an R2D2 looks as it reads the text; or "
+            "how a run went.",
         ),
     ] = Method.word_patch,
     layer: Annotated[
@@ -108,12 +112,22 @@ def command(
 
     A figure's own JSON in place of RUN redraws it without the model, from the same pictures: to another
     format, or after its PNG is lost. A picture that has changed meanwhile is exit 3.
+
+    --method curves draws loss, validation, temperature, learning rate and speed of a run from its metrics.jsonl, as
+    pretrain does when a run ends: also of one that is still under way, to a PNG or SVG.
     """
     from vlcli.commands._console import Console
 
-    if run.endswith(".json"):
-        from vlcli.errors import UsageError
+    if method is Method.curves:
+        if image or text or data or row_id or mosaic or size or formats or json or prompt != "{}":
+            raise UsageError("--method curves draws a run: of the options, -o and --force are for it")
+        from vlcli.figures.curves import write_curves
 
+        target = output or Path(f"{Path(run).resolve().name}.curves.png")
+        write_curves(Path(run), target, force=force)
+        Console("visualize", quiet=quiet, verbose=verbose).note(str(target))
+        return
+    if run.endswith(".json"):
         if text or mosaic or size or prompt != "{}":
             raise UsageError(
                 "a redrawn figure has its own texts and size: --text, --prompt, --mosaic and --size are not for it"

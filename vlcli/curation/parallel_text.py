@@ -105,7 +105,11 @@ class ParallelText:
             raise ValueError("no English sentence: it is what the teacher reads")
         if self.identity and ENGLISH in self.languages:
             yield Pair(english, english, ENGLISH, source)
-        if lang not in (None, ENGLISH):
+        if lang == ENGLISH:  # a paraphrase, where it is another sentence
+            text = _string(row.get("text"), "text")
+            if text and text != english:
+                yield Pair(english, text, ENGLISH, source)
+        elif lang is not None:
             text = _string(row.get("text"), "text")
             if not text:
                 raise ValueError(f"the {lang} side is empty")

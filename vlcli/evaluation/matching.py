@@ -130,7 +130,7 @@ def matching(
         "ci95": {},
     }
     if labels is not None and bootstrap:
-        result["ci95"] = {"auc": _interval(table.image_ids, scores, labels, bootstrap, seed)}
+        result["ci95"] = {"auc": _interval(list(table.image_ids), scores, labels, bootstrap, seed)}
     return result
 
 

@@ -199,7 +199,7 @@ class Retrieval:
         )
 
 
-def _one(value: Any) -> Any:
+def one_label(value: Any) -> Any:
     """A label that came as a list of one (the column `text`) is that one."""
     if isinstance(value, pl.Series):
         value = value.to_list()
@@ -233,7 +233,7 @@ def classify(
     Without `labels` the classes are the column's distinct values. Raises InputError for a row without a label
     and for a label without a name.
     """
-    values = [_one(value) for value in table.frame[column]]
+    values = [one_label(value) for value in table.frame[column]]
     if not values:
         raise InputError("no rows", file=table.source)
     for row, value in enumerate(values):

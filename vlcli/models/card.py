@@ -116,7 +116,7 @@ model.similarity(image, text).i2t
 
 
 _USE_OF_TEXT = """```python
-from vlcli.models.text_encoder import load_text_encoder
+from vlcli.models.checkpoint import load_text_encoder
 
 encoder = load_text_encoder("PATH")  # this directory
 encoder(*encoder.tokenize(["一只狐狸"]))  # (1, width): what the teacher says of the text in English
@@ -169,6 +169,8 @@ def _architecture(architecture: Mapping[str, Any], layout: Layout) -> list[tuple
     tower = "causal transformer" if causal else f"{text.get('name') or 'encoder'} of transformers"
     size = pixels.get("size")
     kind = str(architecture.get("similarity", ""))
+    cross = architecture.get("ranking") or {}
+    ranking = f"two cross encoders of {cross.get('layers')} layers, {_parameters(layout, 'ranking.')}"
     return [
         ("image tower", f"`{image.get('name')}` of timm, {_parameters(layout, 'image.')}" if image else ""),
         ("images", f"{size} × {size}, {pixels.get('fit')}, {pixels.get('interpolation')}" if size else ""),
@@ -176,6 +178,7 @@ def _architecture(architecture: Mapping[str, Any], layout: Layout) -> list[tuple
         ("texts", f"at most {text['context']} tokens" if text.get("context") else ""),
         ("joint space", f"{architecture['dim']} dimensions" if architecture.get("dim") else ""),
         ("similarity", _SIMILARITIES.get(kind, kind)),
+        ("ranking", ranking if cross else ""),
         ("in all", _parameters(layout, "")),
     ]
 

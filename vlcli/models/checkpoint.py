@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -15,13 +15,15 @@ from safetensors.torch import save_file
 
 from vlcli import __version__
 from vlcli.errors import InputError, UsageError
-from vlcli.models.config import DualEncoderConfig
+from vlcli.models.config import DualEncoderConfig, Settings, TextEncoderConfig
 from vlcli.models.dual import DualEncoder
 from vlcli.models.layout import layout_stamp, piece_problem
 from vlcli.models.quickcheck import CONFIG, DUAL, WEIGHTS, find_checkpoint, is_foreign
 from vlcli.models.storage import Uninitialised, fill, layout_of
 from vlcli.models.text_encoder import TextEncoder
 from vlcli.text.model_tokenizers import saved_tokenizer
+
+Model = TypeVar("Model", DualEncoder, TextEncoder)
 
 
 def save_checkpoint(
@@ -74,16 +76,31 @@ def load(path: str | Path, device: str = "cpu") -> DualEncoder:
     place = find_checkpoint(path)
     if is_foreign(place):
         return _load_foreign(place).to(resolve_device(device)).eval()
-    config = read_config(place)
+    return _of_directory(place, DUAL, DualEncoder, DualEncoderConfig, device)
+
+
+def load_text_encoder(path: str | Path, device: str = "cpu") -> TextEncoder:
+    """A student ready for inference from a run of `distill` or a checkpoint of kind "text".
+
+    Raises UsageError where there is none, InputError where it is damaged.
+    """
+    return _of_directory(find_checkpoint(path), (TextEncoder.kind,), TextEncoder, TextEncoderConfig, device)
+
+
+def _of_directory(
+    place: Path, kinds: Sequence[str], build: type[Model], schema: type[Settings], device: str
+) -> Model:
+    """The model of a checkpoint directory of ours, in evaluation mode."""
+    config = read_config(place, kinds=kinds)
     try:
-        architecture = DualEncoderConfig.model_validate(config["architecture"])
+        architecture: Any = schema.model_validate(config["architecture"])
     except (ValidationError, KeyError) as error:
         raise InputError(f"architecture: {first_problem(error)}", file=str(place / CONFIG)) from error
     tokenizer = saved_tokenizer(place, padding_id=architecture.text.padding_id)
     if problem := piece_problem(tokenizer.vocab_size, architecture.text.vocabulary, config.get("pieces")):
         raise InputError(problem, file=str(place))
     with Uninitialised():
-        model = DualEncoder(architecture, tokenizer)
+        model = build(architecture, tokenizer)
     fill(model, place / WEIGHTS)
     model.checkpoint_hash = checkpoint_hash(place)
     return model.to(resolve_device(device)).eval()

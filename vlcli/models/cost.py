@@ -5,7 +5,7 @@ The model stands on the meta device and nothing is computed.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ class Cost:
     `image_flops` and `text_flops`: forward, projections included. `training_flops`: forward and backward of what
     learns. `similarity_flops`: a pair's row of similarities with a batch of `batch`, forward. `state`: weights,
     gradients, and two moments of an optimizer, in float32. `activations`: what is kept for the backward pass.
+    `step`: of R2D2, the forward operations of a training pair by part (training/r2d2_cost.py).
     """
 
     parts: dict[str, dict[str, int]]
@@ -41,6 +42,7 @@ class Cost:
     similarity_flops: int
     state: int
     activations: int
+    step: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
-from vlcli.errors import InputError
 from vlcli.models.config import TextEncoderConfig
 from vlcli.models.dropout import number_places
 from vlcli.models.text_passes import pooled_states
@@ -66,30 +63,3 @@ class TextEncoder(nn.Module):
             self.text, ids, mask, keys, pooling=pooling, end=end, in_one_pass=self.in_one_pass
         )
         return pooled if self.text_head is None else self.text_head(pooled)
-
-
-def load_text_encoder(path: str | Path, device: str = "cpu") -> TextEncoder:
-    """A student ready for inference from a run of `distill` or a checkpoint of kind "text".
-
-    Raises UsageError where there is none, InputError where it is damaged.
-    """
-    from vlcli.models.checkpoint import checkpoint_hash, first_problem, read_config, resolve_device
-    from vlcli.models.layout import piece_problem
-    from vlcli.models.quickcheck import CONFIG, WEIGHTS, find_checkpoint
-    from vlcli.models.storage import Uninitialised, fill
-    from vlcli.text.model_tokenizers import saved_tokenizer
-
-    place = find_checkpoint(path)
-    config = read_config(place, kinds=("text",))
-    try:
-        architecture = TextEncoderConfig.model_validate(config["architecture"])
-    except (ValidationError, KeyError) as error:
-        raise InputError(f"architecture: {first_problem(error)}", file=str(place / CONFIG)) from error
-    tokenizer = saved_tokenizer(place, padding_id=architecture.text.padding_id)
-    if problem := piece_problem(tokenizer.vocab_size, architecture.text.vocabulary, config.get("pieces")):
-        raise InputError(problem, file=str(place))
-    with Uninitialised():
-        model = TextEncoder(architecture, tokenizer)
-    fill(model, place / WEIGHTS)
-    model.checkpoint_hash = checkpoint_hash(place)
-    return model.to(resolve_device(device)).eval()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
+
 import torch
 from torch import Tensor
 
@@ -22,6 +26,25 @@ def positive_targets(*rows_and_columns: tuple[Tensor, Tensor]) -> Tensor:
         target = equal if target is None else target | equal
     assert target is not None
     return target
+
+
+def collisions(codes: Tensor) -> int:
+    """How many (image i, text j), i ≠ j, of a batch are positives: duplicate captions, images and groups.
+
+    codes (k, N) are the identities as `positive_targets` compares them, each below N, negative where there is none.
+    Counted from the sizes of the sets of equal pairs, |A ∪ B ∪ C| = |A| + |B| + |C| − |A ∩ B| − … + |A ∩ B ∩ C|,
+    which takes no (N, N).
+    """
+    codes, total = codes.cpu(), 0
+    n = codes.shape[1]
+    assert len(codes) * math.log2(max(n, 2)) < 63, "the codes of a pair do not fit one integer"
+    for size in range(1, len(codes) + 1):
+        for chosen in itertools.combinations(codes, size):
+            both = functools.reduce(lambda key, row: key * n + row, chosen)
+            known = torch.stack(chosen).amin(0) >= 0
+            counts = both[known].unique(return_counts=True)[1]
+            total += (1 if size % 2 else -1) * int((counts * (counts - 1)).sum())
+    return total
 
 
 def kept_negatives(positives: Tensor, first: int, seats: Tensor, share: float) -> Tensor:

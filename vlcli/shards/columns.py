@@ -24,15 +24,19 @@ class Column(Generic[T]):
         self.extend(values)
 
     def append(self, value: T) -> None:
-        self.extend((value,))
+        self._tail.append(value)
+        self._seal()
 
     def extend(self, values: Iterable[T]) -> None:
         rest = iter(values)
-        while part := list(islice(rest, CHUNK)):  # a whole column of another table is never unpacked at once
-            self._tail.extend(part)
-            if len(self._tail) >= CHUNK:
-                self._chunks.append(_pack(self._tail[:CHUNK]))
-                del self._tail[:CHUNK]
+        while part := list(islice(rest, CHUNK)):  # another table's column is never unpacked at once
+            self._tail += part
+            self._seal()
+
+    def _seal(self) -> None:
+        if len(self._tail) >= CHUNK:
+            self._chunks.append(_pack(self._tail[:CHUNK]))
+            del self._tail[:CHUNK]
 
     def __iadd__(self, values: Iterable[T]) -> Column[T]:
         self.extend(values)

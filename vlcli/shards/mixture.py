@@ -61,6 +61,7 @@ def load_mixture(
     image_root: Path | None = None,
     head: int | None = None,
     skip_damaged: bool = False,
+    jobs: int = 1,
 ) -> PairTable:
     """The pairs of all sources in one table, with the `optional` columns in its frame. With weights, its `shares` say
     how often each source is drawn; `head` is then of each source. Raises as `load_pairs` does, and UsageError for a
@@ -73,6 +74,7 @@ def load_mixture(
         "image_root": image_root,
         "head": head,
         "skip_damaged": skip_damaged,
+        "jobs": jobs,
     }
     if all(source.weight is None for source in sources):
         return load_pairs([source.path for source in sources], **options)

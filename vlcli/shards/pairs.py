@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ import orjson
 import polars as pl
 
 from vlcli.errors import InputError, UsageError
+from vlcli.parallel import Crew
 from vlcli.shards.columns import Column
 from vlcli.shards.layout import is_shard_directory
 from vlcli.shards.pixels import Location, Part, ReferencePart, TarPart
@@ -40,6 +41,9 @@ class Share(NamedTuple):
     start: int
     stop: int
     weight: float
+
+
+LARGE = 16 << 30  # bytes of shards; processes that walk their headers take a second to start
 
 
 @dataclass
@@ -127,6 +131,7 @@ def load_pairs(
     head: int | None = None,
     need_text: bool = True,
     skip_damaged: bool = False,
+    jobs: int = 1,
 ) -> PairTable:
     """Pairs from shard directories, `.tar` files, or anything that `records.read` accepts, in the order
     given.
@@ -135,6 +140,7 @@ def load_pairs(
     one that no input has is a UsageError, and null throughout when it is among the `optional` ones. With
     `need_text=False` rows without a text are allowed (labelled images). Raises InputError for a damaged
     shard (with `skip_damaged` it is passed over, and in `PairTable.damaged`), a row without image or text.
+    With `jobs`, as many processes look through the shards where these are large.
     """
     table = PairTable(source=" ".join(paths))
     frames: list[pl.DataFrame] = []
@@ -163,17 +169,9 @@ def load_pairs(
         flush_rows()
         if not tars:
             raise InputError("no tar in it", file=path)
-        for tar in tars:
-            if left() == 0:
-                break
-            try:
-                shard = read_shard(tar)
-            except InputError as error:
-                if not skip_damaged:
-                    raise
-                table.damaged.append(Damaged(str(tar), recorded_pairs(tar), str(error)))
-                continue
-            frames.append(_add_shard(table, shard, group, wanted, left()))
+        for piece in _tables(ShardReader(group, wanted, skip_damaged), tars, left(), jobs):
+            table.extend(piece)
+            frames.append(piece.frame)
     flush_rows()
     if not paths:
         frames.append(_add_rows(table, [], renames, group, wanted, image_root, head, need_text))
@@ -233,6 +231,46 @@ def _add_rows(
     part.flush()
     table._add_part(part)
     return pl.concat(frames, how="diagonal_relaxed")
+
+
+class ShardReader:
+    """Tables of single shards."""
+
+    def __init__(self, group: str | None, columns: Sequence[str], skip_damaged: bool) -> None:
+        self.group, self.columns, self.skip_damaged = group, columns, skip_damaged
+
+    def table(self, tar: Path, head: int | None = None) -> PairTable:
+        """The pairs of one tar; of a damaged one none, where that is allowed."""
+        table = PairTable(source=str(tar))
+        try:
+            shard = read_shard(tar)
+        except InputError as error:
+            if not self.skip_damaged:
+                raise
+            table.damaged.append(Damaged(str(tar), recorded_pairs(tar), str(error)))
+            return table
+        table.frame = _add_shard(table, shard, self.group, self.columns, head)
+        return table
+
+    def read(self, tar: Path) -> Generator[None, None, PairTable]:
+        """As `Crew` wants its work: this one asks nothing."""
+        return self.table(tar)
+        yield
+
+
+def _tables(reader: ShardReader, tars: list[Path], head: int | None, jobs: int) -> Iterator[PairTable]:
+    """The tables of tars in order, until there are `head` pairs."""
+    if jobs > 1 and head is None and sum(tar.stat().st_size for tar in tars) > LARGE:
+        make = (reader.group, reader.columns, reader.skip_damaged)
+        with Crew(ShardReader, make, min(jobs, len(tars))) as crew:
+            yield from crew.run("read", tars, lambda number, question: None)
+        return
+    for tar in tars:
+        if head == 0:
+            break
+        table = reader.table(tar, head)
+        head = None if head is None else head - len(table)
+        yield table
 
 
 def _add_shard(

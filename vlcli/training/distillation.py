@@ -15,8 +15,9 @@ from torch import nn
 from vlcli import __version__
 from vlcli.curation.parallel_text import Pair, ParallelText
 from vlcli.errors import UsageError
+from vlcli.models.checkpoint import load_text_encoder
 from vlcli.models.dual import trainable_report
-from vlcli.models.text_encoder import TextEncoder, load_text_encoder
+from vlcli.models.text_encoder import TextEncoder
 from vlcli.objectives.contrastive import total_loss
 from vlcli.objectives.teacher import teacher_loss
 from vlcli.recipes import DistillRecipe, StudentConfig

@@ -35,7 +35,7 @@ from vlcli.training.run_directory import begin, point, prune, refuse_occupied, r
 from vlcli.training.schedules import learning_rate
 from vlcli.training.sharding import asked_for, clip_grad_norm, whole
 from vlcli.training.state import newest_state, read_state, refuse_another_recipe, save_state
-from vlcli.training.trackers import Trackers
+from vlcli.training.trackers import Trackers, chosen
 from vlcli.training.weights import Weights
 
 # The others wait while rank 0 fills the feature cache or validates; the default of ten minutes would end the run.
@@ -123,18 +123,19 @@ class Engine(Generic[R]):
         resume: bool = False,
         force: bool = False,
     ) -> None:
-        chosen = resolve_device(device)
-        precision = settled(recipe.train.precision, chosen)
+        self.tracked = chosen(recipe.train.trackers)
+        place = resolve_device(device)
+        precision = settled(recipe.train.precision, place)
         train = recipe.train.model_copy(update={"precision": precision})
         self.recipe = cast(R, recipe.model_copy(update={"train": train}))
         self.out, self.reporter = out, reporter
-        if chosen.index is not None:
-            torch.cuda.set_device(chosen)
+        if place.index is not None:
+            torch.cuda.set_device(place)
         AcceleratorState._reset_state()  # of an earlier run in this process, which may have had another precision
         self.sharding = asked_for()
         self.accelerator = Accelerator(
             mixed_precision="no" if precision == "fp32" else precision,
-            cpu=chosen.type == "cpu",
+            cpu=place.type == "cpu",
             fsdp_plugin=self.sharding,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
@@ -230,9 +231,7 @@ class Engine(Generic[R]):
         if self.main:
             self.reporter.plan(self.plan())
         with self._room_on_disk(), self._defer_sigterm():
-            trackers = (
-                Trackers(self.out, resume_step=self.step if self.state else None) if self.main else None
-            )
+            trackers = self._trackers() if self.main else None
             try:
                 self._train(trackers)
             finally:
@@ -246,14 +245,22 @@ class Engine(Generic[R]):
             "last_checkpoint": os.path.realpath(self.out / "last"),
         }
 
+    def _trackers(self) -> Trackers:
+        return Trackers(
+            self.out,
+            self.tracked,
+            resume_step=self.step if self.state is not None else None,
+            recipe=self.recipe.model_dump(mode="json"),
+            warn=self.warn,
+        )
+
     def _train(self, trackers: Trackers | None) -> None:
         batches = self.task.batches(self.step, self.total)
-        self.meter.started = time.perf_counter()
         while self.step < self.total:
-            waiting = time.perf_counter()
-            batch = next(batches)
-            self.meter.waited += time.perf_counter() - waiting
-            rate = self._take_step(batch)
+            with self.meter.waiting():
+                batch = next(batches)
+            with self.meter.computing():
+                rate = self._take_step(batch)
             self._log(trackers, rate)
             self._milestones(trackers)
 

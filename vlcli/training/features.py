@@ -62,17 +62,28 @@ def fingerprint(model: DualEncoder, dtype: np.dtype[Any]) -> str:
     return digest.hexdigest()[:32]
 
 
+def row_of(model: DualEncoder, precision: str) -> tuple[tuple[int, int], np.dtype[Any]]:
+    """(1 + n1, c) and type of what is kept of an image: the pooled vector, then the patch tokens; of a global model the
+    pooled vector alone. The model may be on the meta device."""
+    tokens = model.grid[0] * model.grid[1] if model.reads_tokens else 0
+    return (1 + tokens, model.image.width), np.dtype(np.float32 if precision == "fp32" else np.float16)
+
+
+def bytes_of(model: DualEncoder, precision: str) -> int:
+    """What an image takes on disk."""
+    (rows, width), kind = row_of(model, precision)
+    return rows * width * kind.itemsize + KEY_BYTES
+
+
 class FeatureStore:
     """Features by image. `rows(table)` maps a table's rows to rows of the store; `take(rows)` reads them.
 
-    A row is (1 + n1, c): the pooled vector, then the patch tokens; a global model keeps the pooled vector alone.
+    A row is as `row_of` says.
     """
 
     def __init__(self, model: DualEncoder, directory: Path, *, precision: str) -> None:
         self.model = model
-        self.dtype = np.dtype(np.float32 if precision == "fp32" else np.float16)
-        tokens = model.grid[0] * model.grid[1] if model.reads_tokens else 0
-        self.shape = (1 + tokens, model.image.width)
+        self.shape, self.dtype = row_of(model, precision)
         self.row_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
         self.folder = directory / fingerprint(model, self.dtype)
         self._index: dict[bytes, int] = {}

@@ -18,7 +18,7 @@ from vlcli.shards.pixels import LocatedImages, Location
 class Wanted(NamedTuple):
     """One picture that a step needs: where it lies, and what its augmentation is drawn from."""
 
-    location: Location | None  # None: known to be bad
+    location: Location
     seed: str
 
 
@@ -28,17 +28,12 @@ class Pictures(NamedTuple):
     pixels: Tensor  # (b, size, size, 3) uint8
     bad: dict[int, str]  # place in the share → cause
 
-    def pin_memory(self) -> Pictures:
-        return self._replace(pixels=self.pixels.pin_memory())
-
 
 class _Decoded(Dataset[Any]):
     def __init__(self, augment: Augment) -> None:
         self.augment, self.images = augment, LocatedImages()
 
     def __getitem__(self, wanted: Wanted) -> np.ndarray | str:
-        if wanted.location is None:
-            return ""
         try:
             return self.augment(self.images.read(wanted.location), random.Random(wanted.seed))
         except (ValueError, OSError) as error:  # an InputError is a ValueError

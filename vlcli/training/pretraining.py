@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from vlcli import __version__
@@ -17,7 +18,7 @@ from vlcli.models.image_tower import ImageFeatures
 from vlcli.models.initial import find_weights, tokenizer_for
 from vlcli.models.initialise import initialise
 from vlcli.models.recompute import recompute_layers, statistics
-from vlcli.objectives.contrastive import total_loss
+from vlcli.objectives.contrastive import collisions, total_loss
 from vlcli.recipes import Recipe
 from vlcli.shards.pairs import PairTable
 from vlcli.training.engine import Engine, Outcome, Score
@@ -28,12 +29,13 @@ from vlcli.training.meter import Reporter
 from vlcli.training.objective import Objective
 from vlcli.training.order import per_epoch
 from vlcli.training.processes import on_main
-from vlcli.training.validation import Validation, score_of
+from vlcli.training.validation import Classes, Validation, score_of
 
 
 class Pretraining:
-    """A run: `Pretraining(recipe, train, ...).run()`. `train` and `validation` are tables of pairs; `start` is a model
-    of the recipe's architecture to go on from, without which its towers get their initial weights."""
+    """A run: `Pretraining(recipe, train, ...).run()`. `train` and `validation` are tables of pairs, `classes` what the
+    labels of validation's rows are called; `start` is a model of the recipe's architecture to go on from, without which
+    its towers get their initial weights."""
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class Pretraining:
         reporter: Reporter,
         *,
         validation: PairTable | None = None,
+        classes: Classes | None = None,
         init_image: str | None = None,
         init_text: str | None = None,
         start: DualEncoder | None = None,
@@ -53,7 +56,7 @@ class Pretraining:
     ) -> None:
         self.engine = Engine(recipe, out, reporter, device=device, resume=resume, force=force)
         self.recipe = recipe = self.engine.recipe  # with its precision settled
-        self.table, self.reporter = train, reporter
+        self.table, self.classes, self.reporter = train, classes, reporter
         self.total = recipe.steps(len(train))
         image_weights, text_weights = None, None
         if self.engine.resumed is None and start is None:
@@ -64,6 +67,7 @@ class Pretraining:
             "total": self.total,
             "mixture": [[share.source, share.weight] for share in train.shares],
             "validation": None if validation is None else validation.split_hash,
+            "classes": None if classes is None else classes.fingerprint,
         }
         self.engine.refuse_other_data(self.identity)
         self.lineage = {"vlcli": __version__, "split_hash": train.split_hash, "pairs": len(train)}
@@ -124,7 +128,11 @@ class Pretraining:
         self.validation = None
         if validation is not None:
             self.validation = Validation(
-                validation, store=store, store_rows=val_rows, precision=recipe.train.precision
+                validation,
+                store=store,
+                store_rows=val_rows,
+                precision=recipe.train.precision,
+                classes=self.classes,
             )
 
     def _save_memory(self) -> None:
@@ -189,7 +197,15 @@ class Pretraining:
         def compare(found: Encoded) -> Outcome:
             self.scale = found.scale.detach()
             parts = self.objective(*found, batch.codes, batch.local, step)
-            return Outcome(total_loss(parts), {"i2t_loss": parts["i2t"], "t2i_loss": parts["t2i"]})
+            collided = torch.tensor(float(collisions(batch.codes)), device=found.scale.device)
+            pairs = len(batch.pair_ids)
+            shown = {
+                "i2t_loss": parts["i2t"],
+                "t2i_loss": parts["t2i"],
+                "collisions": collided,
+                "collision_share": collided / (pairs * (pairs - 1)),
+            }
+            return Outcome(total_loss(parts), shown)
 
         chunk = self.recipe.train.chunk
         if not chunk:
@@ -207,14 +223,16 @@ class Pretraining:
         self.model.bound_scale_()
 
     def values(self) -> dict[str, float]:
-        return {"temperature": 1 / float(self.scale)}
+        temperature = {"temperature": 1 / float(self.scale)}
+        contrastive = self.recipe.objective.r2d2 is None
+        return temperature | ({"chance_loss": self.recipe.chance_loss} if contrastive else {})
 
     def validate(self) -> Score | None:
         if self.validation is None:
             return None
         found = self.validation(self.model)
-        results = [{**self.validation.describe(self.model), **found}]
-        return Score(found, score_of(found, self.recipe.train.best), results)
+        value = score_of(found, self.recipe.train.best)
+        return Score(found, value, self.validation.results(self.model, found))
 
     def state_dict(self) -> dict[str, Any]:
         return {"bad": self.loader.bad.state_dict()}

@@ -10,7 +10,17 @@ from vlcli.errors import UsageError
 from vlcli.recipes import DistillRecipe, Recipe, to_toml
 
 # What a run makes in its directory, as patterns; by the last one --resume knows a run that was stopped in its clearing.
-OWN = ("best", "last", "checkpoints", "metrics.jsonl", "not-finite-step-*.txt", "tensorboard", "recipe.toml")
+OWN = (
+    "best",
+    "last",
+    "checkpoints",
+    "metrics.jsonl",
+    "not-finite-step-*.txt",
+    "tensorboard",
+    "wandb",
+    "curves.png",
+    "recipe.toml",
+)
 
 
 def step_name(step: int) -> str:

@@ -17,6 +17,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vlcli.errors import UsageError
 
+HALF = {"bf16": torch.bfloat16}  # what is not fp32; the scaler of fp16 reads whole gradients
+
 
 def asked_for() -> FullyShardedDataParallelPlugin | None:
     """What `accelerate launch --use_fsdp` says, by torch's fully_shard whatever version it names; None without it."""
@@ -36,6 +38,8 @@ def make_ready(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin,
         state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, plugin
     plugin = state.fsdp_plugin
     assert plugin is not None
+    if accelerator.mixed_precision == "fp16":
+        raise UsageError("fp16 does not go with FSDP", remedy="--precision bf16")
     if plugin.activation_checkpointing:
         raise UsageError("fsdp_activation_checkpointing is not understood here", remedy="leave it out")
     if (
@@ -44,10 +48,11 @@ def make_ready(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin,
     ):
         plugin.transformer_cls_names_to_wrap = sorted({type(block).__name__ for block in _blocks(model)})
         plugin.auto_wrap_policy = transformer_auto_wrap_policy
-    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
-    if kind is not None:  # autocast decides what is computed in it
+    if accelerator.mixed_precision in HALF:  # autocast decides what is computed in it
         plugin.mixed_precision_policy = MixedPrecisionPolicy(
-            param_dtype=kind, reduce_dtype=torch.float32, cast_forward_inputs=False
+            param_dtype=HALF[accelerator.mixed_precision],
+            reduce_dtype=torch.float32,
+            cast_forward_inputs=False,
         )
     alone = nn.Module()  # a temperature cannot be cut: everybody has it, and the mean of its gradients
     for number, parameter in enumerate(p for p in model.parameters() if p.dim() == 0):
@@ -99,7 +104,7 @@ class Autocast(nn.Module):
         self.model, self.accelerator = model, accelerator
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
-        kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision)
+        kind = HALF.get(self.accelerator.mixed_precision)
         with torch.autocast(self.accelerator.device.type, dtype=kind, enabled=kind is not None):
             return self.model(*arguments, **options)
 

@@ -43,6 +43,7 @@ FREE = {
     "train.keep",
     "train.chunk",
     "train.checkpointing",
+    "train.trackers",
 }
 
 

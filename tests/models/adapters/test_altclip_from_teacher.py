@@ -12,8 +12,8 @@ from foreign_models import BERT, hf_clip, sentencepiece
 
 import vlcli
 from vlcli.cli import app
+from vlcli.models.checkpoint import load_text_encoder
 from vlcli.models.convert import open_checkpoint
-from vlcli.models.text_encoder import load_text_encoder
 from vlcli.training.teacher import open_teacher
 
 NEAR = 1e-5
