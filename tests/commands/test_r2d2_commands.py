@@ -123,7 +123,9 @@ def test_finetune_goes_on_from_the_checkpoint(task, pretrained, labelled, tmp_pa
     if task == "retrieval":
         few = tmp_path / "val.jsonl"
         rows = pl.read_parquet(CORPUS).head(6)
-        lines = [json.dumps({"image": f"{CORPUS}#{i}", "text": rows["name"][i]}) for i in range(6)]
+        lines = [
+            json.dumps({"image": f"{CORPUS}#{i}", "name": rows["name"][i], "keywords": []}) for i in range(6)
+        ]
         few.write_text("\n".join(lines) + "\n")
         val = ("--val", few)
     settings = sets(
