@@ -27,8 +27,8 @@ run vlcli pretrain --recipe "$recipe" --data "$out/shards" --val "$out/val.jsonl
 
 # 3. Scores on the unseen artist: 519 pictures against 519 names, and eight groups with Wukong's 80 prompts.
 run vlcli retrieve "$out/run" --data "$out/val.jsonl" --json >"$out/results/retrieve.json"
-run vlcli zeroshot "$out/run" --data "$out/val.jsonl" --labels "$here/emoji/labels.group.txt" \
-    --label-column group_zh --prompts wukong-80 --json >"$out/results/zeroshot.json"
+run vlcli zeroshot "$out/run" --data "$out/val.jsonl" --labels "$here/emoji/labels.group.zh.txt" \
+    --label-column group --prompts wukong-80 --json >"$out/results/zeroshot.json"
 
 # 4. Figures: which token each patch chooses, and where the word finds its picture (token-wise models only).
 if grep -q '^similarity = "tokenwise"' "$out/run/recipe.toml"; then

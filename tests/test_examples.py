@@ -26,6 +26,7 @@ from vlcli.models.checkpoint import save_checkpoint
 from vlcli.models.config import DualEncoderConfig, ImageTowerConfig, TextEncoderConfig, TextTowerConfig
 from vlcli.models.dual import DualEncoder
 from vlcli.models.text_encoder import TextEncoder
+from vlcli.text.languages import NINE
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = [(name, line) for name in COMMANDS for line in import_module(f"vlcli.commands.{name}").EXAMPLES]
@@ -111,6 +112,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "text": f"草地上有一只{name}",
                 "name": name,
                 "group_zh": "动物" if i % 8 < 2 else "物品",
+                **{f"name_{lang}": f"{lang} {name}" for lang in NINE},
                 "label": i % 8,
                 "split": "val" if i % 4 == 0 else "train",
             }
@@ -122,6 +124,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (here / "mt").chmod(0o755)
     for name in ("raw.jsonl", "val.jsonl", "imagenet.jsonl", "flickr30k-cn.jsonl"):
         jsonl(here / name, rows)
+    for lang in NINE:
+        jsonl(here / f"xtd.{lang}.jsonl", [{**row, "text": row[f"name_{lang}"]} for row in rows])
     jsonl(here / "demo" / "val.jsonl", [{**row, "image": f"../{row['image']}"} for row in rows])
     jsonl(here / "pairs.jsonl", [{"image": f"{i}.png", "caption": r["text"]} for i, r in enumerate(rows)])
     table = pl.DataFrame(
@@ -134,7 +138,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     for name in ("raw.parquet", "pairs.parquet"):
         table.write_parquet(here / name)
-    (here / "labels.zh.txt").write_text("\n".join(NAMES) + "\n", encoding="utf-8")
+    for lang in NINE:
+        (here / f"labels.{lang}.txt").write_text("\n".join(NAMES) + "\n", encoding="utf-8")
     (here / "groups.txt").write_text("动物\t动物\n物品\t物品\n", encoding="utf-8")
     four = [row["id"] for row in rows[:4]]
     jsonl(here / "mosaics.jsonl", [{"images": four, "target": t, "text": NAMES[t]} for t in range(4)])
@@ -160,6 +165,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     jsonl(here / "runs" / "lit-filip" / "metrics.jsonl", [{"step": 1, "loss": 3.0}])
     for link in ("last", "best"):
         (here / "runs" / "lit-filip" / link).symlink_to("checkpoints/step-00000001")
+    (here / "runs" / "altclip-m9").symlink_to("lit-filip")
     tiny_r2d2(here)
     for name in ("icm.train.jsonl", "icm.val.jsonl"):
         jsonl(here / name, [{**row, "label": i % 2} for i, row in enumerate(rows)])

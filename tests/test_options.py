@@ -319,6 +319,24 @@ def test_tables_obey(when, variables, coloured, monkeypatch):
     assert ("\x1b[" in shown.text) == coloured, shown.text
 
 
+def test_cells_are_wide_where_letters_are_and_say_what_they_hold(monkeypatch):
+    from rich.cells import cell_len
+
+    monkeypatch.setenv("COLUMNS", "60")
+    _console.set_color("never")
+    try:
+        shown = Terminal()
+        rows = [["狐狸", "1"], ["ثعلب 3", "2"], ["여우", "3"], ["[red]a[/red] :fox:", "4"]]
+        _console.show_table("[b]title[/b]", ["name", "n"], rows, stream=shown)
+    finally:
+        _console.set_color("auto")
+    title, *lines = shown.text.splitlines()
+    assert title.startswith("[b]title")
+    assert len({cell_len(line) for line in lines}) == 1
+    assert "[red]a[/red] :fox:" in shown.text
+    assert "\u2068ثعلب 3\u2069" in shown.text
+
+
 class Terminal:
     """A stream that says it is one."""
 

@@ -23,6 +23,7 @@ def place(tmp_path_factory):
     for i, (name, colour) in enumerate(COLOURS.items()):
         (root / f"{i}.png").write_bytes(square(colour))
         row = {"id": f"square/{i}", "image": f"{i}.png", "text": name, "split": "val", "kind": "深浅"[i % 2]}
+        row |= {"name_en": colour, "name_ar": f"لون {i}"}
         rows.append(json.dumps(row, ensure_ascii=False) + "\n")
     (root / "val.jsonl").write_text("".join(rows), encoding="utf-8")
     (root / "kinds.txt").write_text("深\t深色\n浅\t浅色\n", encoding="utf-8")
@@ -85,6 +86,49 @@ def test_zeroshot_over_the_names_themselves(run):
     result = json.loads(run("zeroshot", "global", "--data", "val.jsonl", "--label-column", "text", "--json"))
     assert (result["classes"], result["prompts"], result["labels"]) == (6, "wukong-80", "values of text")
     assert "top-1" in run("zeroshot", "global", "--data", "val.jsonl", "--label-column", "text")
+
+
+def test_retrieve_in_several_languages(run, place):
+    columns = ("--map", "name_zh=text", "--text-column", "name_{lang}")
+    sweep = ("--data", "val.jsonl", *columns, "--langs", "en,zh,ar")
+    result = json.loads(run("retrieve", "global", *sweep, "--json", "--predictions", "best.{lang}.jsonl"))
+    assert list(result) == ["checkpoint", "similarity", "langs", "average", "encoded"]
+    assert [one["lang"] for one in result["langs"]] == ["en", "zh", "ar"]
+    single = ("--data", "val.jsonl", "--map", "text=name_ar,name_zh=text", "--lang", "ar")
+    alone = json.loads(run("retrieve", "global", *single, "--json"))
+    assert result["langs"][2] == alone
+    assert list(result["average"]["ci95"]) == ["i2t", "t2i", "MR"]
+    for lang in ("en", "zh", "ar"):
+        lines = (place / f"best.{lang}.jsonl").read_text(encoding="utf-8").splitlines()
+        assert len(lines) == 12
+    with pytest.raises(UsageError, match=r"best\.en\.jsonl exists"):
+        run("retrieve", "global", *sweep, "--predictions", "best.{lang}.jsonl")
+    shown = " ".join(run("retrieve", "global", *sweep, "--bootstrap", "0").split())
+    for words in ("3 languages, 6 images", "split val", "R@10", "│ ar │", "│ average │"):
+        assert words in shown
+
+
+def test_zeroshot_in_several_languages(run, place):
+    for lang, names in (("en", ("dark", "light")), ("ar", ("غامق", "فاتح"))):
+        lines = "".join(f"{key}\t{name}\n" for key, name in zip("深浅", names, strict=True))
+        (place / f"kinds.{lang}.txt").write_text(lines, encoding="utf-8")
+    sweep = (
+        "--data",
+        "val.jsonl",
+        "--label-column",
+        "kind",
+        "--labels",
+        "kinds.{lang}.txt",
+        "--langs",
+        "en,ar",
+    )
+    result = json.loads(run("zeroshot", "tokenwise", *sweep, "--json", "--bootstrap", "10"))
+    assert list(result) == ["checkpoint", "similarity", "langs", "average", "encoded"]
+    assert [one["prompts"] for one in result["langs"]] == ["parallel-20.en", "parallel-20.ar"]
+    assert [one["labels"] for one in result["langs"]] == ["kinds.en.txt", "kinds.ar.txt"]
+    shown = " ".join(run("zeroshot", "global", *sweep, "--bootstrap", "20").split())
+    for words in ("2 languages, 6 images", "prompts parallel-20.{lang}", "top-5", "│ ar │", "│ average │"):
+        assert words in shown
 
 
 def test_visualize_writes_what_it_says(run, place):

@@ -22,6 +22,8 @@ sys.path.insert(0, str(EMOJI))
 import build  # noqa: E402
 import packages  # noqa: E402
 
+from vlcli.text.labels import load_labels  # noqa: E402
+
 NAMES = {  # hexcode: (zh, en, group, subgroup)
     "1F436": ("狗脸", "dog face", 3, 34),
     "1F98A": ("狐狸", "fox", 3, 34),
@@ -110,6 +112,16 @@ def test_rules_give_the_columns_of_the_corpus() -> None:
         assert row["split"] == (build.SPLIT_NEW[split] if build.is_new(row["family"]) else split)
     named = {(artist, code) for (artist, _), code in build.load_names(EMOJI / "drawings.tsv").items() if code}
     assert named <= {(row["artist"], row["hexcode"]) for row in corpus.iter_rows(named=True)}
+
+
+def test_the_groups_are_named_in_every_language() -> None:
+    corpus = pl.read_parquet(EMOJI / "raw.parquet", columns=["group", "group_zh"])
+    chinese = dict(corpus.unique().iter_rows())
+    for language in build.LANGUAGES:
+        labels = load_labels(EMOJI / f"labels.group.{language}.txt")
+        assert set(labels.names) == set(chinese), language
+        assert not labels.duplicates, language
+    assert load_labels(EMOJI / "labels.group.zh.txt").names == chinese
 
 
 def test_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from vlcli.evaluation.alignment import Alignment, Text
 from vlcli.figures import fonts as fonts_module
 from vlcli.figures.alignment import Row, columns, draw, shorten, token_lines, upsample
 from vlcli.figures.canvas import render
-from vlcli.figures.fonts import NoFont, find_fonts
+from vlcli.figures.fonts import NoFont, find_fonts, language_of
 from vlcli.figures.request import Request
 from vlcli.figures.sheet import Source, make_sheet
 
@@ -226,3 +226,76 @@ def test_nothing_that_is_drawn_lacks_a_glyph():
     shown = {text.get_text() for text in figure.findobj(Drawn)}
     assert {"1 𠮷", "2 㐀", "0 [CLS]", "—" * 33 + "…"} <= shown
     find_fonts().require(shown)
+
+
+def test_arabic_letters_join_and_run_to_the_left():
+    """Joined letters take less room than the same ones apart; a text drawn in reverse is another picture."""
+    from matplotlib.textpath import TextPath
+
+    font = find_fonts().properties()
+
+    def outline(text):
+        return TextPath((0, 0), text, size=20, prop=font)
+
+    word = (
+        "\u0628\u0628\u0628\u0627"  # beh beh beh alef: at its left end stands the alef, a stroke without dots
+    )
+    apart = "\u200c".join(word)
+    assert outline(word).get_extents().width < outline(apart).get_extents().width
+    box = outline(word).get_extents()
+    first = outline(word).vertices
+    # The alef is the tallest letter: what reaches the top lies at the left.
+    assert first[first[:, 1] > box.y1 - 1, 0].max() < box.x0 + box.width / 2
+
+
+def test_a_number_stays_on_its_side_of_an_arabic_word():
+    found = alignment("\u062b\u0639\u0644\u0628")
+    assert [piece for piece, _ in token_lines(found)[0]][1] == "\u200e1 \u2068\u062b\u2069"
+    figure = draw([Row(WHITE, found)])
+    assert figure.axes[2].get_title(loc="left") == "\u200esimilarity to \u2068\u062b\u0639\u0644\u0628\u2069"
+    assert columns("\u2068\u062b\u0639\u064e\u2069") == 2
+    find_fonts().require(["\u200e\u2068\u062b\u2069"])
+
+
+def test_han_characters_have_the_forms_of_the_texts_language():
+    assert [language_of(t) for t in ("直", "直の", "ゝ", "직 直", "fox")] == [None, "ja", "ja", "ko", None]
+
+    def drawn(label):
+        return render(draw([Row(WHITE, alignment(side=1), caption=label)]), "svg")
+
+    pieces = [drawn("直"), drawn("直の")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vlcli.figures.alignment.language_of", lambda text: None)
+        assert drawn("直") == pieces[0]
+        assert drawn("直の") != pieces[1]
+
+
+def test_a_contact_sheet_shows_every_script_and_marks_what_has_no_glyph():
+    import io
+
+    from PIL import Image
+
+    from vlcli.figures.contact import COLUMNS, GAP, LINE, SIDE, Shown, contact_sheet
+
+    def sheet(*names):
+        data = contact_sheet(
+            [Shown(lambda: square("red"), lambda: b"no picture", (name, name), "x") for name in names]
+        )
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+    pixels = sheet("ثعلب", "キツネ", "여우", "狐狸" * 60, "fox")
+    width, height = 2 * SIDE + 3 * GAP, SIDE + 3 * LINE + 2 * GAP
+    assert pixels.shape == (2 * height, COLUMNS * width, 3)
+    # The picture (a square of 40) stands in the middle of its frame, the one that cannot be read leaves it empty.
+    middle = (GAP + SIDE // 2, GAP + SIDE // 2)
+    assert pixels[middle].tolist() == [255, 0, 0]
+    assert (pixels[GAP + 8 : GAP + SIDE - 8, 2 * GAP + SIDE + 8 : 2 * GAP + 2 * SIDE - 8] == 255).all()
+    red = (pixels[: GAP + SIDE, : GAP + SIDE] == [255, 0, 0]).all(2).nonzero()
+    assert [(axis.min(), axis.max()) for axis in red] == [(GAP + 36, GAP + 75)] * 2
+    for i in range(4):
+        names = pixels[GAP + SIDE + 2 + LINE : height, i * width : (i + 1) * width]
+        assert (names < 160).any()
+        assert (names[:, -GAP // 2 :] == 255).all()  # the long one is cut, none runs into the next
+    unknown = find_fonts().drawable("🦊 fox")
+    assert unknown == "\ufffd fox"
+    assert (sheet("🦊") == sheet("\ufffd")).all()

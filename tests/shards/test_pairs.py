@@ -186,3 +186,20 @@ def test_a_tar_that_is_cut_after_it_was_indexed(tmp_path: Path) -> None:
         reader.read(table.locate(2))
     with pytest.raises(FileNotFoundError, match=r"00000.tar"):
         reader.read(table.locate(0))
+
+
+def test_chosen_rows_are_a_table_of_their_own(tmp_path: Path) -> None:
+    source = make_rows(tmp_path, 5)
+    whole = load_pairs([str(source)], columns=["score"])
+    some = whole.chosen([3, 1], [["c"], []])
+    assert (some.ids, some.image_ids) == (
+        [whole.ids[3], whole.ids[1]],
+        [whole.image_ids[3], whole.image_ids[1]],
+    )
+    assert list(some.texts) == [["c"], []]
+    assert some.locate(0) == whole.locate(3)
+    assert some.frame["score"].to_list() == [0.75, 0.25]
+    assert [some.image_bytes(i) for i in range(2)] == [picture(3), picture(1)]
+    assert some.split_hash != whole.split_hash
+    with pytest.raises(IndexError):
+        some.image_bytes(2)

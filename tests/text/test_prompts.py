@@ -69,5 +69,5 @@ def test_not_utf8_and_not_there(tmp_path: Path) -> None:
     file.write_bytes(b"{}\n" + "{}的照片".encode("gbk"))
     with pytest.raises(InputError, match=r"gbk\.txt:2: not UTF-8"):
         load_prompts(str(file))
-    with pytest.raises(UsageError, match="wukong-80, none"):
+    with pytest.raises(UsageError, match=r"wukong-80, none, parallel-20\.\{lang\} \(en zh"):
         load_prompts("wukong-81")

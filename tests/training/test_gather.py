@@ -15,7 +15,7 @@ from vlcli.objectives.late_interaction import global_similarity, late_interactio
 from vlcli.training.gather import gather_images, gather_texts
 
 N, DIM = 8, 12
-SHARES = [(4, 4), (5, 3), (2, 2, 2, 2), (3, 2, 2, 1), (4, 3, 1, 0)]  # of the batch, process by process
+SHARES = [(4, 4), (5, 3), (2, 2, 2, 2), (3, 2, 2, 1)]  # of the batch, process by process
 
 
 def inputs():

@@ -236,7 +236,7 @@ def test_a_run_in_chunks_learns_what_a_direct_run_does(table, cache, tmp_path):
 
 
 def test_two_processes_in_chunks_equal_one_that_holds_everything(tmp_path):
-    names = ["global", "tokenwise", "selected", "reduced-paper"]
+    names = ["uneven", "tokenwise", "selected", "reduced-paper"]
     script = os.path.join(os.path.dirname(__file__), "gradients.py")
     (tmp_path / "two").mkdir()
     changes = ["--set=train.chunk=3", "--set=train.checkpointing=['text']"]

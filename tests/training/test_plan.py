@@ -45,6 +45,8 @@ def test_pairs_and_memory_are_shared_among_processes(table, cache):
     assert (one["pairs_a_process"], two["pairs_a_process"]) == (16, 8)
     assert one["memory"]["activations"] == 2 * two["memory"]["activations"] > 0
     assert one["memory"]["state"] == two["memory"]["state"]
+    chunked = Plan(recipe(cache, "train.chunk=4"), table, Path("x"), device=CPU).as_dict()
+    assert one["memory"]["activations"] == 4 * chunked["memory"]["activations"]
 
 
 def test_a_cache_that_would_grow_too_large_is_none(table, cache):

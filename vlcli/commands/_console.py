@@ -7,6 +7,8 @@ import sys
 import time
 from typing import Any
 
+from vlcli.text.direction import isolated
+
 _color = "auto"  # of this command line: auto, always, never
 
 
@@ -93,10 +95,15 @@ class Console:
 def show_table(title: str, header: list[str], rows: list[list[str]], *, stream: Any = None) -> None:
     """A table for people: on stdout for report commands (their data), elsewhere pass `sys.stderr`."""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    def plain(text: str, style: str = "") -> Text:
+        """A caption's brackets and colons are no markup, and its direction is nobody else's."""
+        return Text(isolated(text), style)
+
+    table = Table(title=plain(title, "table.title"), title_justify="left")
     for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i == 0 else "right")
+        table.add_column(plain(name), justify="left" if i == 0 else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(plain, row))
     rich_console(stream or sys.stdout).print(table)

@@ -29,15 +29,19 @@ Lang = Annotated[
     ),
 ]
 
-Prompts = Annotated[
-    str,
-    Option(
+
+def prompts_option(default: str | None = None) -> Any:
+    """--prompts; `default` is what to show where the default depends on other options."""
+    return Option(
         "--prompts",
-        metavar="wukong-80|none|FILE",
+        metavar="wukong-80|parallel-20.LANG|none|FILE",
         help="Templates around a text; a file has one a line, with {}.",
+        show_default=default or True,
         autocompletion=complete.prompts,
-    ),
-]
+    )
+
+
+Prompts = Annotated[str, prompts_option()]
 
 
 def require_run(run: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-GIB, MIB = 2**30, 2**20
+MIB = 2**20
 
 
 def plan_lines(plan: dict[str, Any], fate: str) -> list[str]:
@@ -24,21 +24,26 @@ def plan_lines(plan: dict[str, Any], fate: str) -> list[str]:
             f"  {part}: {count['trainable']:,} trainable, {count['parameters'] - count['trainable']:,} frozen"
             for part, count in plan["parameters"].items()
         ),
-        f"memory of a process: {memory['state'] / GIB:.2f} GiB for weights, gradients and moments,"
-        f" {memory['activations'] / GIB:.2f} GiB for what {plan['pairs_a_process']} pairs keep for the backward pass",
+        f"memory of a process: {_size(memory['state'])} for weights, gradients and moments,"
+        f" {_size(memory['activations'])} for what {plan['pairs_a_process']} pairs keep for the backward pass",
     ]
     if cache := plan["feature_cache"]:
-        size = f"features of the locked image tower: at most {cache['bytes'] / MIB:.0f} MiB"
+        size = f"features of the locked image tower: at most {_size(cache['bytes'])}"
         where = (
             f"in {cache['folder']}" if cache["within"] else "more than data.cache_gib: they are not cached"
         )
         lines.append(f"{size} {where}")
     lines += [
-        f"checkpoints of {saved['bytes'] / MIB:.0f} MiB {every}, of which {saved['kept']} stay, the best and the last",
+        f"checkpoints of {_size(saved['bytes'])} {every}, of which {saved['kept']} stay, the best and the last",
         f"writes {', '.join(plan['files'])}",
         *(f"warning: {text}" for text in plan["warnings"]),
     ]
     return lines
+
+
+def _size(count: int) -> str:
+    """Bytes for people."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / MIB:.1f} MiB"
 
 
 def mixture_lines(sources: list[tuple[str, int, float]]) -> list[str]:

@@ -229,7 +229,10 @@ def command(
         show_table("dedup", ["", "value"], lines, stream=sys.stdout)
         return
     if sheet is not None:
+        from vlcli.figures.fonts import find_fonts
+
         check_place(sheet, force=force)
+        find_fonts()
 
     from vlcli.curation.dedup import dedup_pairs, summary
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from vlcli.commands import _evaluation as e
+from vlcli.commands import _languages as many
 from vlcli.commands import _options as o
 
 EXAMPLES = (
@@ -15,6 +16,8 @@ EXAMPLES = (
     "vlcli retrieve runs/lit-filip --data val.jsonl --mosaics mosaics.jsonl --json",
     "vlcli retrieve runs/r2d2 --data flickr30k-cn.jsonl --rerank flickr30k-cn",
     "vlcli retrieve runs/lit-filip --data shards/ --query 一只狐狸 --top 5",
+    "vlcli retrieve runs/altclip-m9 --data 'xtd.{lang}.jsonl' --langs en,zh,es,fr,ru,ar,ja,ko,it",
+    "vlcli retrieve runs/altclip-m9 --data val.jsonl --text-column 'name_{lang}' --langs en,ar,ja --json",
 )
 
 
@@ -59,6 +62,17 @@ def command(
     ] = None,
     split: e.Split = None,
     lang: e.Lang = None,
+    langs: many.Langs = None,
+    text_column: Annotated[
+        str | None,
+        Option(
+            "--text-column",
+            metavar="NAME",
+            help="The column that holds the texts of each of --langs, with {lang}.",
+            show_default="text_{lang}, else the rows whose column lang says so",
+            rich_help_panel=many.PANEL,
+        ),
+    ] = None,
     bootstrap: e.Bootstrap = 1000,
     seed: o.Seed = 0,
     renames: o.Map = None,
@@ -78,6 +92,11 @@ def command(
     together, so an image may have several texts and a text several images. A query counts when one of its
     positives is among the first K; a wrong candidate with an equal score stands ahead. Images are
     resampled with their texts. Of --prompts one template is taken, not a set.
+
+    With --langs the texts of each language stand in a column of their own ('text_{lang}', or what --text-column
+    says), in rows whose column lang says so, or in a file each (--data 'xtd.{lang}.jsonl'). An image without a
+    text in a language is a candidate there and no query. The average's interval draws an image with its texts in all
+    languages at once.
     """
     import sys
 
@@ -85,11 +104,10 @@ def command(
     from vlcli.errors import UsageError
 
     e.require_run(run)
-    from vlcli.evaluation.mosaics import load_mosaics
-    from vlcli.evaluation.rerank import depth
-    from vlcli.evaluation.tasks import Retrieval
+    from vlcli.evaluation.captions_by_language import load_captions
     from vlcli.records.atomic import refuse_existing
     from vlcli.shards.pairs import load_pairs
+    from vlcli.text.languages import named
     from vlcli.text.prompts import load_prompts
 
     console = Console("retrieve", quiet=quiet, verbose=verbose)
@@ -103,36 +121,63 @@ def command(
         raise UsageError("--query ranks images by cosine: it does not go with --rerank")
     if add_similarity and rerank is None:
         raise UsageError("--add-similarity is of --rerank", remedy="--rerank K")
+    if langs is not None and (query is not None or mosaics or rerank is not None):
+        raise UsageError("--langs goes with none of --query, --mosaics and --rerank")
+    how: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed, "split": split}
+    encoding: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
+    reading: dict[str, Any] = {"renames": o.parse_map(renames), "image_root": image_root, "head": head}
+    if langs is not None:
+        tags = many.parse(langs, lang)
+        templates = {tag: load_prompts(named(prompts, tag)) for tag in tags}
+        targets = many.files(predictions, "--predictions", tags, force=force)
+        tables = load_captions(data, tags, column=text_column, **reading)
+
+        from vlcli.evaluation.sweep import retrieve_in
+
+        model = e.open_model(run, device, console)
+        with e.announcing(console) as announce:
+            result = retrieve_in(
+                model,
+                tables,
+                templates,
+                predictions=targets,
+                force=force,
+                announce=announce,
+                **how,
+                **encoding,
+            )
+        many.note_saving(result, console)
+        if json:
+            e.print_json(result)
+        else:
+            _show_languages(result, " ".join(data), prompts)
+        return
+    if text_column is not None:
+        raise UsageError("--text-column is about --langs", remedy=f"--map text={text_column}")
+
+    from vlcli.evaluation.mosaics import load_mosaics
+    from vlcli.evaluation.rerank import depth
+    from vlcli.evaluation.tasks import Retrieval
+
     rerank_at = None if rerank is None else depth(rerank)
     template = load_prompts(prompts)
     pointing = load_mosaics(mosaics) if mosaics else []
     if predictions and not force:
         refuse_existing(predictions)
     model = e.open_model(run, device, console)
-    table = load_pairs(
-        data,
-        renames=o.parse_map(renames),
-        optional=("split", "lang"),
-        image_root=image_root,
-        head=head,
-        need_text=query is None,
-    )
+    table = load_pairs(data, optional=("split", "lang"), need_text=query is None, **reading)
     with e.announcing(console) as announce:
-        gallery = Retrieval(
-            model, table, template, batch_size=batch_size, precision=precision, announce=announce
-        )
+        gallery = Retrieval(model, table, template, announce=announce, **encoding)
         if query is not None:
             found = list(gallery.search(query, top))
         else:
             result = gallery.write_metrics(
                 predictions,
                 force=force,
-                bootstrap=bootstrap,
-                seed=seed,
-                split=split,
                 lang=lang,
                 rerank_at=rerank_at,
                 add_similarity=add_similarity,
+                **how,
             )
             if pointing:
                 result["pointing"] = gallery.pointing(pointing, bootstrap=bootstrap, seed=seed)
@@ -166,3 +211,15 @@ def _table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         "t2i": f"{result['texts']} texts → {result['images']} images",
     }
     return ["", *(arrows[side] for side in sides)], rows
+
+
+def _show_languages(result: dict[str, Any], data: str, prompts: str) -> None:
+    """A line for each language; the intervals of single recalls, and how many texts there are, are in the JSON."""
+    sides = {"i2t": "I→T", "t2i": "T→I"}
+    recalls = [(side, name) for side in sides for name in result["average"][side]]
+    header = ["", *(f"{sides[side]}\n{name}" for side, name in recalls), "mean recall"]
+    cells = [
+        [*(e.cell(one[side][name], None) for side, name in recalls), e.cell(one["MR"], one["ci95"].get("MR"))]
+        for one in (*result["langs"], result["average"])
+    ]
+    many.show(result, {"data": data, "prompts": prompts}, header, cells)

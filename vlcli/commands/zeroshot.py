@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Option
 
 from vlcli.commands import _evaluation as e
+from vlcli.commands import _languages as many
 from vlcli.commands import _options as o
 
 EXAMPLES = (
     "vlcli zeroshot runs/lit-filip --data imagenet.jsonl --labels labels.zh.txt --prompts wukong-80",
     "vlcli zeroshot runs/lit-filip --data val.jsonl --label-column group_zh --labels groups.txt --json",
     "vlcli zeroshot runs/lit-filip --data val.jsonl --label-column name",
+    "vlcli zeroshot runs/altclip-m9 --data imagenet.jsonl --labels 'labels.{lang}.txt' --langs en,zh,ar,ja",
     "vlcli zeroshot runs/r2d2 --data icm.val.jsonl --task matching",
 )
+PROMPTS = "wukong-80"
+NUMBERS = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}
 
 
 class Task(StrEnum):
@@ -45,18 +50,18 @@ def command(
         ),
     ] = Task.classify,
     labels: Annotated[
-        Path | None,
+        str | None,
         Option(
             "--labels",
             metavar="FILE",
-            help="A name per line (line k, from 0, for label k) or key<TAB>name; "
-            "default: the column's own values.",
+            help="A name per line (line k, from 0, for label k) or key<TAB>name.",
+            show_default="the column's own values",
         ),
     ] = None,
     label_column: Annotated[
         str, Option("--label-column", metavar="NAME", help="The column that holds the class.")
     ] = "label",
-    prompts: e.Prompts = "wukong-80",
+    prompts: Annotated[str | None, e.prompts_option("wukong-80, with --langs parallel-20.{lang}")] = None,
     ensemble: Annotated[
         Ensemble,
         Option(
@@ -75,6 +80,7 @@ def command(
     ] = None,
     split: e.Split = None,
     lang: e.Lang = None,
+    langs: many.Langs = None,
     bootstrap: e.Bootstrap = 1000,
     seed: o.Seed = 0,
     renames: o.Map = None,
@@ -93,6 +99,10 @@ def command(
     A class is its name in every template. A global model averages the text vectors; a token-wise model
     averages the image→text similarities, for tokens have no mean. Classes that share a name are reported:
     no score tells them apart, and the first one wins.
+
+    With --langs the classes are named in each language: by --labels 'labels.{lang}.txt' from a file each, or
+    by --label-column 'name_{lang}' from the data. The interval of the average draws an image for all languages
+    at once.
     """
     from vlcli.commands._console import Console, show_table
     from vlcli.errors import UsageError
@@ -101,32 +111,52 @@ def command(
         raise UsageError("--predictions is of --task matching")
     if labels is not None and task is Task.matching:
         raise UsageError("--labels names classes: --task matching has none")
+    if langs is not None and task is Task.matching:
+        raise UsageError("--langs names classes in several languages: --task matching has none")
     e.require_run(run)
-    from vlcli.evaluation.tasks import classify
+    from vlcli.evaluation.names_by_language import name_classes, require_columns
     from vlcli.records.atomic import refuse_existing
     from vlcli.shards.pairs import load_pairs
     from vlcli.text.labels import load_labels
-    from vlcli.text.prompts import load_prompts
+    from vlcli.text.languages import varies
+    from vlcli.text.prompts import PARALLEL, load_prompts
 
     console = Console("zeroshot", quiet=quiet, verbose=verbose)
-    templates = load_prompts(prompts)
-    names = load_labels(labels) if labels else None
+    if langs is None:
+        templates = load_prompts(prompts or PROMPTS)
+        names = load_labels(labels) if labels else None
+        namings = {}
+    else:
+        tags = many.parse(langs, lang)
+        namings = name_classes(tags, labels=labels, column=label_column, prompts=prompts or PARALLEL)
+    swept = bool(namings) and varies(label_column)
+    columns = [naming.column for naming in namings.values()] if swept else [label_column]
+    needed = () if swept or predictions is not None else columns
     if predictions is not None and not force:
         refuse_existing(predictions)
-    model = e.open_model(run, device, console)
     table = load_pairs(
         data,
         renames=o.parse_map(renames),
-        columns=() if predictions is not None else (label_column,),
-        optional=[
-            name
-            for name in ("split", "lang", label_column)
-            if name != label_column or predictions is not None
-        ],
+        columns=needed,
+        optional=[name for name in dict.fromkeys(("split", "lang", *columns)) if name not in needed],
         image_root=image_root,
         head=head,
         need_text=task is Task.matching,
     )
+    require_columns(table, namings)
+
+    from vlcli.evaluation.sweep import classify_in
+    from vlcli.evaluation.tasks import classify
+
+    model = e.open_model(run, device, console)
+    how: dict[str, Any] = {
+        "ensemble": ensemble.value,
+        "bootstrap": bootstrap,
+        "seed": seed,
+        "split": split,
+        "batch_size": batch_size,
+        "precision": precision,
+    }
     if task is Task.matching:
         from vlcli.evaluation.matching import matching
 
@@ -152,28 +182,47 @@ def command(
             show_table(e.title(found), ["", count], [["AUC", e.cell(found["auc"], found["ci95"].get("auc"))]])
         return
     with e.announcing(console) as announce:
-        result = classify(
-            model,
-            table,
-            templates,
-            column=label_column,
-            labels=names,
-            ensemble=ensemble.value,
-            bootstrap=bootstrap,
-            seed=seed,
-            split=split,
-            lang=lang,
-            batch_size=batch_size,
-            precision=precision,
-            announce=announce,
-        )
-    if result["duplicate_names"]:
-        same = "、".join(result["duplicate_names"][:5])
-        console.warn(f"several classes are called {same}: top-1 cannot reach 100")
+        if namings:
+            result = classify_in(model, table, namings, announce=announce, **how)
+        else:
+            result = classify(
+                model,
+                table,
+                templates,
+                column=label_column,
+                labels=names,
+                lang=lang,
+                announce=announce,
+                **how,
+            )
+    for one in result["langs"] if namings else [result]:
+        if one["duplicate_names"]:
+            same = "、".join(one["duplicate_names"][:5])
+            where = f"{one['lang']}: " if namings else ""
+            console.warn(f"{where}several classes are called {same}: top-1 cannot reach 100")
+    if namings:
+        many.note_saving(result, console)
     if json:
         e.print_json(result)
-        return
-    names_of = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}
-    rows = [[shown, e.cell(result[key], result["ci95"].get(key))] for key, shown in names_of.items()]
+    elif namings:
+        _show_languages(result, Path(labels).name if labels else label_column, prompts or PARALLEL)
+    else:
+        _show(result)
+
+
+def _show(result: dict[str, Any]) -> None:
+    from vlcli.commands._console import show_table
+
+    rows = [[shown, *_cells(result, (key,))] for key, shown in NUMBERS.items()]
     header = [f"labels {result['labels']}", f"{result['n']} images, {result['classes']} classes"]
     show_table(e.title(result), header, rows)
+
+
+def _show_languages(result: dict[str, Any], labels: str, prompts: str) -> None:
+    header = [f"labels {labels}", *NUMBERS.values(), "classes"]
+    cells = [[*_cells(one, NUMBERS), str(one["classes"])] for one in result["langs"]]
+    many.show(result, {"prompts": prompts}, header, [*cells, [*_cells(result["average"], NUMBERS), ""]])
+
+
+def _cells(result: dict[str, Any], keys: Iterable[str]) -> list[str]:
+    return [e.cell(result[key], result["ci95"].get(key)) for key in keys]

@@ -29,11 +29,3 @@ def mean_recall(*directions: Mapping[str, float] | None) -> float:
     """The plain mean of the reported recalls: six, or three where only one direction exists."""
     values = [value for direction in directions if direction is not None for value in direction.values()]
     return round(sum(values) / len(values), 4)
-
-
-def mean_per_class(hits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
-    """Mean over the classes that occur of the share of their images that are right, as a percentage."""
-    count = np.bincount(labels)
-    right = np.bincount(labels, weights=hits)
-    present = count > 0
-    return percent(float((right[present] / count[present]).mean()))

@@ -129,31 +129,65 @@ def recall_interval(
     The units are the connected components of the positives: an image and its captions, or, where a text has
     several images, all of them. With a single unit nothing can be resampled and there is no interval: `{}`.
     """
-    n, m = len(found.i2t), len(found.t2i)
-    unit = components(n, m, [(i, j) for i, columns in enumerate(positives) for j in columns])
+    return mean_interval([found], [positives], [range(len(positives))], count=count, seed=seed)
+
+
+def mean_interval(
+    found: Sequence[Ranks],
+    positives: Sequence[Sequence[AbstractSet[int]]],
+    images: Sequence[Sequence[int]],
+    *,
+    count: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The same of the mean over several tests (one a language), of which `images[k][i]` says which image of all is
+    the i-th of test k: an image is drawn with its texts in every language, for these are not independent.
+    """
+    total = 1 + max(max(numbers) for numbers in images)
+    edges: list[tuple[int, int]] = []
+    starts, texts = [], 0
+    for ranked, shown, numbers in zip(found, positives, images, strict=True):
+        starts.append(texts)
+        edges += [(numbers[i], texts + j) for i, columns in enumerate(shown) for j in columns]
+        texts += len(ranked.t2i)
+    unit = components(total, texts, edges)
     units = int(unit.max()) + 1
-    both = (("i2t", found.i2t, unit[:n]), ("t2i", found.t2i, unit[n:]))
-    sides = [side for side in both if side[1].any()]
     if units < 2 or count < 1:
         return {}
-    sums, totals = [], []
-    for _, rank, where in sides:
-        asked = rank > 0
-        hits = recall_hits(rank[asked])
-        sums.append(np.stack([np.bincount(where[asked], hits[:, k], units) for k in range(hits.shape[1])]))
-        totals.append(np.bincount(where[asked], minlength=units))
+    # [test][side] → (names of the side, hits (K, units), queries (units,)); all tests have the same sides.
+    sides = [
+        _sides(ranked, unit[np.asarray(numbers)], unit[total + start :][: len(ranked.t2i)], units)
+        for ranked, numbers, start in zip(found, images, starts, strict=True)
+    ]
 
     def statistic(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         with np.errstate(invalid="ignore"):
-            values = [100 * (s @ weights) / (t @ weights) for s, t in zip(sums, totals, strict=True)]
-        return np.append(np.concatenate(values), np.mean(values))
+            values = [
+                [100 * (hits @ weights) / (asked @ weights) for _, hits, asked in test] for test in sides
+            ]
+        return np.mean([np.append(np.concatenate(test), np.mean(test)) for test in values], axis=0)
 
     bounds = interval(statistic, units, count=count, seed=seed)
     names = [f"R@{k}" for k in RECALL_AT]
     result: dict[str, Any] = {
-        name: dict(zip(names, bounds[s * len(names) :], strict=False)) for s, (name, _, _) in enumerate(sides)
+        name: dict(zip(names, bounds[s * len(names) :], strict=False))
+        for s, (name, _, _) in enumerate(sides[0])
     }
     return {**result, "MR": bounds[-1]}
+
+
+def _sides(
+    found: Ranks, images: npt.NDArray[np.int64], texts: npt.NDArray[np.int64], units: int
+) -> list[tuple[str, npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Of each direction that has queries: its hits (K, units) and its queries (units,), by the unit they are of."""
+    sides = []
+    for name, rank, where in (("i2t", found.i2t, images), ("t2i", found.t2i, texts)):
+        asked = rank > 0
+        if asked.any():
+            hits = recall_hits(rank[asked])
+            sums = [np.bincount(where[asked], hits[:, k], units) for k in range(hits.shape[1])]
+            sides.append((name, np.stack(sums), np.bincount(where[asked], minlength=units)))
+    return sides
 
 
 def retrieval(

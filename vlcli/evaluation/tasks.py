@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +38,15 @@ def silent(what: str, total: int) -> Progress:
     return lambda done: None
 
 
+def require_one(prompts: PromptSet) -> None:
+    """UsageError unless there is one template."""
+    if len(prompts) != 1:
+        raise UsageError(
+            f"{prompts.name} has {len(prompts)} templates, retrieval takes one",
+            remedy="--prompts none, or a file with one line",
+        )
+
+
 class Retrieval:
     """A gallery encoded once, for metrics, predictions and searches."""
 
@@ -49,12 +59,10 @@ class Retrieval:
         batch_size: int = 64,
         precision: str = "fp32",
         announce: Announce = silent,
+        images: Any = None,
     ) -> None:
-        if len(prompts) != 1:
-            raise UsageError(
-                f"{prompts.name} has {len(prompts)} templates, retrieval takes one",
-                remedy="--prompts none, or a file with one line",
-            )
+        """`images` are the features of the gallery's pictures, where another language has had them encoded."""
+        require_one(prompts)
         self.model, self.table, self.prompts = model, table, prompts
         self.gallery = Gallery.of(table)
         self.similarity = similarity_of(model)
@@ -62,9 +70,20 @@ class Retrieval:
         self.announce = announce
         if not self.gallery.image_ids:
             raise InputError("no rows", file=table.source)
-        rows = self.gallery.image_rows
-        progress = announce("images", len(rows))
-        self.images = embed_images(model, table, rows, progress=progress, **self.options)
+        if images is None:
+            rows = self.gallery.image_rows
+            images = embed_images(model, table, rows, progress=announce("images", len(rows)), **self.options)
+        self.images = images
+
+    @cached_property
+    def texts(self) -> Any:
+        """The features of the gallery's texts."""
+        return self.encode(self.gallery.texts)
+
+    @cached_property
+    def found(self) -> Ranks:
+        """The rank of every query's best positive."""
+        return ranks(self.similarity, self.images, self.texts, self.gallery.positives)
 
     def encode(self, texts: Sequence[str]) -> Any:
         filled = [self.prompts.fill(text)[0] for text in texts]
@@ -89,15 +108,13 @@ class Retrieval:
         head = describe(self.model, self.table, gallery.texts, split=split, lang=lang)
         if not gallery.texts:
             raise InputError("no texts: there is nothing to retrieve", file=self.table.source)
-        texts = self.encode(gallery.texts)
-        found = ranks(self.similarity, self.images, texts, gallery.positives)
-        again, said = None, {}
+        found, again, said = self.found, None, {}
         if rerank_at is not None:
-            again = self._rerank(texts, found, rerank_at, add_similarity)
+            again = self._rerank(rerank_at, add_similarity)
             found = again.ranks
             said = {"rerank": {"k": rerank_at, "score": "match+similarity" if add_similarity else "match"}}
         if predictions is not None:
-            for row in self._predictions(texts, found, again):
+            for row in self._predictions(found, again):
                 predictions(row)
         return {
             **head,
@@ -116,7 +133,7 @@ class Retrieval:
                 **how,
             )
 
-    def _rerank(self, texts: Any, found: Ranks, k: int, add_similarity: bool) -> Reranked:
+    def _rerank(self, k: int, add_similarity: bool) -> Reranked:
         gallery = self.gallery
         matcher = Matcher(
             self.model,
@@ -130,22 +147,20 @@ class Retrieval:
             matcher,
             self.similarity,
             self.images,
-            texts,
+            self.texts,
             gallery.positives,
-            found,
+            self.found,
             k=k,
             add_similarity=add_similarity,
         )
 
-    def _predictions(
-        self, texts: Any, found: Ranks, again: Reranked | None, k: int = 10
-    ) -> Iterator[dict[str, Any]]:
+    def _predictions(self, found: Ranks, again: Reranked | None, k: int = 10) -> Iterator[dict[str, Any]]:
         """The best k of every query; of re-ranked ones no more than were."""
         images = self.gallery.image_ids
 
         def best(direction: Literal["i2t", "t2i"]) -> Iterator[Top]:
             if again is None:
-                yield from top(self.similarity, self.images, texts, k=k, direction=direction)
+                yield from top(self.similarity, self.images, self.texts, k=k, direction=direction)
                 return
             for one in again.i2t if direction == "i2t" else again.t2i:
                 yield Top(one.query, one.candidates[:k], one.scores[:k])
@@ -212,6 +227,22 @@ def column_labels(column: str, values: Sequence[Any]) -> LabelSet:
     return LabelSet(f"values of {column}", {value: value for value in distinct})
 
 
+def truth_of(table: Any, column: str, labels: LabelSet | None) -> tuple[list[int], LabelSet]:
+    """The class of every row by its place in the label set, and that set: `labels`, or the column's own values.
+
+    Raises InputError for a row without a label and for a label without a name.
+    """
+    values = [one_label(value) for value in table.frame[column]]
+    if not values:
+        raise InputError("no rows", file=table.source)
+    for row, value in enumerate(values):
+        if value is None or isinstance(value, list):
+            cause = "no" if not value else "more than one"
+            raise InputError(f"row {table.ids[row]} has {cause} {column}", file=table.source)
+    labels = labels or column_labels(column, values)
+    return labels.indices(values), labels
+
+
 def classify(
     model: Any,
     table: Any,
@@ -230,18 +261,9 @@ def classify(
 ) -> dict[str, Any]:
     """The `zeroshot` object of design §3: rows of `table` with their class in `column` of its frame.
 
-    Without `labels` the classes are the column's distinct values. Raises InputError for a row without a label
-    and for a label without a name.
+    For errors see `truth_of`.
     """
-    values = [one_label(value) for value in table.frame[column]]
-    if not values:
-        raise InputError("no rows", file=table.source)
-    for row, value in enumerate(values):
-        if value is None or isinstance(value, list):
-            cause = "no" if not value else "more than one"
-            raise InputError(f"row {table.ids[row]} has {cause} {column}", file=table.source)
-    labels = labels or column_labels(column, values)
-    truth = labels.indices(values)
+    truth, labels = truth_of(table, column, labels)
     distinct = len(set(labels.names.values()))
     result = zeroshot(
         model,
@@ -250,7 +272,7 @@ def classify(
             table,
             batch_size=batch_size,
             precision=precision,
-            progress=announce("images", len(values)),
+            progress=announce("images", len(truth)),
         ),
         truth,
         labels,

@@ -12,8 +12,8 @@ ever held.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from vlcli.errors import InputError
 from vlcli.evaluation.bootstrap import interval
 from vlcli.evaluation.embed import Progress, collect, embed_texts, similarity_of, to_cpu
-from vlcli.evaluation.metrics import mean_per_class, percent
+from vlcli.evaluation.metrics import percent
 from vlcli.evaluation.retrieval import rows_of, tile_side, tiles
 from vlcli.text.labels import LabelSet
 from vlcli.text.prompts import PromptSet
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Ensemble = Literal["similarity", "probability"]
 TOP = (1, 5)
+NUMBERS = ("top1", "top5", "mean_per_class")
 
 
 class Classifier:
@@ -132,6 +133,53 @@ def zeroshot(
     i's class in `label_set`. `progress` counts encoded texts. `duplicate_names` lists names that stand
     for several classes: no score can tell these apart, which caps top-1 below 100.
     """
+    found = classified(
+        model,
+        images,
+        labels,
+        label_set,
+        prompts,
+        ensemble=ensemble,
+        batch_size=batch_size,
+        precision=precision,
+        progress=progress,
+    )
+    return summary(found, label_set, ensemble, bootstrap=bootstrap, seed=seed)
+
+
+def summary(
+    found: Classified, label_set: LabelSet, ensemble: Ensemble, *, bootstrap: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """What `zeroshot` returns, from the places of the true classes."""
+    return {
+        "n": len(found.place),
+        "classes": len(label_set),
+        **accuracies(*found, bootstrap=bootstrap, seed=seed),
+        "ensemble": ensemble,
+        "duplicate_names": sorted(label_set.duplicates),
+    }
+
+
+class Classified(NamedTuple):
+    """The place of each image's true class among all, from 1, and which class that is."""
+
+    place: npt.NDArray[np.int64]  # (n,)
+    labels: npt.NDArray[np.int64]  # (n,)
+
+
+def classified(
+    model: Any,
+    images: Iterable[ImageTokens],
+    labels: Sequence[int],
+    label_set: LabelSet,
+    prompts: PromptSet,
+    *,
+    ensemble: Ensemble = "similarity",
+    batch_size: int = 256,
+    precision: str = "fp32",
+    progress: Progress | None = None,
+) -> Classified:
+    """What `zeroshot` counts."""
     classifier = Classifier(
         model,
         list(label_set.names.values()),
@@ -150,32 +198,43 @@ def zeroshot(
     if not done:
         raise InputError("nothing to classify: the data has no rows")
     assert done == len(truth), f"{done} images, {len(truth)} labels"
-    place = torch.cat(places).numpy()
-    return {
-        "n": done,
-        "classes": len(label_set),
-        **accuracies(place, truth.numpy(), bootstrap=bootstrap, seed=seed),
-        "ensemble": ensemble,
-        "duplicate_names": sorted(label_set.duplicates),
-    }
+    return Classified(torch.cat(places).numpy(), truth.numpy())
 
 
 def accuracies(
     place: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], *, bootstrap: int, seed: int
 ) -> dict[str, Any]:
     """`top1`, `top5`, `mean_per_class` and their `ci95` from the place of each image's true class."""
-    hits = np.stack([place <= k for k in TOP]).astype(np.float64)  # (2, n)
-    result: dict[str, Any] = {f"top{k}": percent(share) for k, share in zip(TOP, hits.mean(1), strict=True)}
-    result["mean_per_class"] = mean_per_class(hits[0], labels)
-    if bootstrap < 1 or len(place) < 2:
+    return mean_accuracies([Classified(place, labels)], bootstrap=bootstrap, seed=seed)
+
+
+def mean_accuracies(tests: Sequence[Classified], *, bootstrap: int, seed: int) -> dict[str, Any]:
+    """The same, as means over several tests of the same images (one a language). An image is drawn for all of them
+    at once: what they say of it is not independent.
+    """
+    statistics = [_accuracies(test) for test in tests]
+    n = len(tests[0].place)
+
+    def mean(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.mean([statistic(weights) for statistic in statistics], axis=0)
+
+    whole = [percent(share) for share in mean(np.ones(n))]
+    result: dict[str, Any] = dict(zip(NUMBERS, whole, strict=True))
+    if bootstrap < 1 or n < 2:
         return {**result, "ci95": {}}
-    present = np.unique(labels, return_inverse=True)[1]
+    bounds = interval(lambda weights: 100 * mean(weights), n, count=bootstrap, seed=seed)
+    return {**result, "ci95": dict(zip(NUMBERS, bounds, strict=True))}
+
+
+def _accuracies(test: Classified) -> Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]:
+    """The NUMBERS as shares, when each image counts with its weight; a class that weighs nothing is not counted."""
+    hits = np.stack([test.place <= k for k in TOP]).astype(np.float64)  # (2, n)
+    present = np.unique(test.labels, return_inverse=True)[1]
 
     def statistic(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         count = np.bincount(present, weights=weights)
         right = np.bincount(present, weights=weights * hits[0])
         drawn = count > 0
-        return 100 * np.append(hits @ weights / weights.sum(), (right[drawn] / count[drawn]).mean())
+        return np.append(hits @ weights / weights.sum(), (right[drawn] / count[drawn]).mean())
 
-    bounds = interval(statistic, len(place), count=bootstrap, seed=seed)
-    return {**result, "ci95": dict(zip(("top1", "top5", "mean_per_class"), bounds, strict=True))}
+    return statistic

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 
 from vlcli.evaluation.alignment import Alignment
 from vlcli.figures.canvas import plain_settings
-from vlcli.figures.fonts import Fonts, find_fonts
+from vlcli.figures.fonts import Fonts, find_fonts, language_of
+from vlcli.text.direction import after
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +86,7 @@ def token_lines(alignment: Alignment) -> list[list[tuple[str, bool]]]:
     lines: list[list[tuple[str, bool]]] = [[]]
     used = 0
     for place, token in enumerate(alignment.text.tokens):
-        piece = f"{place} {token}"
+        piece = after(f"{place} ", token)
         room = columns(piece) + 3
         if used + room > COLUMNS and lines[-1]:
             lines.append([])
@@ -97,7 +98,13 @@ def token_lines(alignment: Alignment) -> list[list[tuple[str, bool]]]:
 
 def columns(text: str) -> int:
     """Width of a text in half-width cells."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    return sum(_cells(c) for c in text)
+
+
+def _cells(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def upsample(similarity: npt.NDArray[np.float32], side: int = 256) -> npt.NDArray[np.float32]:
@@ -112,7 +119,14 @@ def _panel(ax: Axes, title: str, fonts: Fonts) -> None:
     for spine in ax.spines.values():
         spine.set_linewidth(0.6)
         spine.set_color("#999999")
-    ax.set_title(title, fontproperties=fonts.properties(size=11), color=INK, loc="left", pad=5)
+    ax.set_title(
+        title,
+        fontproperties=fonts.properties(size=11),
+        language=language_of(title),
+        color=INK,
+        loc="left",
+        pad=5,
+    )
 
 
 def _show(ax: Axes, pixels: Any, **how: Any) -> Any:
@@ -169,7 +183,7 @@ def _heat(ax: Axes, row: Row, limits: tuple[float, float], fonts: Fonts) -> Any:
     image = _show(ax, upsample(row.alignment.similarity), cmap="viridis", vmin=low, vmax=high, alpha=0.62)
     layer = row.alignment.layer
     what = "similarity to" if layer is None else f"attention, layer {layer}:"
-    _panel(ax, shorten(f"{what} {row.alignment.text.label}"), fonts)
+    _panel(ax, after(f"{what} ", shorten(row.alignment.text.label, 33 - columns(what))), fonts)
     return image
 
 
@@ -202,12 +216,17 @@ def _tokens(figure: Figure, lines: list[list[tuple[str, bool]]], x: float, y: fl
     """The token list under the panels; what belongs to the label is red, as in the grid."""
     from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea, VPacker
 
+    everything = "".join(piece for line in lines for piece, _ in line)
     rows: list[Any] = [
         HPacker(
             children=[
                 TextArea(
                     piece,
-                    textprops={"fontproperties": fonts.properties(size=10.5), "color": RED if on else INK},
+                    textprops={
+                        "fontproperties": fonts.properties(size=10.5),
+                        "color": RED if on else INK,
+                        "language": language_of(everything),
+                    },
                 )
                 for piece, on in line
             ],

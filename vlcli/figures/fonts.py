@@ -1,8 +1,8 @@
 """Fonts for figures: every character that is drawn has a glyph, or there is no figure.
 
-Noto Sans CJK comes with the extra `vlcli[figures]`; without it an installed Chinese font serves. Text is
-drawn by matplotlib alone, which shapes it by itself, so a figure does not depend on the machine's
-libraries.
+Noto Sans CJK comes with the extra `vlcli[figures]`; without it an installed Chinese font serves. Arabic letters
+are those of matplotlib's own font. Text is drawn by matplotlib alone, which joins letters and orders what runs from
+right to left by itself, so a figure does not depend on the machine's libraries.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlcli.errors import VlcliError
+from vlcli.text.direction import CONTROLS
 
 if TYPE_CHECKING:
     from matplotlib.font_manager import FontProperties
@@ -70,8 +71,15 @@ class Fonts:
         return faces
 
     def covers(self, text: str) -> bool:
-        """Whether every character of `text` has a glyph."""
-        return all(c.isspace() or any(face.get_char_index(ord(c)) for face in self._faces) for c in text)
+        """Whether every character of `text` has a glyph, or needs none."""
+        return all(
+            c.isspace() or c in CONTROLS or any(face.get_char_index(ord(c)) for face in self._faces)
+            for c in text
+        )
+
+    def drawable(self, text: str) -> str:
+        """`text` with a mark, U+FFFD, in place of each character that has no glyph."""
+        return "".join(c if self.covers(c) else "\ufffd" for c in text)
 
     def require(self, texts: Iterable[str]) -> None:
         """NoFont naming the first character of `texts` that no family has a glyph for."""
@@ -83,6 +91,17 @@ class Fonts:
                 f"no glyph for {character!r} (U+{ord(character):04X} {name}) in {', '.join(self.families)}",
                 remedy=REMEDY if PACKAGED not in self.families else "leave the character out of the figure",
             )
+
+
+def language_of(text: str) -> str | None:
+    """The language whose forms of Han characters `text` is drawn with: 直 is not the same in Japanese as in Chinese.
+
+    Kana tell Japanese and Hangul Korean; Han alone is drawn as Chinese, which is what the font does by itself.
+    """
+    names = [unicodedata.name(c, "") for c in text]
+    if any(name.startswith(("HIRAGANA", "KATAKANA")) for name in names):
+        return "ja"
+    return "ko" if any(name.startswith("HANGUL") for name in names) else None
 
 
 def packaged_font() -> Path | None:

@@ -19,7 +19,7 @@ from vlcli.errors import InputError, UsageError
 from vlcli.parallel import Crew
 from vlcli.shards.columns import Column
 from vlcli.shards.layout import is_shard_directory
-from vlcli.shards.pixels import Location, Part, ReferencePart, TarPart
+from vlcli.shards.pixels import ChosenPart, Location, Part, ReferencePart, TarPart
 from vlcli.shards.reader import open_tar
 from vlcli.shards.rows import place, row_texts
 from vlcli.shards.tar import Member
@@ -102,6 +102,22 @@ class PairTable:
             raise IndexError(i)
         part = bisect_right(self._starts, i) - 1
         return self.parts[part], i - self._starts[part]
+
+    def chosen(self, rows: Sequence[int], texts: Sequence[list[str]]) -> PairTable:
+        """A table of `rows`, in that order, the k-th of which has `texts[k]`: another language's, say. Pictures are
+        read from where they lie.
+        """
+        table = PairTable(
+            source=self.source,
+            ids=Column(self.ids.take(rows)),
+            image_ids=Column(self.image_ids.take(rows)),
+            texts=Column(texts),
+            candidates=Column(self.candidates.take(rows)),
+            groups=Column(self.groups.take(rows)),
+            frame=self.frame[list(rows)],
+        )
+        table._add_part(ChosenPart(self, rows))
+        return table
 
     @cached_property
     def images(self) -> int:

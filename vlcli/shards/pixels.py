@@ -6,6 +6,7 @@ import os
 import tempfile
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -55,6 +56,30 @@ class LocatedImages:
     def __reduce__(self) -> tuple[Any, ...]:
         """A worker process opens files for itself."""
         return LocatedImages, ()
+
+
+class Table(Protocol):
+    """What a part can be chosen of."""
+
+    def image_bytes(self, i: int) -> bytes: ...
+
+    def locate(self, i: int) -> Location: ...
+
+
+class ChosenPart:
+    """Some rows of a table, in an order of their own."""
+
+    def __init__(self, table: Table, rows: Sequence[int]) -> None:
+        self.table, self.rows = table, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, row: int) -> bytes:
+        return self.table.image_bytes(self.rows[row])
+
+    def locate(self, row: int) -> Location:
+        return self.table.locate(self.rows[row])
 
 
 class TarPart:

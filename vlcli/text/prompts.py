@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlcli.errors import InputError, UsageError
+from vlcli.text import languages
 
 _DATA = Path(__file__).parent / "data"
+PARALLEL = f"parallel-20.{languages.SLOT}"  # line k says the same in each of AltCLIP's nine languages
 BUILT_IN = {
     "wukong-80": _DATA / "wukong-80.txt",  # 80 lines, 78 distinct: both duplicates weigh twice, as printed
     "none": None,  # the bare name
+    **{name: _DATA / f"{name}.txt" for name in (languages.named(PARALLEL, lang) for lang in languages.NINE)},
 }
 SLOT = "{}"
 
@@ -44,7 +47,8 @@ def load_prompts(name_or_file: str) -> PromptSet:
     if not file.is_file():
         raise UsageError(
             f"{name_or_file}: no such prompt set",
-            remedy=f"built in are {', '.join(BUILT_IN)}; else give a file, one template with '{SLOT}' a line",
+            remedy=f"built in are wukong-80, none, {PARALLEL} ({' '.join(languages.NINE)});"
+            f" else give a file, one template with '{SLOT}' a line",
         )
     return PromptSet(file.name, _read(file))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import pairwise
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -74,8 +74,10 @@ def chunked(
         for number, (state, rows) in enumerate(zip(states, slices, strict=True), start=1):
             last = number == count
             _set_random_state(state, accelerator.device)
-            waits = not last and isinstance(model, DistributedDataParallel)
-            with cast(DistributedDataParallel, model).no_sync() if waits else nullcontext():
+            # FSDP adds up what it scatters, and has nothing to wait for
+            with (
+                model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
+            ):
                 part = encode(rows)
                 terms = [
                     (mine * theirs.grad[rows]).sum()

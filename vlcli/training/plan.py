@@ -86,7 +86,7 @@ class Plan:
             "parameters": costs.parts,
             "memory": {
                 "state": costs.state + _average(recipe, costs),
-                "activations": costs.activations * share,
+                "activations": costs.activations * min(share, train.chunk or share),
             },
             "feature_cache": self._features(),
             "checkpoints": {

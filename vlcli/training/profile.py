@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from vlcli.models.flops import FlopCounter
 from vlcli.recipes import Recipe
 from vlcli.shards.pairs import PairTable
+from vlcli.training.engine import Outcome
 from vlcli.training.meter import Reporter
 from vlcli.training.pretraining import Pretraining
 
@@ -132,17 +133,27 @@ class _Watch:
             (model, "image_features", "image tower"),
             (model, "project_image", "image tower"),
             (model, "encode_text", "text tower"),
-            (run, "losses", "similarity"),  # what is left of it: the towers have their own
             (engine.accelerator, "backward", "backward"),
             (engine.optimizer, "step", "optimizer"),
         ):
             setattr(owner, name, self.clock.timed(section, getattr(owner, name)))
         borders: dict[str, Any] = {
+            "losses": self._losses(run.losses),
             "batches": self._batches(run.batches),
             "stepped": self._between(run.stepped),
         }
         for name, value in borders.items():
             setattr(run, name, value)
+
+    def _losses(self, losses: Callable[..., Outcome]) -> Callable[..., Outcome]:
+        def timed(*arguments: Any) -> Outcome:
+            with self.clock.section("similarity"):  # of which the towers have their own
+                outcome = losses(*arguments)
+            if outcome.backward is None:
+                return outcome
+            return outcome._replace(backward=self.clock.timed("backward", outcome.backward))
+
+        return timed
 
     def _batches(self, batches: Callable[[int, int], Iterator[Any]]) -> Callable[[int, int], Iterator[Any]]:
         def waited(start: int, stop: int) -> Iterator[Any]:

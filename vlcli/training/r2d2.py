@@ -37,10 +37,12 @@ class R2D2Pretraining(Pretraining):
         self.objective.stepped()
 
     def state_dict(self) -> dict[str, Any]:
-        return self.objective.state_dict()
+        return super().state_dict() | self.objective.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.objective.load_state_dict(state)
+        super().load_state_dict(state)
+        mine = super().state_dict()
+        self.objective.load_state_dict({name: value for name, value in state.items() if name not in mine})
 
 
 def pretraining(recipe: Recipe) -> type[Pretraining]:
