@@ -30,6 +30,9 @@ OWN_MEANING = {
     "--val": "the same",
     "--mix": "filter's is of any column, shard's of the sources of parallel text",
     "--sample": "filter's is of rows, shard's of the pairs of each language",
+    "--label-column": "finetune's is of 1 and 0",
+    "--task": "finetune learns one, zeroshot is scored by one",
+    "--recipe": "finetune has one for each task",
     "--batch-size": "pretrain's is the batch of the loss, elsewhere it is only memory",
 }
 # What they find is their output; pretrain's is a plan, a profile, or what a run came to.

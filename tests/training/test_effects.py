@@ -3,7 +3,7 @@
 import pytest
 from training_cases import TINY, pairs
 
-from vlcli.recipes import load_recipe, names
+from vlcli.recipes import Recipe, load_any, load_recipe, names
 from vlcli.training.effects import keys_of, without_effect
 
 
@@ -160,12 +160,12 @@ def test_keys_of_settings():
     assert keys_of(["a.b=1", " c.d = x=y "]) == {"a.b", "c.d"}
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", [name for name in names() if isinstance(load_any(name), Recipe)])
 def test_no_shipped_recipe_says_what_has_no_effect(name):
     """On a corpus of its size, with everything that it asks for."""
     table = pairs()
     table.candidates = [["x"]] * len(table)
     table.groups = ["x"] * len(table)
-    recipe = load_recipe(name)
+    recipe = load_any(name)
     recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"steps": 100_000})})
     assert without_effect(recipe, table, cached=recipe.caches_features, validates=True) == []

@@ -171,7 +171,9 @@ def test_collisions_of_a_batch_are_counted(cache, tmp_path):
     table.texts = Column(["同"] if row % 2 else [f"字{row}"] for row in range(len(table)))
     table.groups = Column([None] * len(table))
     out = tmp_path / "run"
-    run = Pretraining(recipe(cache, "schedule.steps=1"), table, out, Silent(), device="cpu")
+    run = Pretraining(
+        recipe(cache, "schedule.steps=1", "data.draw=['text']"), table, out, Silent(), device="cpu"
+    )
     run.run()
     line = orjson.loads((out / "metrics.jsonl").read_bytes())
     same = sum(int(row) % 2 for row in run.loader.order.step(0).rows)

@@ -73,10 +73,10 @@ class Console:
     def warn(self, text: str) -> None:
         self.note(f"warning: {text}")
 
-    def log(self, text: str) -> None:
-        """A progress line for a log file: at most one every `log_every` seconds."""
+    def log(self, text: str, *, last: bool = False) -> None:
+        """A progress line for a log file: at most one every `log_every` seconds, and the last one always."""
         now = time.monotonic()
-        if now - self._last_line >= self.log_every:
+        if last or now - self._last_line >= self.log_every:
             self._last_line = now
             self.note(text)
 

@@ -128,7 +128,7 @@ class Progress:
             self.tasks[name] = self.bar.add_task(name, total=total, values=values)
         self.bar.update(self.tasks[name], completed=done, total=total, values=values)
         if self.bar.disable:
-            self.console.log(f"{name} {done}/{total} {values}")
+            self.console.log(f"{name} {done}/{total} {values}", last=done == total)
 
     def about(self, plan: dict[str, Any], what: str) -> None:
         """The lines that every plan has, around what it is a run on."""
