@@ -123,7 +123,9 @@ def test_finetune_goes_on_from_the_checkpoint(task, pretrained, labelled, tmp_pa
     if task == "retrieval":
         few = tmp_path / "val.jsonl"
         rows = pl.read_parquet(CORPUS).head(6)
-        lines = [json.dumps({"image": f"{CORPUS}#{i}", "text": rows["name"][i]}) for i in range(6)]
+        lines = [
+            json.dumps({"image": f"{CORPUS}#{i}", "name": rows["name"][i], "keywords": []}) for i in range(6)
+        ]
         few.write_text("\n".join(lines) + "\n")
         val = ("--val", few)
     settings = sets(
@@ -168,7 +170,10 @@ def test_positions_come_along_to_another_resolution():
     assert left == []
     assert model.image.body.pos_embed.shape[1] - source.image.body.pos_embed.shape[1] == 36 - 16
     assert torch.equal(model.text_projection.weight, source.text_projection.weight)
-    table["image"]["name"] = "vit_tiny_patch16_224"
+    table["image"]["preprocess"]["size"] = 100
+    with pytest.raises(UsageError, match="no whole number of patches of 16"):
+        started(source, DualEncoderConfig.model_validate(table), Path("x"))
+    table["image"] = {"name": "vit_tiny_patch16_224", "preprocess": {"size": 96}}
     with pytest.raises(InputError, match="does not fit"):
         started(source, DualEncoderConfig.model_validate(table), Path("x"))
 

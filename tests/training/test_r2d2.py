@@ -257,7 +257,10 @@ def test_a_ranking_part_without_its_objective_is_refused():
     with pytest.raises(UsageError, match=r"only objective\.r2d2 trains it"):
         load_recipe(
             "emoji-lit-clip",
-            ["model.ranking={layers=1}", "model.text={kind='transformers', name='bert-mini', pooling='cls'}"],
+            [
+                "model.ranking={layers=1, heads=4}",
+                "model.text={kind='transformers', name='bert-mini', pooling='cls'}",
+            ],
         )
 
 

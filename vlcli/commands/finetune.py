@@ -32,7 +32,7 @@ from vlcli.errors import UsageError
 EXAMPLES = (
     "vlcli finetune runs/r2d2 --data shards/ --val val.jsonl -o runs/coco-cn",
     "vlcli finetune runs/r2d2 --task matching --data icm.train.jsonl --val icm.val.jsonl -o runs/icm",
-    "vlcli finetune runs/lit-filip --recipe filip-retrieval --data shards/ -o runs/flickr30k",
+    "vlcli finetune runs/lit-filip --recipe wukong-retrieval --data shards/ -o runs/flickr30k",
 )
 
 MANUAL = {

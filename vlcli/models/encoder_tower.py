@@ -24,6 +24,8 @@ class TransformersTower(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
         assert ids.shape[1] <= self.context, f"{ids.shape[1]} tokens, context {self.context}"
+        if not len(ids):  # a process without a share: transformers' layers want a row, parameters a gradient
+            return self.body(input_ids=ids.new_full((1, max(1, ids.shape[1])), self.padding_id))[0][:0]
         if mask is None:
             return self.body(input_ids=ids).last_hidden_state
         # RoBERTa counts positions over ids that are not its padding id: whatever the caller padded with must be it
