@@ -30,6 +30,8 @@ OWN_MEANING = {
     "--val": "the same",
     "--mix": "filter's is of any column, shard's of the sources of parallel text",
     "--sample": "filter's is of rows, shard's of the pairs of each language",
+    "--method": "how duplicates are found, what a figure shows",
+    "--predictions": "of each row, of each query",
     "--label-column": "finetune's is of 1 and 0",
     "--task": "finetune learns one, zeroshot is scored by one",
     "--recipe": "finetune has one for each task",
