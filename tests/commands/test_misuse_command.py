@@ -72,7 +72,11 @@ def run(programs_of_models: Path, folder: Path) -> Run:
         ("filter good.jsonl -o out.jsonl --report out.jsonl", 2, "vlcli filter: -o and --report name one"),
         ("retrieve nosuch --data good.jsonl", 2, "vlcli retrieve: nosuch: no such checkpoint or run"),
         ("retrieve nothing --data good.jsonl", 2, "vlcli retrieve: nothing: neither a checkpoint"),
-        ("zeroshot good.jsonl --data good.jsonl", 3, "vlcli zeroshot: good.jsonl: neither safetensors nor"),
+        (
+            "zeroshot good.jsonl --data good.jsonl --label-column text",
+            3,
+            "vlcli zeroshot: good.jsonl: neither safetensors nor",
+        ),
         ("visualize nothing --image r.png --text 红", 2, "vlcli visualize: nothing: neither a checkpoint"),
         ("pretrain --recipe emoji-lit-clip --force --resume", 2, "vlcli pretrain: --force and --resume"),
         ("pretrain --recipe emoji-lit-clip -o good.jsonl", 2, "vlcli pretrain: good.jsonl: not a directory"),

@@ -248,7 +248,7 @@ def worker(rank, port, out):
     except (UsageError, SystemExit) as error:
         found["refused"] = (type(error).__name__, getattr(error, "code", None))
     try:
-        Pretraining._encode(SimpleNamespace(reporter=Silent()), Store(), None)
+        Pretraining._encode(SimpleNamespace(reporter=Silent()), Store(), None, None)
     except (InputError, SystemExit) as error:
         found["damaged"] = (type(error).__name__, getattr(error, "code", None))
     torch.save(found, f"{out}/{rank}.pt")

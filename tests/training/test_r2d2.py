@@ -155,7 +155,7 @@ def test_a_run_that_goes_on_is_the_run_that_never_stopped(same_cache, tmp_path):
     one, two = (load_file(place / "model.safetensors") for place in places)
     assert all(torch.equal(x, two[name]) for name, x in one.items())
     states = [torch.load(place / "training.pt", weights_only=True)["task"] for place in places]
-    assert states[0].keys() == states[1].keys() == {"centres", "teacher", "queue"}
+    assert states[0].keys() == states[1].keys() == {"bad", "centres", "teacher", "queue"}
     for part, held in states[0].items():
         for name, x in held.items():
             assert torch.equal(torch.as_tensor(x), torch.as_tensor(states[1][part][name])), f"{part} {name}"

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "vlcli pretrain --recipe emoji-lit-filip --data demo/shards --val demo/val.jsonl -o demo/run",
     "vlcli pretrain --recipe lit-filip --init image=ViT-L-14.pt --data shards/ --set data.batch_size=1024",
-    "vlcli pretrain --recipe filip-base --data web/:0.8,books.parquet:0.2 --set data.epoch_pairs=1000000",
+    "vlcli pretrain --recipe filip-base --data shards/:0.8,pairs.parquet:0.2 --set data.epoch_pairs=1000000",
     "vlcli pretrain --recipe altclip-m9 --init image=ViT-L-14.pt --init runs/t --data shards/",
     "vlcli pretrain --recipe emoji-lit-filip --data demo/shards --profile 10",
     "accelerate launch -m vlcli pretrain --recipe lit-filip --init image=ViT-L-14.pt --data shards/",

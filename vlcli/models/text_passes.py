@@ -29,7 +29,11 @@ def hidden_states(
 ) -> Tensor:
     """(B, n, c) of `tower(ids, mask, keys)`, pass by pass; zeros behind a group's longest text."""
     # a graph that is being traced is for any number of texts
-    if torch.compiler.is_compiling() or in_one_pass or not len(ids):
+    if torch.compiler.is_compiling():
+        return tower(ids, mask, keys)
+    if not len(ids):
+        return _of_no_text(tower, ids, mask, keys)
+    if in_one_pass:
         return tower(ids, mask, keys)
     parts, order = [], []
     for rows, length in passes(mask):
@@ -51,7 +55,8 @@ def pooled_states(
 ) -> Tensor:
     """(B, c): the state that stands for each text, without those of the others being kept."""
     if torch.compiler.is_compiling() or in_one_pass or not len(ids):
-        return at_place(tower(ids, mask, keys), ids, mask, pooling=pooling, end=end)
+        hidden = hidden_states(tower, ids, mask, keys, in_one_pass=True)
+        return at_place(hidden, ids, mask, pooling=pooling, end=end)
     parts, order = [], []
     for rows, length in passes(mask):
         of_rows, seen = ids[rows, :length], mask[rows, :length]
@@ -61,9 +66,17 @@ def pooled_states(
     return torch.cat(parts)[torch.cat(order).argsort()]
 
 
+def _of_no_text(tower: Any, ids: Tensor, mask: Tensor, keys: Tensor | None) -> Tensor:
+    """(0, n, c), of a text that is thrown away: encoders of transformers refuse an empty batch, and a process without a
+    share of a step has parameters that other processes wait for."""
+    one = (1, max(ids.shape[1], 1))
+    hidden = tower(ids.new_zeros(one), mask.new_ones(one), None if keys is None else keys.new_zeros(1))
+    return hidden[:0]
+
+
 def at_place(hidden: Tensor, ids: Tensor, mask: Tensor, *, pooling: str, end: int) -> Tensor:
     """hidden (B, n, c) → (B, c) where `pooling` says."""
-    return hidden[torch.arange(len(ids), device=ids.device), pooled_place(ids, mask, pooling, end)]
+    return hidden[torch.arange(ids.shape[0], device=ids.device), pooled_place(ids, mask, pooling, end)]
 
 
 def pooled_place(ids: Tensor, mask: Tensor, pooling: Literal["last", "eot", "cls"] | str, end: int) -> Tensor:

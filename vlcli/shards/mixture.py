@@ -1,4 +1,4 @@
-"""Training data from several sources, in shares: `--data web/:0.8,books.parquet:0.2`."""
+"""Training data from several sources, in shares: `--data shards/:0.8,pairs.parquet:0.2`."""
 
 from __future__ import annotations
 

@@ -28,7 +28,9 @@ def kinds(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, str]]:
             kind = "temperature"
         elif any(part in name for part in POSITIONS):
             kind = "positional_embedding"
-        elif isinstance(owners[owner], nn.Embedding):
+        elif (
+            isinstance(owners[owner], nn.Embedding) or leaf == "patch_mask"
+        ):  # in place of a patch's embedding
             kind = "token_embedding"
         elif "norm" in type(owners[owner]).__name__.lower():  # torch's and timm's share no base class
             kind = "norm"
