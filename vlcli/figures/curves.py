@@ -93,6 +93,7 @@ def draw_curves(lines: Sequence[Mapping[str, Any]], *, title: str = "", best: st
     fonts = find_fonts()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     with plain_settings():
         figure = Figure(figsize=(13.5, 7.2), facecolor="white", layout="constrained")
@@ -107,6 +108,7 @@ def draw_curves(lines: Sequence[Mapping[str, Any]], *, title: str = "", best: st
         _speed(next(panels), lines)
         for axes in figure.axes:
             axes.set_xlim(0, end * 1.02)
+            axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
             axes.spines[["top", "right"]].set_visible(False)
             axes.tick_params(labelsize=8)
         for axes in figure.axes[3:6]:
