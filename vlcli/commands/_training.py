@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Option
 
 from vlcli.commands import _complete as complete
+from vlcli.commands._options import PRECISION
 
 if TYPE_CHECKING:
     from vlcli.commands._console import Console
@@ -25,6 +26,16 @@ RecipeName = Annotated[
     ),
 ]
 
+RunOutput = Annotated[
+    Path | None,
+    Option("-o", "--output", metavar="DIR", help="The run directory.", show_default="runs/RECIPE"),
+]
+TrainPrecision = Annotated[Literal["fp32", "bf16", "fp16"] | None, PRECISION]
+GlobalBatch = Annotated[
+    int | None,
+    Option("--batch-size", min=2, metavar="N", help="Pairs a step, over all processes together."),
+]
+
 
 def recipe_settings(overrides: list[str] | None, **given: object) -> list[str]:
     """What --set says, and behind it the options that stand for keys of a recipe."""
@@ -33,11 +44,13 @@ def recipe_settings(overrides: list[str] | None, **given: object) -> list[str]:
     return [*(overrides or []), *said]
 
 
-def run_directory(
-    output: Path | None, name: str, *, resume: bool, force: bool, dry_run: bool
-) -> tuple[Path, bool]:
-    """Where the run goes, and whether this process is the one that speaks. Raises UsageError, before anything is
-    loaded, for a directory in use."""
+def speaks() -> bool:
+    """Whether this process is the one of a launcher's processes that speaks: the first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def run_directory(output: Path | None, name: str, *, resume: bool, force: bool, dry_run: bool) -> Path:
+    """Where the run goes. Raises UsageError, before anything is loaded, for a directory in use."""
     from vlcli.errors import UsageError
     from vlcli.training.run_directory import refuse_occupied
 
@@ -46,10 +59,9 @@ def run_directory(
     out = output or Path("runs") / name
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: not a directory")
-    leads = os.environ.get("RANK", "0") == "0"
-    if leads and not dry_run:
+    if speaks() and not dry_run:
         refuse_occupied(out, resume=resume, force=force)
-    return out, leads
+    return out
 
 
 def fate(out: Path, *, resume: bool, force: bool) -> str:
@@ -82,12 +94,12 @@ def towers_of(path: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def curves(run: Path, console: Console, leads: bool) -> Iterator[None]:
+def curves(run: Path, console: Console) -> Iterator[None]:
     """Draw the run's curves when it has ended, and when it was stopped: what there is of them is worth a look then."""
     try:
         yield
     finally:
-        if leads:
+        if speaks():
             from vlcli.errors import InputError, UsageError
             from vlcli.figures.curves import CURVES, write_curves
             from vlcli.figures.fonts import NoFont

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from typer import Option
 
 from vlcli.commands._options import (
-    PRECISION,
     SEED,
     Device,
     DryRun,
@@ -21,7 +19,17 @@ from vlcli.commands._options import (
     Verbose,
     parse_map,
 )
-from vlcli.commands._training import Progress, RecipeName, curves, fate, recipe_settings, run_directory
+from vlcli.commands._training import (
+    Progress,
+    RecipeName,
+    RunOutput,
+    TrainPrecision,
+    curves,
+    fate,
+    recipe_settings,
+    run_directory,
+    speaks,
+)
 
 EXAMPLES = (
     "vlcli distill --recipe altclip-m9-teacher --teacher ViT-L-14.pt --student xlm-roberta-large/"
@@ -107,15 +115,12 @@ def command(
         list[str] | None,
         Option("--val", metavar="FILE", help="Parallel text that chooses the best checkpoint; repeatable."),
     ] = None,
-    output: Annotated[
-        Path | None,
-        Option("-o", "--output", metavar="DIR", help="The run directory.", show_default="runs/RECIPE"),
-    ] = None,
+    output: RunOutput = None,
     overrides: Set = None,
     map_: Map = None,
     head: Head = None,
     seed: Annotated[int | None, SEED] = None,
-    precision: Annotated[Literal["fp32", "bf16", "fp16"] | None, PRECISION] = None,
+    precision: TrainPrecision = None,
     batch_size: Annotated[
         int | None,
         Option("--batch-size", min=1, metavar="N", help="Pairs a step, over all processes together."),
@@ -139,8 +144,8 @@ def command(
 
     settings = recipe_settings(overrides, seed=seed, precision=precision, batch_size=batch_size)
     resolved = load_distill_recipe(recipe, settings)
-    out, leads = run_directory(output, resolved.name, resume=resume, force=force, dry_run=dry_run)
-    if not leads:  # a launcher's other processes: the first one speaks
+    out = run_directory(output, resolved.name, resume=resume, force=force, dry_run=dry_run)
+    if not speaks():  # a launcher's other processes: the first one speaks
         quiet, verbose = True, 0
         if dry_run:
             return
@@ -167,7 +172,7 @@ def command(
             resume=resume,
             force=force,
         )
-        with curves(out, console, leads):
+        with curves(out, console):
             result = run.run()
     best = ""
     if result["best"] is not None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
 from vlcli.commands._options import (
-    PRECISION,
     SEED,
     DataOrNone,
     Device,
@@ -25,7 +23,16 @@ from vlcli.commands._options import (
     Verbose,
     parse_map,
 )
-from vlcli.commands._training import curves, fate
+from vlcli.commands._training import (
+    GlobalBatch,
+    RunOutput,
+    TrainPrecision,
+    curves,
+    fate,
+    recipe_settings,
+    run_directory,
+    speaks,
+)
 from vlcli.commands.pretrain import RunProgress
 from vlcli.errors import UsageError
 
@@ -84,20 +91,14 @@ def command(
     label_column: Annotated[
         str, Option("--label-column", metavar="NAME", help="The column of 1 and 0 (--task matching).")
     ] = "label",
-    output: Annotated[
-        Path | None,
-        Option("-o", "--output", metavar="DIR", help="The run directory.", show_default="runs/RECIPE"),
-    ] = None,
+    output: RunOutput = None,
     overrides: Set = None,
     map_: Map = None,
     image_root: ImageRoot = None,
     head: Head = None,
     seed: Annotated[int | None, SEED] = None,
-    precision: Annotated[Literal["fp32", "bf16"] | None, PRECISION] = None,
-    batch_size: Annotated[
-        int | None,
-        Option("--batch-size", min=2, metavar="N", help="Pairs a step, over all processes together."),
-    ] = None,
+    precision: TrainPrecision = None,
+    batch_size: GlobalBatch = None,
     device: Device = "auto",
     resume: Resume = False,
     force: Force = False,
@@ -114,13 +115,9 @@ def command(
     from vlcli.commands._console import Console
     from vlcli.models.quickcheck import find_checkpoint
     from vlcli.recipes import load_finetune_recipe, to_toml
-    from vlcli.training.run_directory import refuse_occupied
 
-    if force and resume:
-        raise UsageError("--force and --resume exclude each other")
     find_checkpoint(checkpoint)
-    leads = os.environ.get("RANK", "0") == "0"
-    if not leads:  # a launcher's other processes: the first one speaks
+    if not speaks():  # a launcher's other processes: the first one speaks
         quiet, verbose = True, 0
         if dry_run:
             return
@@ -131,19 +128,12 @@ def command(
     from vlcli.training.finetuning import fine_tune, refuse_one_sided, started, task_of
 
     source = vlcli.load(checkpoint)
-    settings = list(overrides or [])
-    for key, value in (("train.seed", seed), ("train.precision", precision), ("data.batch_size", batch_size)):
-        if value is not None:
-            settings.append(f"{key}={value}")
+    settings = recipe_settings(overrides, seed=seed, precision=precision, batch_size=batch_size)
     if recipe is None:
         recipe = _recipe_for(task, source.config)
     resolved = load_finetune_recipe(recipe, source.config.model_dump(mode="json"), settings)
     kind = task_of(task.value, resolved)
-    out = output or Path("runs") / resolved.name
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out}: not a directory")
-    if leads and not dry_run:
-        refuse_occupied(out, resume=resume, force=force)
+    out = run_directory(output, resolved.name, resume=resume, force=force, dry_run=dry_run)
     column: dict[str, Any] = {"column": label_column} if task is Task.matching else {}
     options: dict[str, Any] = {
         "renames": parse_map(map_),
@@ -180,7 +170,7 @@ def command(
             force=force,
             **column,
         )
-        with curves(out, console, leads):
+        with curves(out, console):
             result = fine_tune(run, lambda found: reporter.validated(0, found, False))
     best = f", best {resolved.train.best} {result['best']:.1f}" if result["best"] is not None else ""
     console.note(f"{result['steps']} steps{best}; {out}")

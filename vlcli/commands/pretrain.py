@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
 from vlcli.commands import _complete as complete
 from vlcli.commands._evaluation import print_json
 from vlcli.commands._options import (
-    PRECISION,
     SEED,
     DataOrNone,
     Device,
@@ -33,12 +32,16 @@ from vlcli.commands._options import (
 )
 from vlcli.commands._plan import mixture_lines, plan_lines, profile_rows, profile_title
 from vlcli.commands._training import (
+    GlobalBatch,
     Progress,
     RecipeName,
+    RunOutput,
+    TrainPrecision,
     curves,
     fate,
     recipe_settings,
     run_directory,
+    speaks,
     towers_of,
 )
 from vlcli.errors import UsageError
@@ -121,10 +124,7 @@ def command(
             autocompletion=complete.prompts,
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        Option("-o", "--output", metavar="DIR", help="The run directory.", show_default="runs/RECIPE"),
-    ] = None,
+    output: RunOutput = None,
     overrides: Set = None,
     init: Init = None,
     map_: Map = None,
@@ -132,11 +132,8 @@ def command(
     head: Head = None,
     max_bad: MaxBad = "0",
     seed: Annotated[int | None, SEED] = None,
-    precision: Annotated[Literal["fp32", "bf16", "fp16"] | None, PRECISION] = None,
-    batch_size: Annotated[
-        int | None,
-        Option("--batch-size", min=2, metavar="N", help="Pairs a step, over all processes together."),
-    ] = None,
+    precision: TrainPrecision = None,
+    batch_size: GlobalBatch = None,
     device: Device = "auto",
     track: Annotated[
         str | None,
@@ -193,8 +190,8 @@ def command(
         settings.append(f"train.trackers={_listed(track)}")
     resolved = load_recipe(recipe, settings)
     free = dry_run or profile is not None  # nothing is written there
-    out, leads = run_directory(output, resolved.name, resume=resume, force=force, dry_run=free)
-    if not leads:  # a launcher's other processes: the first one speaks
+    out = run_directory(output, resolved.name, resume=resume, force=force, dry_run=free)
+    if not speaks():  # a launcher's other processes: the first one speaks
         quiet, verbose = True, 0
         if dry_run:
             return
@@ -265,7 +262,7 @@ def command(
         "max_bad": max_bad,
     }
     if profile is not None:
-        _profile(pretraining(resolved), profile, resolved, train, console, how, json=json and leads)
+        _profile(pretraining(resolved), profile, resolved, train, console, how, json=json and speaks())
         return
     with RunProgress(console) as reporter:
         run = pretraining(resolved)(
@@ -279,11 +276,11 @@ def command(
             force=force,
             **how,
         )
-        with curves(out, console, leads):
+        with curves(out, console):
             result = run.run()
     best = f", best {resolved.train.best} {result['best']:.1f}" if result["best"] is not None else ""
     console.note(f"{result['steps']} steps{best}; {out}")
-    if json and leads:
+    if json and speaks():
         print_json(result)
 
 
@@ -333,7 +330,7 @@ def _profile(
         found = profile(build, recipe, train, reporter, steps=steps, **how)
     if json:
         print_json(found)
-    elif os.environ.get("RANK", "0") == "0":
+    elif speaks():
         show_table(profile_title(found), ["", ""], profile_rows(found))
 
 
