@@ -34,7 +34,7 @@ from open_clip_train.params import parse_args
 from open_clip_train.train import train_one_epoch
 from shard_resize import drawings, jpegs
 
-from vlcli.recipes import Recipe
+from vlcli.recipe_schema import Recipe
 from vlcli.shards.pairs import load_pairs
 from vlcli.training.pretraining import Pretraining
 

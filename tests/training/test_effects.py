@@ -3,7 +3,8 @@
 import pytest
 from training_cases import TINY, pairs
 
-from vlcli.recipes import Recipe, load_any, load_recipe, names
+from vlcli.recipe_schema import Recipe
+from vlcli.recipes import load_any, load_recipe, names
 from vlcli.training.effects import keys_of, without_effect
 
 

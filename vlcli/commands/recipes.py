@@ -12,7 +12,7 @@ from vlcli.errors import UsageError
 
 if TYPE_CHECKING:
     from vlcli.models.cost import Cost, TextCost
-    from vlcli.recipes import DistillRecipe, Recipe
+    from vlcli.recipe_schema import DistillRecipe, Recipe
 
 EXAMPLES = ("vlcli recipes list", "vlcli recipes show lit-filip", "vlcli recipes validate my.toml")
 
@@ -69,7 +69,7 @@ def _cost(recipe: Recipe | DistillRecipe, *, only_build: bool) -> Cost | TextCos
     """What the recipe's model costs; None where it is only to be built."""
     from vlcli.models.config import TextEncoderConfig
     from vlcli.models.cost import cost, on_meta, text_cost, text_on_meta
-    from vlcli.recipes import DistillRecipe
+    from vlcli.recipe_schema import DistillRecipe
 
     precision = recipe.train.precision
     if isinstance(recipe, DistillRecipe):

@@ -20,7 +20,7 @@ from vlcli.models.dual import trainable_report
 from vlcli.models.text_encoder import TextEncoder
 from vlcli.objectives.contrastive import total_loss
 from vlcli.objectives.teacher import teacher_loss
-from vlcli.recipes import DistillRecipe, StudentConfig
+from vlcli.recipe_schema import DistillRecipe, StudentConfig
 from vlcli.records.reader import read
 from vlcli.training.engine import Engine, Outcome, Score
 from vlcli.training.features import default_directory

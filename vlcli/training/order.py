@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vlcli.errors import UsageError
-from vlcli.recipes import DataConfig
+from vlcli.recipe_schema import DataConfig
 from vlcli.shards.pairs import Share
 
 _MIXING, _MIXED = (

@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 from vlcli.errors import UsageError
-from vlcli.recipes import DistillRecipe, Recipe, to_toml
+from vlcli.recipe_schema import DistillRecipe, Recipe
+from vlcli.recipes import to_toml
 
 # What a run makes in its directory, as patterns; by the last one --resume knows a run that was stopped in its clearing.
 OWN = (

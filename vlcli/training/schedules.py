@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from vlcli.recipes import ScheduleConfig
+from vlcli.recipe_schema import ScheduleConfig
 
 
 def learning_rate(step: int, total: int, peak: float, config: ScheduleConfig) -> float:
