@@ -2,7 +2,7 @@
 
 Those that train a ViT-L/14 run with --dry-run appended, and without `accelerate launch -m` before them: the launcher
 alone imports torch for seconds, and tests/training/test_processes.py is about it. Training is otherwise shortened from
-outside, by the environment.
+outside, by the environment; a line that has settings of its own, which go before the environment's, gets them appended.
 """
 
 import io
@@ -182,6 +182,12 @@ def named_outputs(line: str) -> list[str]:
     return [words[i + 1] for i, word in enumerate(words[:-1]) if word in ("-o", ">", "--report", "--rejects")]
 
 
+def shortened(line: str) -> str:
+    """What the environment cannot say to a line with its own `--set`."""
+    settings = SHORT.get(f"VLCLI_{line.split()[1].upper()}_SET", "")
+    return "".join(f" --set {setting}" for setting in settings.split()) if " --set " in line else ""
+
+
 @pytest.mark.parametrize("line", DISTINCT)
 def test_it_runs_as_printed(line, prepared, tmp_path, monkeypatch, capsys):
     here = tmp_path / "here"
@@ -197,7 +203,7 @@ def test_it_runs_as_printed(line, prepared, tmp_path, monkeypatch, capsys):
             place.unlink(missing_ok=True)
     dry = "ViT-L-14.pt" in line
     assert dry or not line.startswith(LAUNCHER)
-    printed = f"{line.removeprefix(LAUNCHER)} --dry-run" if dry else line
+    printed = f"{line.removeprefix(LAUNCHER)} --dry-run" if dry else line + shortened(line)
     if any(c in line for c in "|>"):
         program = tmp_path / "vlcli"
         program.write_text(f'#!/bin/sh\nexec {sys.executable} -m vlcli "$@"\n')
