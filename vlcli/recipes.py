@@ -16,6 +16,7 @@ from vlcli.recipe_schema import DistillRecipe, Recipe
 FINETUNE = (
     "finetune"  # the folder of recipes that start from a checkpoint and have no whole model of their own
 )
+MODELS = {"align": "align", "filip": "filip-base", "r2d2": "r2d2-vit-b", "wukong": "wukong-vit-b"}
 
 
 def directories(folder: str = "") -> list[Path]:
@@ -63,7 +64,12 @@ def load_distill_recipe(name: str, overrides: list[str] | None = None) -> Distil
 
 
 def load_any(name: str, overrides: list[str] | None = None) -> Recipe | DistillRecipe:
-    """The validated recipe of whichever command: those with a table `[distill]` are of `distill`."""
+    """The validated recipe of whichever training command from nothing: those with a table `[distill]` are of `distill`.
+
+    `finetune/NAME` is of `finetune`, and a recipe only on some model.
+    """
+    if name.startswith(f"{FINETUNE}/"):
+        raise UsageError(f"recipe {name} starts from a checkpoint", remedy="vlcli finetune --recipe takes it")
     values = _extended(find(name), ())
     for override in overrides or []:
         _set(values, override)
@@ -87,6 +93,14 @@ def load_finetune_recipe(
         raise UsageError(f"recipe {name} trains an R2D2, the checkpoint is a dual encoder")
     values["model"] = merge(architecture, changes)
     return _validated(name, values, Recipe)
+
+
+def load_finetune_on_its_paper(name: str, overrides: list[str] | None = None) -> Recipe:
+    """A named recipe of `finetune`, on a model of its paper in place of a checkpoint's."""
+    find(name, FINETUNE)
+    model = load_recipe(MODELS[name.partition("-")[0]]).model
+    found = load_finetune_recipe(name, model.model_dump(mode="json"), overrides)
+    return found.model_copy(update={"name": f"{FINETUNE}/{found.name}"})
 
 
 S = TypeVar("S", bound=Settings)

@@ -1,4 +1,4 @@
-"""Mean ± standard deviation over seeds of what compare.sh measured, as Markdown: python compare.py DIR"""
+"""Mean ± standard deviation over seeds of what compare.sh or r2d2.sh measured, as Markdown: python compare.py DIR"""
 
 import json
 import statistics
@@ -35,10 +35,12 @@ def cell(values):
 def main(directory):
     runs = defaultdict(list)  # (split, recipe) → the evaluations, one a seed
     for file in sorted(directory.glob("*-[0-9]*/*.json")):
-        if file.stem in SPLITS:
-            runs[file.stem, file.parent.name.rpartition("-")[0]].append(json.loads(file.read_text()))
+        split, _, how = file.stem.partition(".")  # SPLIT.json, or SPLIT.reranked.json
+        if split in SPLITS:
+            recipe = file.parent.name.rpartition("-")[0] + f", {how}" * bool(how)
+            runs[split, recipe].append(json.loads(file.read_text()))
     if not runs:
-        sys.exit(f"compare.py: {directory}: no evaluations; compare.sh makes them")
+        sys.exit(f"compare.py: {directory}: no evaluations; compare.sh and r2d2.sh make them")
     for split in SPLITS:
         rows = {recipe: found for (where, recipe), found in runs.items() if where == split}
         if not rows:

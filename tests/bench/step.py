@@ -5,11 +5,12 @@ the time and 1.15 of the peak memory.
     OMP_NUM_THREADS=2 python tests/bench/step.py [--precision bf16] [--batch 64 --chunk 0] [--rounds 3]
 
 Steps of the two take turns in one process, and the best of each counts, by the clock and by the processor's time; peak
-memory is of one step in a process of its own. The parts of a step say where an excess is. It ends with exit 1 if a bar
-does not hold.
+memory is of two steps in a process of its own, whose second one is timed where there are no turns (`--rounds 0`). The
+parts of a step say where an excess is. It ends with exit 1 if a bar does not hold.
 """
 
 import argparse
+import json
 import subprocess
 import sys
 import time
@@ -94,20 +95,21 @@ def peak():
     return int(status.split()[0]) / 1024
 
 
-def memory(kind, batch, chunk, precision):
-    """Two steps: the optimizer's moments are there from the first on."""
+def alone(kind, batch, chunk, precision):
+    """Two steps: the optimizer's moments are there from the first on. What the second took, and the peak."""
     step = Step(kind, batch, chunk, precision)
     step.take()
-    step.take()
-    return peak()
+    wall, processor = step.take()
+    return {"took": (wall, processor, step.spent), "peak": peak()}
 
 
-def peaks(batch, chunk, precision):
+def each_alone(batch, chunk, precision):
+    """{kind: what `alone` finds of it}, each in a process of its own."""
     found = {}
     for kind in KINDS:
-        command = [sys.executable, __file__, "--memory", kind, "--precision", precision]
+        command = [sys.executable, __file__, "--alone", kind, "--precision", precision]
         command += ["--batch", str(batch), "--chunk", str(chunk)]
-        found[kind] = float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+        found[kind] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     return found
 
 
@@ -132,19 +134,23 @@ if __name__ == "__main__":
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--batch", type=int)
     parser.add_argument("--chunk", type=int, default=0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--memory", choices=KINDS, help="one process's own part of this")
+    parser.add_argument("--rounds", type=int, default=3, help="0: the second step of each process alone")
+    parser.add_argument("--alone", choices=KINDS, help="one process's own part of this")
     given = parser.parse_args()
-    if given.memory:
-        print(memory(given.memory, given.batch, given.chunk, given.precision))
+    if given.alone:
+        print(json.dumps(alone(given.alone, given.batch, given.chunk, given.precision)))
         sys.exit()
     cases = [(given.batch, given.chunk)] if given.batch else [(64, 0), (512, 64)]
     verdicts = []
-    print(f"{torch.get_num_threads()} threads, {given.precision}, best of {given.rounds}")
+    turns = f"best of {given.rounds}" if given.rounds else "the second step"
+    print(f"{torch.get_num_threads()} threads, {given.precision}, {turns}")
     header = [*("s", "cpu s", *(f"{part} cpu" for part in PARTS)), "peak MiB"]
     print(f"{'batch (chunk)':16}{'':12}" + "".join(f"{name:>14}" for name in header))
     for batch, chunk in cases:
-        took, held = times(batch, chunk, given.precision, given.rounds), peaks(batch, chunk, given.precision)
+        took = times(batch, chunk, given.precision, given.rounds) if given.rounds else {}
+        processes = each_alone(batch, chunk, given.precision)
+        held = {kind: found["peak"] for kind, found in processes.items()}
+        took = took or {kind: found["took"] for kind, found in processes.items()}
         name = f"{batch} ({chunk or 'off'})"
         for kind in KINDS:
             wall, processor, parts = took[kind]

@@ -7,7 +7,7 @@ import pytest
 
 from vlcli.cli import app
 from vlcli.errors import UsageError
-from vlcli.recipes import load_recipe
+from vlcli.recipes import FINETUNE, load_distill_recipe, load_recipe, names
 
 SMALL = ["--set", "model.image.name=vit_tiny_patch16_224", "--set", "model.text.layers=2"]
 
@@ -76,3 +76,24 @@ def test_validate_finds_what_only_the_model_shows(capsys, setting, message):
         said(capsys, "validate", "lit-clip", *SMALL, "--set", setting)
     assert str(refused.value).startswith(message)
     assert "\n" not in str(refused.value)
+
+
+def test_recipes_of_finetune_are_listed_and_tried_on_a_model_of_their_paper(capsys):
+    listed = [line.split()[0] for line in said(capsys, "list").splitlines()]
+    of_finetune = [name for name in listed if name.startswith("finetune/")]
+    assert [name.removeprefix("finetune/") for name in of_finetune] == names(FINETUNE)
+    assert said(capsys, "validate", *of_finetune).splitlines() == [f"{name}: ok" for name in of_finetune]
+    shown = json.loads(said(capsys, "show", "finetune/filip-retrieval", "--json"))["finetune/filip-retrieval"]
+    assert shown["model"]["image"]["preprocess"]["size"] == 392
+    assert shown["model"]["text"] == load_recipe("filip-base").model.model_dump(mode="json")["text"]
+
+
+@pytest.mark.parametrize("load", [load_recipe, load_distill_recipe])
+def test_a_recipe_of_finetune_is_of_no_other_command(load):
+    with pytest.raises(UsageError, match="finetune/align-coco starts from a checkpoint"):
+        load("finetune/align-coco")
+
+
+def test_an_unknown_recipe_of_finetune_names_the_nearest(capsys):
+    with pytest.raises(UsageError, match=r"no recipe is called 'align-cocoa'.*align-coco"):
+        said(capsys, "show", "finetune/align-cocoa")

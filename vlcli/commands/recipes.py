@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from vlcli.models.cost import Cost, TextCost
     from vlcli.recipe_schema import DistillRecipe, Recipe
 
-EXAMPLES = ("vlcli recipes list", "vlcli recipes show lit-filip", "vlcli recipes validate my.toml")
+EXAMPLES = (
+    "vlcli recipes list",
+    "vlcli recipes show lit-filip",
+    "vlcli recipes show finetune/r2d2-retrieval",
+    "vlcli recipes validate my.toml",
+)
 
 
 def command(
@@ -33,10 +38,19 @@ def command(
     a sum are two operations; the memory is that of weights, gradients and an optimizer's moments in float32, and of
     what one pair keeps for the backward pass. `validate` builds every model without its weights and exits 2 at the
     first recipe that does not hold, naming the key.
-    """
-    from vlcli.recipes import load_any, names, to_toml
 
-    chosen = [load_any(name, overrides) for name in recipes or names()]
+    Recipes of `finetune` are called finetune/NAME here; they are shown and tried on a model of their paper, where
+    `vlcli finetune` has the checkpoint's.
+    """
+    from vlcli.recipes import FINETUNE, load_any, load_finetune_on_its_paper, names, to_toml
+
+    folder = f"{FINETUNE}/"
+    chosen = [
+        load_finetune_on_its_paper(name.removeprefix(folder), overrides)
+        if name.startswith(folder)
+        else load_any(name, overrides)
+        for name in recipes or [*names(), *(f"{folder}{name}" for name in names(FINETUNE))]
+    ]
     costs: dict[str, Cost | TextCost] = {}
     if action != "list":
         for recipe in chosen:

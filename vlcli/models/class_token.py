@@ -9,7 +9,8 @@ from torch import Tensor
 
 
 def has_class_token_apart(body: Any) -> bool:
-    """Whether `class_token` knows how the model goes: timm's ViT with its own blocks, and no variant of them."""
+    """Whether `class_token` knows how the model goes: timm's ViT with its own blocks, and no variant of them; nor
+    blocks that FSDP has shared out, whose weights come together for a call of the whole block alone."""
     return type(body) is VisionTransformer and type(body.blocks[-1]) is Block and body.cls_token is not None
 
 

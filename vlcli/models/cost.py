@@ -114,8 +114,7 @@ def cost(model: DualEncoder, *, batch: int, precision: str = "fp32") -> Cost:
     ids = torch.zeros(_PAIRS, config.text.context, dtype=torch.long, device="meta")
     kept = _Kept(model)
     with FlopCounter() as count, kept:
-        features = model.image_features(pixels)
-        image = model.project_image(features)
+        image = model.project_image(model.image_features(pixels, pooled_only=not model.reads_tokens))
         image_flops = count.forward
         _text(model, ids)
     vectors = 1 if image.tokens is None else image.tokens.shape[1]
@@ -127,7 +126,7 @@ def cost(model: DualEncoder, *, batch: int, precision: str = "fp32") -> Cost:
         parts=parts,
         parameters=parameters,
         trainable=trainable,
-        tokens=features.tokens.shape[1],
+        tokens=model.grid[0] * model.grid[1],
         compared=vectors,
         context=config.text.context,
         image_flops=image_flops // _PAIRS,

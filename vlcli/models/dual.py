@@ -320,7 +320,7 @@ class DualEncoder(nn.Module):
         assert mask is not None
         if features is None:
             assert pixels is not None
-            features = self.image_features(pixels)
+            features = self.image_features(pixels, pooled_only=self.config.similarity == "global")
         return self.project_image(features, keys), self.encode_text(ids, mask, keys), self.scale()
 
 

@@ -51,7 +51,6 @@ class TimmTower(nn.Module):
         self._depart_from_timm(config)
         norm = getattr(self.body, "fc_norm", None)
         self.pooled_norm = isinstance(norm, nn.Module) and not isinstance(norm, nn.Identity)
-        self.class_token_apart = self.pooling != "mean" and has_class_token_apart(self.body)
 
     def _depart_from_timm(self, config: ImageTowerConfig) -> None:
         """What weights of the papers' models want otherwise than timm has it."""
@@ -75,7 +74,7 @@ class TimmTower(nn.Module):
 
     def forward(self, pixels: Tensor, *, pooled_only: bool = False) -> ImageFeatures:
         """With `pooled_only` there may be no tokens, (b, 0, c), where the pooled vector is had for less without."""
-        if pooled_only and self.class_token_apart:
+        if pooled_only and self.pooling != "mean" and has_class_token_apart(self.body):
             first = class_token(self.body, pixels)[:, None]
             return ImageFeatures(first[:, :0], self._pool(first, first[:, :0]))
         # Convolutions are two to three times as fast on a CPU with the channels last; transformers do not mind.
