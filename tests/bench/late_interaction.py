@@ -1,7 +1,7 @@
 """Time and memory of the late-interaction kernel against the plain einsum, forward and backward, and the bars it has to
 keep: at most 0.6 of its time and an eighth of its extra memory, both results equal to 1e-5.
 
-    OMP_NUM_THREADS=2 python tests/bench/late_interaction.py [--quick]
+    OMP_NUM_THREADS=2 python tests/bench/late_interaction.py [--quick | --apart]
 
 The floor is three matrix products of (b·n1, d) by (d, B·n2), one forward and two backward: what a dot product of all
 tokens would cost. Times are the best of several turns in one process, the three taking turns, by the clock and by the
@@ -114,6 +114,13 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["memory"]:
         print(memory(sys.argv[2], tuple(map(int, sys.argv[3:7])), sys.argv[7] == "padded"))
         sys.exit()
+    if "--apart" in sys.argv:
+        found = {
+            (shape, kind): apart(shape, kind == "padded") for shape in SHAPES for kind in ("full", "padded")
+        }
+        for (shape, kind), value in found.items():
+            print(f"{shape!s:20}{kind:8}{value:10.2g}")
+        sys.exit(any(value > APART for value in found.values()))
     turns = 2 if "--quick" in sys.argv else 6
     names = ("floor", "plain", "vlcli")
     header = [*(f"{name} s" for name in names), *(f"{name} cpu" for name in names), "plain MiB", "vlcli MiB"]

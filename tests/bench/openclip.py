@@ -43,6 +43,7 @@ from vlcli.models.config import DualEncoderConfig
 from vlcli.models.cost import cost, on_meta
 from vlcli.recipe_schema import Recipe
 from vlcli.shards.pairs import load_pairs
+from vlcli.text.model_tokenizers import open_tokenizer
 from vlcli.training.pretraining import Pretraining
 
 CORPUS = Path(__file__).parents[2] / "examples" / "emoji" / "raw.parquet"
@@ -184,7 +185,7 @@ def operations(towers: str, tars: list[Path]) -> float:
     model = on_meta(DualEncoderConfig.model_validate(model_of(towers, locked=True)))
     found = cost(model, batch=1)
     texts = [candidates[0] for candidates in load_pairs([str(tar) for tar in tars]).texts]
-    _, mask = model.tokenizer.encode(texts, length=CONTEXT)
+    _, mask = open_tokenizer(model.config.text.tokenizer).encode(texts, length=CONTEXT)
     text = 3 * found.text_flops
     return (found.image_flops + text) / (text * float(mask.sum(1).mean()) / CONTEXT)
 

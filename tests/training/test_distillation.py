@@ -1,14 +1,18 @@
 """Teacher learning: the run's files, resumption, what is refused, and the way into the contrastive stage."""
 
 import json
+import os
 import shutil
+import subprocess
 
 import numpy as np
 import orjson
+import polars as pl
 import pytest
 import torch
 from distill_cases import TINY, WIDTH, distill_recipe, rows, teacher, write_rows
 from safetensors.torch import load_file
+from test_processes import accelerate_launch
 from training_cases import Silent, pairs, recipe
 
 import vlcli
@@ -146,6 +150,40 @@ def test_resumed_equals_uninterrupted_bit_for_bit(place, tmp_path):
         run(place, part, *options, data="fewer.jsonl", resume=True)
 
 
+def test_two_processes_learn_what_one_does(place, tmp_path):
+    told = ("schedule.steps=4", "train.save_every=0", "model.text.encoder.hidden_dropout_prob=0.0")
+    settings = (*TINY, *told, "model.text.encoder.attention_probs_dropout_prob=0.0")
+    one, _ = run(place, tmp_path / "one", *settings)
+    one.run()
+    command = [
+        "-m",
+        "vlcli",
+        "distill",
+        "--recipe",
+        "emoji-altclip-teacher",
+        "--device",
+        "cpu",
+        "--student",
+        "random",
+    ]
+    command += ["--teacher", place / "teacher", "--data", place / "parallel.jsonl", "-o", tmp_path / "two"]
+    process = subprocess.run(
+        [*accelerate_launch(2), *command, *(f"--set={x}" for x in settings)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "VLCLI_CACHE": str(tmp_path / "cache")},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=600,
+    )
+    assert process.returncode == 0, process.stderr
+    first, second = (
+        [json.loads(line) for line in (tmp_path / out / "metrics.jsonl").read_text().splitlines()]
+        for out in ("one", "two")
+    )
+    assert len(first) == len(second) == 4
+    for name in ("loss", "grad_norm", "lr"):
+        assert [x[name] for x in second] == pytest.approx([x[name] for x in first], rel=1e-4)
+
+
 def test_a_teacher_whose_width_does_not_fit(place, tmp_path):
     with pytest.raises(UsageError) as refused:
         run(place, tmp_path / "run", "model.text.head.width=48")
@@ -203,6 +241,26 @@ def test_vectors_that_are_supplied(place, tmp_path):
     (tmp_path / "odd.jsonl").write_bytes(orjson.dumps(given[0]) + b'\n{"en": "x", "vector": [1.0]}\n')
     with pytest.raises(InputError, match=r"odd\.jsonl:2: its vector has 1 numbers, those before it 7"):
         run(place, tmp_path / "other", "model.text.head.width=7", by=tmp_path / "odd.jsonl")
+
+
+def test_vectors_in_a_directory_of_embeddings(place, tmp_path):
+    vectors = np.arange(7, dtype=np.float16) + np.arange(len(rows()), dtype=np.float16)[:, None]
+    folder = tmp_path / "vectors"
+    for name in ("text_emb", "metadata"):
+        (folder / name).mkdir(parents=True)
+    for part, mine in enumerate((slice(0, 3), slice(3, None))):
+        np.save(folder / "text_emb" / f"text_emb_{part}.npy", vectors[mine])
+        table = pl.DataFrame({"caption": [row["en"] for row in rows()[mine]]})
+        table.write_parquet(folder / "metadata" / f"metadata_{part}.parquet")
+    made, _ = run(place, tmp_path / "run", "model.text.head.width=7", by=folder)
+    last = len(rows()) - 1
+    assert made.vectors.of([rows()[1]["en"], rows()[last]["en"]]).tolist() == vectors[[1, last]].tolist()
+    made.run()
+    pl.DataFrame({"caption": ["a red bear", None, "x"]}).write_parquet(
+        folder / "metadata" / "metadata_0.parquet"
+    )
+    with pytest.raises(InputError, match="vectors:2: no caption"):
+        run(place, tmp_path / "other", "model.text.head.width=7", by=folder)
 
 
 def test_the_student_starts_the_contrastive_stage(place, tmp_path):

@@ -91,9 +91,10 @@ def command(
         str,
         Option(
             "--teacher",
-            metavar="RUN|FILE|package:NAME",
+            metavar="RUN|FILE|DIR|package:NAME",
             help="Who says what a sentence is to mean: a CLIP of any format, a sentence encoder that a package ships,"
-            " or a .parquet, .jsonl or .arrow of English sentences (en) and their vectors (vector).",
+            " a .parquet, .jsonl or .arrow of English sentences (en) and their vectors (vector), or what `vlcli embed"
+            " --what text` left.",
         ),
     ],
     data: Annotated[

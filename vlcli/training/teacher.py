@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from vlcli.curation.embeddings import Embeddings
 from vlcli.errors import InputError, UsageError
 from vlcli.models.dual import DualEncoder
 from vlcli.records.reader import read
@@ -36,8 +37,8 @@ class Teacher(Protocol):
 
 
 def open_teacher(said: str, *, target: str, device: str = "cpu", precision: str = "fp32") -> Teacher:
-    """What `--teacher` names: a dual encoder of any format, `package:NAME` of a sentence encoder, or a table of English
-    sentences and their vectors.
+    """What `--teacher` names: a dual encoder of any format, `package:NAME` of a sentence encoder, or a table or a
+    directory of English sentences and their vectors.
 
     `target` "pooled" is the state of a dual encoder's text tower before its projection, "projected" behind it.
     """
@@ -45,6 +46,8 @@ def open_teacher(said: str, *, target: str, device: str = "cpu", precision: str 
         return SentenceEncoder(said.removeprefix("package:"))
     if said.endswith(TABLES):
         return Table(Path(said))
+    if (Path(said) / "text_emb").is_dir():
+        return Folder(Path(said))
     from vlcli.models.checkpoint import load
 
     return Clip(load(said, device), said, target=target, precision=precision)
@@ -118,10 +121,16 @@ class Table:
     def __init__(self, path: Path) -> None:
         self.name, self.path = str(path), path
         self.width = len(next(self._rows())[1])
-        with open(path, "rb") as file:
-            self.fingerprint = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+        digest = hashlib.sha256()
+        for name in self._files():
+            with open(name, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        self.fingerprint = digest.hexdigest()[:32]
 
-    def _rows(self) -> Iterator[tuple[str, list[float]]]:
+    def _files(self) -> list[Path]:
+        return [self.path]
+
+    def _rows(self) -> Iterator[tuple[str, Sequence[float] | np.ndarray]]:
         width = 0
         for batch in read([str(self.path)]):
             for line, row in zip(batch.frame["line"], batch.rows(), strict=True):
@@ -143,7 +152,7 @@ class Table:
 
     def fill(self, store: RowStore) -> None:
         """Put all rows into a store."""
-        held: list[tuple[str, list[float]]] = []
+        held: list[tuple[str, Sequence[float] | np.ndarray]] = []
 
         def put() -> None:
             store.add(
@@ -162,6 +171,26 @@ class Table:
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         raise InputError(f"it has no vector of the sentence {texts[0][:60]!r}", file=self.name)
+
+
+class Folder(Table):
+    """The same in clip-retrieval's layout, as `vlcli embed --what text` leaves it: arrays, and captions beside them."""
+
+    def _files(self) -> list[Path]:
+        return sorted([*self.path.glob("text_emb/*.npy"), *self.path.glob("metadata/*.parquet")])
+
+    def _rows(self) -> Iterator[tuple[str, np.ndarray]]:
+        found = Embeddings(self.path, "text")
+        captions = (columns["caption"] for columns in found.metadata(["caption"]))
+        row = 0
+        for part, texts in zip(found.parts, filter(None, captions), strict=True):  # parts have rows
+            for text, vector in zip(texts, part, strict=True):
+                row += 1
+                if not isinstance(text, str) or not text.strip():
+                    raise InputError("no caption", file=self.name, row=row)
+                yield text.strip(), vector
+        if not row:
+            raise InputError("no rows", file=self.name)
 
 
 def key_of(text: str) -> bytes:
