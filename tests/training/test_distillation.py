@@ -259,7 +259,7 @@ def test_vectors_in_a_directory_of_embeddings(place, tmp_path):
     pl.DataFrame({"caption": ["a red bear", None, "x"]}).write_parquet(
         folder / "metadata" / "metadata_0.parquet"
     )
-    with pytest.raises(InputError, match="vectors:2: no caption"):
+    with pytest.raises(InputError, match="vectors#2: no caption"):
         run(place, tmp_path / "other", "model.text.head.width=7", by=folder)
 
 
