@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vlcli.recipes import names
+from vlcli.recipes import FINETUNE, names
 
 ROOT = Path(__file__).parents[1]
 BUILD = (
@@ -76,7 +76,8 @@ def test_the_installed_program_works_far_from_its_source(installed, tmp_path):
     vlcli = installed / "bin" / "vlcli"
     assert run(installed, tmp_path, vlcli, "--version").stdout == "vlcli 0.1.0\n"
     validated = run(installed, tmp_path, vlcli, "recipes", "validate").stdout
-    assert validated.splitlines() == [f"{name}: ok" for name in names()]
+    everything = [*names(), *(f"{FINETUNE}/{name}" for name in names(FINETUNE))]
+    assert validated.splitlines() == [f"{name}: ok" for name in everything]
     (tmp_path / "in.jsonl").write_text(
         json.dumps({"image": "a.jpg", "text": "一只狐狸", "width": 300, "height": 300}) + "\n"
     )
