@@ -16,6 +16,7 @@ from vlcli.recipe_schema import DistillRecipe, Recipe
 FINETUNE = (
     "finetune"  # the folder of recipes that start from a checkpoint and have no whole model of their own
 )
+# The model that finetune/PAPER-… is shown and tried on, where there is no checkpoint.
 MODELS = {"align": "align", "filip": "filip-base", "r2d2": "r2d2-vit-b", "wukong": "wukong-vit-b"}
 
 

@@ -10,15 +10,8 @@ out=${1:-demo/compare}
 recipes=${RECIPES:-emoji-lit-clip emoji-lit-filip emoji-lit-wukong emoji-lit-wukong-paper}
 seeds=${SEEDS:-0 1 2}
 splits=${SPLITS:-val-artist concept}
-map=text=name,text_candidates=keywords
-export VLCLI_CACHE=${VLCLI_CACHE:-$out/cache}
+. "$here/corpus.sh"
 
-mkdir -p "$out"
-vlcli filter "$here/raw.parquet" --map $map --where "split = 'train'" --preset wukong --min-side '>=64' -q |
-    vlcli shard -o "$out/shards" --force -q
-for split in val-artist $splits; do
-    vlcli filter "$here/raw.parquet" --map $map --where "split = '$split'" -o "$out/$split.jsonl" --force -q
-done
 for recipe in $recipes; do
     for seed in $seeds; do
         run=$out/$recipe-$seed

@@ -12,8 +12,7 @@ variants=${VARIANTS:-prd2 r2d2 r2d2-wo-et r2d2-wo-mlm r2d2-wo-tgd r2d2-wo-fgd r2
 seeds=${SEEDS:-0 1 2}
 splits=${SPLITS:-val-artist concept}
 k=${K:-16}
-map=text=name,text_candidates=keywords
-export VLCLI_CACHE=${VLCLI_CACHE:-$out/cache}
+. "$here/corpus.sh"
 
 # settings VARIANT: its recipe and what differs, as options, a word a line
 settings() {
@@ -44,12 +43,6 @@ judge() {
     mv "$1/$3.part" "$1/$3.json"
 }
 
-mkdir -p "$out"
-vlcli filter "$here/raw.parquet" --map $map --where "split = 'train'" --preset wukong --min-side '>=64' -q |
-    vlcli shard -o "$out/shards" --force -q
-for split in val-artist $splits; do
-    vlcli filter "$here/raw.parquet" --map $map --where "split = '$split'" -o "$out/$split.jsonl" --force -q
-done
 for seed in $seeds; do
     for variant in $variants; do
         run=$out/$variant-$seed
