@@ -26,7 +26,8 @@ from vlcli.evaluation.mosaics import Mosaic, pointing
 from vlcli.evaluation.ranking import Top, top
 from vlcli.evaluation.rerank import Matcher, Reranked, refuse_no_ranking, rerank
 from vlcli.evaluation.retrieval import Ranks, ranks, summary
-from vlcli.evaluation.zeroshot import Ensemble, zeroshot
+from vlcli.evaluation.zeroshot import Classified, Ensemble, classified
+from vlcli.evaluation.zeroshot import summary as accuracy
 from vlcli.records.atomic import atomic_file
 from vlcli.text.labels import LabelSet
 from vlcli.text.prompts import PromptSet
@@ -71,6 +72,7 @@ class Retrieval:
         self.options: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
         self.encoding: dict[str, Any] = {**self.options, "cache": cache}
         self.announce = announce
+        self.counted: Ranks | None = None  # what the last `metrics` counted
         if not self.gallery.image_ids:
             raise InputError("no rows", file=table.source)
         if images is None:
@@ -85,7 +87,7 @@ class Retrieval:
 
     @cached_property
     def found(self) -> Ranks:
-        """The rank of every query's best positive."""
+        """The rank of every query's best positive, by the similarity."""
         return ranks(self.similarity, self.images, self.texts, self.gallery.positives)
 
     def encode(self, texts: Sequence[str]) -> Any:
@@ -116,6 +118,7 @@ class Retrieval:
             again = self._rerank(rerank_at, add_similarity)
             found = again.ranks
             said = {"rerank": {"k": rerank_at, "score": "match+similarity" if add_similarity else "match"}}
+        self.counted = found
         if predictions is not None:
             for row in self._predictions(found, again):
                 predictions(row)
@@ -262,14 +265,16 @@ def classify(
     precision: str = "fp32",
     cache: FeatureCache | None = None,
     announce: Announce = silent,
+    told: Callable[[Classified], Any] = lambda places: None,
 ) -> dict[str, Any]:
-    """The `zeroshot` object of design §3: rows of `table` with their class in `column` of its frame.
+    """The `zeroshot` object of design §3: rows of `table` with their class in `column` of its frame. `told` is given
+    what the numbers count.
 
     For errors see `truth_of`.
     """
     truth, labels = truth_of(table, column, labels)
     distinct = len(set(labels.names.values()))
-    result = zeroshot(
+    found = classified(
         model,
         image_batches(
             model,
@@ -283,12 +288,12 @@ def classify(
         labels,
         prompts,
         ensemble=ensemble,
-        bootstrap=bootstrap,
-        seed=seed,
         batch_size=batch_size,
         precision=precision,
         cache=cache,
         progress=announce("texts", distinct * len(prompts)),
     )
+    told(found)
+    result = accuracy(found, labels, ensemble, bootstrap=bootstrap, seed=seed)
     head = describe(model, table, list(labels.names.values()), split=split, lang=lang)
     return {**head, "labels": labels.name, "prompts": prompts.name, **result}

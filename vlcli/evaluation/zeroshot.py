@@ -23,7 +23,6 @@ import torch.nn.functional as F
 from vlcli.errors import InputError
 from vlcli.evaluation.bootstrap import interval
 from vlcli.evaluation.embed import Progress, collect, embed_texts, similarity_of, to_cpu
-from vlcli.evaluation.metrics import percent
 from vlcli.evaluation.retrieval import rows_of, tile_side, tiles
 from vlcli.text.labels import LabelSet
 from vlcli.text.prompts import PromptSet
@@ -223,18 +222,22 @@ def mean_accuracies(tests: Sequence[Classified], *, bootstrap: int, seed: int) -
     """The same, as means over several tests of the same images (one a language). An image is drawn for all of them
     at once: what they say of it is not independent.
     """
-    statistics = [_accuracies(test) for test in tests]
+    statistic = accuracy_statistic(tests)
     n = len(tests[0].place)
-
-    def mean(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.mean([statistic(weights) for statistic in statistics], axis=0)
-
-    whole = [percent(share) for share in mean(np.ones(n))]
+    whole = [round(float(value), 4) for value in statistic(np.ones(n))]
     result: dict[str, Any] = dict(zip(NUMBERS, whole, strict=True))
     if bootstrap < 1 or n < 2:
         return {**result, "ci95": {}}
-    bounds = interval(lambda weights: 100 * mean(weights), n, count=bootstrap, seed=seed)
+    bounds = interval(statistic, n, count=bootstrap, seed=seed)
     return {**result, "ci95": dict(zip(NUMBERS, bounds, strict=True))}
+
+
+def accuracy_statistic(
+    tests: Sequence[Classified],
+) -> Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]:
+    """The NUMBERS in percent, as means over the tests, when each image counts with its weight (n,)."""
+    statistics = [_accuracies(test) for test in tests]
+    return lambda weights: 100 * np.mean([statistic(weights) for statistic in statistics], axis=0)
 
 
 def _accuracies(test: Classified) -> Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]:
