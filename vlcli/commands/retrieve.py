@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -153,10 +152,14 @@ def command(
 
         lines = r.Lines(results, run, console, force=force)
         model = e.open_model(run, device, console)
-        settings = functools.partial(settings_of, model, command="retrieve", precision=precision, **how)
+
+        def settings(tag: str) -> dict[str, Any]:
+            known = {"prompts": templates[tag], "lang": tag, "precision": precision, **how}
+            return settings_of(model, tables[tag], command="retrieve", **known)
+
         with e.announcing(console) as announce, e.caching(cache, model, precision, console) as kept:
             result = lines.sweep(
-                {tag: settings(table, prompts=templates[tag], lang=tag) for tag, table in tables.items()},
+                {tag: settings(tag) for tag in tables},
                 lambda: retrieve_in(
                     model,
                     tables,
@@ -238,7 +241,7 @@ def command(
         require_comparable(both[0], model.checkpoint_hash)
         both.append(measure(model, lines.of(compare), lambda gallery: counted.append(gallery.counted)))
         positives = Gallery.of(table).positives
-        difference = compare_recalls(*counted, positives, bootstrap=bootstrap, seed=seed)
+        difference = compare_recalls(counted[0], counted[1], positives, bootstrap=bootstrap, seed=seed)
         if json:
             e.print_json({"results": both, "difference": difference})
         else:
