@@ -43,7 +43,7 @@ class Leaderboard:
                 known = self.ids.setdefault(unicodedata.normalize("NFC", text), [])
                 if (number := _number(value, table.source)) not in known:
                     known.append(number)
-        images = {image for image in table.image_ids if image is not None}
+        images = dict.fromkeys(image for image in table.image_ids if image is not None)
         pool = sum(map(len, self.ids.values())) if kind == "chinese-clip-tr" else len(images)
         if pool < TEN:
             what = "texts" if kind == "chinese-clip-tr" else "images"
