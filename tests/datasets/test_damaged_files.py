@@ -26,7 +26,10 @@ def refused(error, name, *paths, match, **how):
         ('{"query_id": 1, "query_text": " "}', r"queries\.jsonl:5: query_text is empty"),
         ('{"query_id": 1, "query_text": 5}', r"queries\.jsonl:5: query_text is not a string"),
         ('{"query_id": 1, "query_text": "包", "item_ids": 5}', r"queries\.jsonl:5: item_ids is not a list"),
-        ('{"query_id": 1, "query_text": "包", "item_ids": [5]}', r"queries\.jsonl:5: its image 5 is not in .*tsv"),
+        (
+            '{"query_id": 1, "query_text": "包", "item_ids": [5]}',
+            r"queries\.jsonl:5: its image 5 is not in .*tsv",
+        ),
     ],
 )
 def test_a_damaged_query(tmp_path, damage, match):
@@ -81,7 +84,10 @@ def test_a_document_that_is_cut(tmp_path):
         refused(InputError, "coco", tmp_path, match=r"dataset_coco\.json:1: not JSON")
     file.write_text(whole.replace('"raw"', '"rough"', 1))
     refused(InputError, "coco", tmp_path, match=r"image COCO_val2014_0+\.jpg: no raw")
-    write(tmp_path / "captions_val2014.json", json.dumps({"images": [], "annotations": [{"id": 1, "image_id": 3}]}))
+    write(
+        tmp_path / "captions_val2014.json",
+        json.dumps({"images": [], "annotations": [{"id": 1, "image_id": 3}]}),
+    )
     refused(InputError, "coco", tmp_path, match="annotation 1: no image has the id 3", split="val2014")
 
 
@@ -91,7 +97,9 @@ def test_lines_that_do_not_go_with_the_images(tmp_path):
     captions.write_text("一\n\n", encoding="utf-8")
     refused(InputError, "xtd", tmp_path, match=r"test_1kcaptions_zh\.txt:2: no caption")
     captions.write_text("一\n二\n三", encoding="utf-8")
-    refused(InputError, "xtd", tmp_path, match=r"test_1kcaptions_zh\.txt: 3 lines beside the 2 of .*names\.txt")
+    refused(
+        InputError, "xtd", tmp_path, match=r"test_1kcaptions_zh\.txt: 3 lines beside the 2 of .*names\.txt"
+    )
     refused(UsageError, "xtd", tmp_path, match=r"no test_1kcaptions_ko\.txt", langs=["ko"])
 
 
@@ -99,7 +107,9 @@ def test_a_gzip_that_is_cut(tmp_path):
     multi30k(tmp_path)
     file = tmp_path / "task2/raw/test_2016.3.de.gz"
     file.write_bytes(file.read_bytes()[:-9])
-    refused(InputError, "multi30k", tmp_path, match=r"test_2016\.3\.de\.gz:\d: compressed data are damaged or cut")
+    refused(
+        InputError, "multi30k", tmp_path, match=r"test_2016\.3\.de\.gz:\d: compressed data are damaged or cut"
+    )
 
 
 def test_labels_that_are_neither(tmp_path):

@@ -84,7 +84,9 @@ def test_flickr30k_cn_as_published(tmp_path):
     assert reading.alone == 1
     assert len(reading.remarks()) == 2
     assert "flickr30k-cn test has 2 texts here, and 5,000 as it was published" in reading.remarks()
-    named, _ = read("flickr30k-cn", tmp_path / name / "TextData" / f"seg.{name}.caption.txt", image_root=tmp_path)
+    named, _ = read(
+        "flickr30k-cn", tmp_path / name / "TextData" / f"seg.{name}.caption.txt", image_root=tmp_path
+    )
     assert named[:2] == rows[:2]
 
 
@@ -163,7 +165,9 @@ def test_aic_icc_is_split_behind_its_first_ten_thousand(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("name", "file"), [("icr", "long_itr"), ("iqr", "short_itr")])
 def test_icr_and_iqr_count_the_base_name_alone(tmp_path, name, file):
-    json_lines(tmp_path / f"val/{file}_val.json", [{"text": "一 只猫", "image_path": "/data/images/ab/cat.jpg"}])
+    json_lines(
+        tmp_path / f"val/{file}_val.json", [{"text": "一 只猫", "image_path": "/data/images/ab/cat.jpg"}]
+    )
     pictures(tmp_path, ["IQR_IQM_ICR_ICM_images/cat.jpg"])
     rows, _ = read(name, tmp_path)
     assert pairs(rows) == [("cat", "一 只猫")]
@@ -223,7 +227,8 @@ def test_cocos_own_captions_join_two_lists(tmp_path):
 
 def test_clip_benchmarks_lines_have_commas(tmp_path):
     write(
-        tmp_path / "flickr30k_test_karpathy.txt", "image,caption\n1007129816.jpg,A man, in a hat .\n1.jpg,Dog\n"
+        tmp_path / "flickr30k_test_karpathy.txt",
+        "image,caption\n1007129816.jpg,A man, in a hat .\n1.jpg,Dog\n",
     )
     write(tmp_path / "flickr30k_test_zh.txt", "image,caption\n1007129816.jpg,一个:m 男人:n\n")
     pictures(tmp_path, ["1007129816.jpg", "1.jpg"])
@@ -258,7 +263,9 @@ def test_multi30k_has_five_captions_in_two_languages_and_one_in_two(tmp_path):
     assert {row.lang for row in german} == {"de"}
     assert "10 texts here, and 5,000" in reading.remarks()[1]
     once, _ = read("multi30k-task1", tmp_path, langs=["en", "cs"])
-    assert pairs(once) == [(i, f"{lang} {n}") for lang in ("en", "cs") for n, i in enumerate(("1007129816", "1009434119"))]
+    assert pairs(once) == [
+        (i, f"{lang} {n}") for lang in ("en", "cs") for n, i in enumerate(("1007129816", "1009434119"))
+    ]
 
 
 def test_multi30ks_images_of_coco_carry_the_captions_number(tmp_path):
@@ -298,5 +305,9 @@ def test_crossmodal_keeps_all_captions_of_an_image(tmp_path):
     json_lines(tmp_path / "captions.jsonl", [line])
     pictures(tmp_path, ["images/000411001ff7dd4f.jpg"])
     rows, _ = read("crossmodal-3600", tmp_path)
-    assert [(row.lang, row.text) for row in rows] == [("en", "A cat"), ("en", "A black cat"), ("zh", "一只猫")]
+    assert [(row.lang, row.text) for row in rows] == [
+        ("en", "A cat"),
+        ("en", "A black cat"),
+        ("zh", "一只猫"),
+    ]
     assert [row.text for row in read("crossmodal-3600", tmp_path, langs=["zh"])[0]] == ["一只猫"]

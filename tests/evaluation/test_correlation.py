@@ -26,7 +26,10 @@ def literal(similarities, ratings, sides, count, seed):
     values = []
     for _ in range(count):
         drawn = [names[q] for q in rng.permutation(len(names))[: len(names) // 2]]
-        chosen = [items[name][k] for name, k in zip(drawn, rng.integers([len(items[n]) for n in drawn]), strict=True)]
+        chosen = [
+            items[name][k]
+            for name, k in zip(drawn, rng.integers([len(items[n]) for n in drawn]), strict=True)
+        ]
         values.append(100 * spearmanr(similarities[chosen], ratings[chosen]).statistic)
     return np.mean(values), np.std(values, ddof=1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from vlcli.commands import _dataset as sets
 from vlcli.commands import _evaluation as e
 from vlcli.commands import _languages as many
 from vlcli.commands import _options as o
+from vlcli.commands import _results as r
 
 EXAMPLES = (
     "vlcli retrieve runs/lit-filip --data flickr30k-cn.jsonl",
@@ -26,6 +28,10 @@ EXAMPLES = (
     "--predictions-as muge",
     "vlcli retrieve runs/lit-filip --dataset cxc --data cxc/ --image-root val2014/",
 )
+COMPARED = {
+    f"{side}.R@{k}": f"{shown} R@{k}" for side, shown in (("i2t", "I→T"), ("t2i", "T→I")) for k in (1, 5, 10)
+} | {"MR": "mean recall"}
+MANUAL = {"ENVIRONMENT": (e.CACHE_VARIABLE,)}
 
 
 def command(
@@ -97,6 +103,9 @@ def command(
     device: o.Device = "auto",
     precision: o.Precision = "fp32",
     batch_size: o.BatchSize = 64,
+    cache: e.Cache = "auto",
+    results: r.Results = None,
+    compare: r.Compare = None,
     json: o.Json = False,
     force: o.Force = False,
     quiet: o.Quiet = False,
@@ -123,6 +132,10 @@ def command(
     from vlcli.commands._console import Console, show_table
     from vlcli.errors import UsageError
 
+    if compare is not None:
+        given = {"--langs": langs, "--query": query, "--mosaics": mosaics, "--predictions": predictions}
+        r.refuse_with_compare(given)
+        e.require_run(compare)
     e.require_run(run)
     from vlcli.evaluation.captions_by_language import by_language, load_captions
     from vlcli.records.atomic import refuse_existing
@@ -135,6 +148,8 @@ def command(
         raise UsageError(
             "--query ranks images for one text: it goes with neither --mosaics nor --predictions"
         )
+    if query is not None and results is not None:
+        raise UsageError("--query has no metrics: it does not go with --results")
     if query is not None and not query.strip():
         raise UsageError("--query is empty")
     if query is not None and rerank is not None:
@@ -156,10 +171,10 @@ def command(
         sets.require_one_language(reading, lang or langs)
         split = None  # the rows say it
         if reading.dataset.task == "cxc":
-            if query is not None or mosaics or rerank is not None or predictions or langs is not None:
+            if any((query is not None, mosaics, rerank is not None, predictions, langs, compare is not None)):
                 raise UsageError(
                     "--dataset cxc has its own measures: it goes with none of --query, --mosaics, --rerank, "
-                    "--predictions and --langs",
+                    "--predictions, --langs and --compare",
                     remedy="--dataset coco has the same captions",
                 )
             if head is not None:
@@ -170,7 +185,9 @@ def command(
                 reading,
                 prompts,
                 console,
+                r.Lines(results, run, console, force=force),
                 as_json=json,
+                cache=cache,
                 bootstrap=bootstrap,
                 seed=seed,
                 batch_size=batch_size,
@@ -194,21 +211,34 @@ def command(
         else:
             tables = load_captions(data, tags, column=text_column, **of_rows)
 
+        from vlcli.evaluation.results_file import settings_of
         from vlcli.evaluation.sweep import retrieve_in
 
+        lines = r.Lines(results, run, console, force=force)
         model = e.open_model(run, device, console)
-        with e.announcing(console) as announce:
-            result = retrieve_in(
-                model,
-                tables,
-                templates,
-                predictions=targets,
-                force=force,
-                announce=announce,
-                **how,
-                **encoding,
+
+        def settings(tag: str) -> dict[str, Any]:
+            known = {"prompts": templates[tag], "lang": tag, "precision": precision, **how}
+            return settings_of(model, tables[tag], command="retrieve", **known)
+
+        with e.announcing(console) as announce, e.caching(cache, model, precision, console) as kept:
+            result = lines.sweep(
+                {tag: settings(tag) for tag in tables},
+                lambda: retrieve_in(
+                    model,
+                    tables,
+                    templates,
+                    predictions=targets,
+                    force=force,
+                    announce=announce,
+                    cache=kept,
+                    **how,
+                    **encoding,
+                ),
+                anew=targets is not None,
             )
-        many.note_saving(result, console)
+        if result["encoded"]["images"]:
+            many.note_saving(result, console)
         if json:
             e.print_json(result)
         else:
@@ -217,9 +247,11 @@ def command(
     if text_column is not None:
         raise UsageError("--text-column is about --langs", remedy=f"--map text={text_column}")
 
+    from vlcli.evaluation.gallery import Gallery
     from vlcli.evaluation.leaderboards import Leaderboard
     from vlcli.evaluation.mosaics import load_mosaics
     from vlcli.evaluation.rerank import depth
+    from vlcli.evaluation.results_file import digest, settings_of
     from vlcli.evaluation.tasks import Retrieval
 
     rerank_at = None if rerank is None else depth(rerank)
@@ -227,38 +259,80 @@ def command(
     pointing = load_mosaics(mosaics) if mosaics else []
     if predictions and not force:
         refuse_existing(predictions)
+    lines = r.Lines(results, run, console, force=force)
     wanted = () if predictions_as == "jsonl" else ("text_id",)
     if reading is not None:
         table = sets.load(reading, console, head=head, columns=wanted)
-        how["directions"] = reading.dataset.directions
+        if len(reading.dataset.directions) == 1:
+            how["directions"] = reading.dataset.directions
     else:
         table = load_pairs(data, optional=("split", "lang", *wanted), need_text=query is None, **of_rows)
-    lines = None if predictions_as == "jsonl" else Leaderboard(predictions_as, table).lines
+    lines_of = None if predictions_as == "jsonl" else Leaderboard(predictions_as, table).lines
     model = e.open_model(run, device, console)
-    with e.announcing(console) as announce:
-        gallery = Retrieval(model, table, template, announce=announce, **encoding)
-        if query is not None:
-            found = list(gallery.search(query, top))
-        else:
-            result = gallery.write_metrics(
+
+    def measure(model: Any, lines: r.Lines, told: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+        """Of one checkpoint; `told` asks for what the numbers count."""
+
+        def compute() -> dict[str, Any]:
+            gallery = Retrieval(model, table, template, announce=announce, cache=kept, **encoding)
+            found = gallery.write_metrics(
                 predictions,
                 force=force,
-                lines=lines,
+                lines=lines_of,
                 lang=lang,
                 rerank_at=rerank_at,
                 add_similarity=add_similarity,
                 **how,
             )
+            if told is not None:
+                told(gallery)
             if pointing:
-                result["pointing"] = gallery.pointing(pointing, bootstrap=bootstrap, seed=seed)
+                found["pointing"] = gallery.pointing(pointing, bootstrap=bootstrap, seed=seed)
+            return found
+
+        how_ranked = None if rerank_at is None else [rerank_at, add_similarity]
+        settings = settings_of(
+            model,
+            table,
+            command="retrieve",
+            prompts=template,
+            lang=lang,
+            precision=precision,
+            rerank=how_ranked,
+            mosaics=digest(pointing) if pointing else None,
+            **how,
+        )
+        with e.announcing(console) as announce, e.caching(cache, model, precision, console) as kept:
+            return lines.once(settings, compute, anew=told is not None or predictions is not None)
+
+    if compare is not None:
+        from vlcli.evaluation.comparison import compare_recalls, require_comparable
+
+        counted: list[Any] = []
+        both = [measure(model, lines, lambda gallery: counted.append(gallery.counted))]
+        model = e.open_model(compare, device, console)
+        require_comparable(both[0], model.checkpoint_hash)
+        both.append(measure(model, lines.of(compare), lambda gallery: counted.append(gallery.counted)))
+        positives = Gallery.of(table).positives
+        difference = compare_recalls(counted[0], counted[1], positives, bootstrap=bootstrap, seed=seed)
+        if json:
+            e.print_json({"results": both, "difference": difference})
+        else:
+            r.show_comparison(both, difference, [run, compare], COMPARED)
+        return
     if query is not None:
+        with e.announcing(console) as announce, e.caching(cache, model, precision, console) as kept:
+            gallery = Retrieval(model, table, template, announce=announce, cache=kept, **encoding)
+            found = list(gallery.search(query, top))
         if json or not sys.stdout.isatty():
             for row in found:
                 e.print_json(row)
         else:
             rows = [[str(r["rank"]), f"{r['score']:.4f}", r["id"], " / ".join(r["text"])] for r in found]
             show_table(f"{query} · checkpoint {model.checkpoint_hash}", ["", "score", "id", "text"], rows)
-    elif json:
+        return
+    result = measure(model, lines)
+    if json:
         e.print_json(result)
     elif result["MR"] is None:
         console.note(f"nothing says which images the {result['texts']:,} texts are of: {predictions} is all")

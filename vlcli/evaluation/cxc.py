@@ -23,6 +23,7 @@ from vlcli.errors import UsageError
 from vlcli.evaluation.bootstrap import interval
 from vlcli.evaluation.correlation import Correlation, resampled
 from vlcli.evaluation.describe import describe
+from vlcli.evaluation.feature_cache import FeatureCache
 from vlcli.evaluation.metrics import RECALL_AT, mean_recall, recall_hits, recalls
 from vlcli.evaluation.retrieval import ranks, rows_of, tiles
 from vlcli.evaluation.tasks import Announce, Retrieval, silent
@@ -72,6 +73,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 64,
     precision: str = "fp32",
+    cache: FeatureCache | None = None,
     announce: Announce = silent,
 ) -> dict[str, Any]:
     """{…, "i2t", "t2i", "t2t", "i2i", "MR", "queries", "correlation": {"STS", "SIS", "SITS", "mean"}, "ci95"}.
@@ -80,7 +82,8 @@ def evaluate(
     pairs of two images join no units, for nearly all hang together. `bootstrap` is also how many resamples the
     correlations have.
     """
-    task = Retrieval(model, table, prompts, batch_size=batch_size, precision=precision, announce=announce)
+    options: dict[str, Any] = {"batch_size": batch_size, "precision": precision, "cache": cache}
+    task = Retrieval(model, table, prompts, announce=announce, **options)
     gallery = task.gallery
     image_numbers = {name: i for i, name in enumerate(gallery.image_ids)}
     text_numbers = {text: j for j, text in enumerate(gallery.texts)}
