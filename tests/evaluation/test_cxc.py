@@ -35,10 +35,8 @@ def place(tmp_path_factory):
     names = [one["filename"] for one in images]
 
     def rows(left, right, n):
-        pairs = [
-            (left[a], right[b])
-            for a, b in zip(rng.permutation(n) % len(left), rng.permutation(n) % len(right))
-        ]
+        ends = rng.permutation(n) % len(left), rng.permutation(n) % len(right)
+        pairs = [(left[a], right[b]) for a, b in zip(*ends, strict=True)]
         return [f"{a},{b},{rng.uniform(0, 5):.2f},x" for a, b in pairs if a != b]
 
     own = [f"{texts[j]},{names[j // 2]},4.9,c2i_original" for j in range(16)]
