@@ -211,7 +211,7 @@ def public_sets(here: Path) -> None:
         {
             "filename": f"{s}.jpg",
             "split": "test",
-            "sentences": [{"raw": f"thing {k}", "sentid": k}, {"raw": f"it {k}", "sentid": k + 50}],
+            "sentences": [{"raw": f"a {k}", "sentid": k}, {"raw": f"b {k}", "sentid": k + 50}],
         }
         for k, s in enumerate(stems)
     ]

@@ -13,7 +13,7 @@ EXAMPLES = (
     "vlcli dataset",
     "vlcli dataset muge MUGE/ | vlcli stats",
     "vlcli dataset flickr30k-cna CNA/ --split train --image-root flickr30k-images/ | vlcli shard -o shards/",
-    "vlcli dataset xtd XTD/ --lang zh,ja -o xtd.jsonl",
+    "vlcli dataset xtd XTD10/ --lang zh,ja -o xtd.jsonl",
 )
 
 MANUAL = {
