@@ -45,6 +45,7 @@ COMMANDS = {
     "zeroshot": "Evaluation",
     "retrieve": "Evaluation",
     "visualize": "Evaluation",
+    "report": "Evaluation",
     "recipes": "Help",
 }
 
