@@ -19,6 +19,7 @@ th { text-align: right; cursor: pointer; font-weight: 600; white-space: nowrap; 
 th:hover, tbody tr:hover { background: var(--soft); }
 th[aria-sort=ascending]::after { content: " ▲"; } th[aria-sort=descending]::after { content: " ▼"; }
 td { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th:not(.name) { white-space: normal; max-width: 15rem; }
 th.name, td.name { text-align: left; } td.name { white-space: normal; }
 td small { display: block; opacity: .65; } td.best { font-weight: 700; } td.best small { font-weight: 400; }
 code { font-size: .85em; } p { opacity: .75; max-width: 60rem; }

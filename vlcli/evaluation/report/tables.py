@@ -105,7 +105,10 @@ class Names:
     def __init__(self, lines: Sequence[Line]) -> None:
         self.lines = {line["key"]: line for line in lines}
         self._short = Counter(name for name, _ in {(_run(line), line["checkpoint"]) for line in lines})
-        self._data = Counter(name for name, _ in {(_data(line), line["split_hash"]) for line in lines})
+        sets = {(_data(line), line["lang"], line["split_hash"]) for line in lines}
+        self._data = Counter(
+            (name, lang) for name, lang, _ in sets
+        )  # a language's texts have a hash of their own
 
     def model(self, line: Line) -> str:
         name = _run(line)
@@ -121,7 +124,7 @@ class Names:
     def set_of(self, line: Line) -> str:
         """The data set and its split."""
         name = _data(line)
-        return name if self._data[name] == 1 else f"{name} {line['split_hash'][:6]}"
+        return name if self._data[name, line["lang"]] == 1 else f"{name} {line['split_hash'][:6]}"
 
 
 def _run(line: Line) -> str:
