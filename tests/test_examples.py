@@ -176,6 +176,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_vlcli(
             "visualize", "runs/lit-filip", "--image", "fox.png", "--text", "狐狸", "-o", "fox.figure.json"
         )
+        for place in ("results.jsonl", "runs/lit-filip/results.jsonl"):
+            run_vlcli(
+                "retrieve", "runs/lit-filip", "--data", "val.jsonl", "--cache", "off", "--results", place
+            )
     return here
 
 

@@ -125,7 +125,7 @@ def test_bash_completes(tmp_path):
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m vlcli "$@"\n')
     program.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    assert complete("vlcli re", environment) == ["retrieve", "recipes"]
+    assert complete("vlcli re", environment) == ["retrieve", "report", "recipes"]
     assert complete("vlcli filter --m", environment)[:2] == ["--max-per-query", "--min-ctr"]
     assert complete("vlcli pretrain --recipe lit-", environment) == [
         name for name in names() if name.startswith("lit-")

@@ -35,10 +35,12 @@ OWN_MEANING = {
     "--label-column": "finetune's is of 1 and 0",
     "--task": "finetune learns one, zeroshot is scored by one",
     "--recipe": "finetune has one for each task",
+    "--jobs": "worker processes, of sweep whole runs",
+    "--results": "what convert's card quotes, where evaluations keep theirs",
     "--batch-size": "pretrain's is the batch of the loss, elsewhere it is only memory",
 }
 # What they find is their output; pretrain's is a plan, a profile, or what a run came to.
-REPORTS = {"check", "stats", "zeroshot", "retrieve", "visualize", "recipes", "pretrain"}
+REPORTS = {"check", "stats", "zeroshot", "retrieve", "visualize", "recipes", "pretrain", "sweep"}
 
 
 def tree():

@@ -46,6 +46,7 @@ COMMANDS = {
     "zeroshot": "Evaluation",
     "retrieve": "Evaluation",
     "visualize": "Evaluation",
+    "report": "Evaluation",
     "recipes": "Help",
 }
 

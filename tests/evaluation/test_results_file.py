@@ -22,7 +22,14 @@ def settings(checkpoint="a" * 16, **more):
 
 
 def result(checkpoint="a" * 16, score=36.6341):
-    return {"checkpoint": checkpoint, "data": "val.jsonl", "MR": score, "ci95": {"MR": [33.5, 40.0]}}
+    head = {
+        "checkpoint": checkpoint,
+        "data": "val.jsonl",
+        "split": "val",
+        "split_hash": "f" * 64,
+        "lang": "zh",
+    }
+    return {**head, "similarity": "global", "MR": score, "ci95": {"MR": [33.5, 40.0]}}
 
 
 @given(st.permutations(list(settings(seed=0, split=None, rerank=[3, True]).items())))

@@ -17,6 +17,8 @@ from vlcli.commands import _results as r
 
 EXAMPLES = (
     "vlcli retrieve runs/lit-filip --data flickr30k-cn.jsonl",
+    "vlcli retrieve runs/lit-filip --data flickr30k-cn.jsonl --results results.jsonl",
+    "vlcli retrieve runs/lit-filip --compare runs/r2d2 --data flickr30k-cn.jsonl",
     "vlcli retrieve runs/lit-filip --data val.jsonl --mosaics mosaics.jsonl --json",
     "vlcli retrieve runs/r2d2 --data flickr30k-cn.jsonl --rerank flickr30k-cn",
     "vlcli retrieve runs/lit-filip --data shards/ --query 一只狐狸 --top 5",

@@ -203,10 +203,14 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         row = orjson.loads(line)
     except ValueError:
         return None
-    wanted = (("key", str), ("command", str), ("checkpoint", str), ("settings", dict))
-    if not isinstance(row, dict) or not all(isinstance(row.get(name), kind) for name, kind in wanted):
+    named = ("key", "command", "checkpoint", "similarity", "lang", "run")
+    if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in named):
         return None
-    return row
+    return (
+        row
+        if isinstance(row.get("settings"), dict) and row.keys() >= {"data", "split", "split_hash"}
+        else None
+    )
 
 
 def _append(file: int, data: bytes, at: int) -> None:

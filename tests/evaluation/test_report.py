@@ -1,0 +1,253 @@
+"""Reports of results: the numbers of each line where they belong, in every form, and read by other tools."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import sys
+import types
+from argparse import Namespace
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from vlcli.cli import app
+from vlcli.errors import InputError, UsageError
+from vlcli.evaluation.report.foreign import write_foreign
+from vlcli.evaluation.report.page import html
+from vlcli.evaluation.report.tables import Number, Row, Table, tables
+from vlcli.evaluation.report.text import as_csv, markdown
+from vlcli.evaluation.results_file import average_line, average_settings, key_of
+
+
+def line(command, *, run="runs/a", checkpoint="a" * 16, data="val.jsonl", lang="zh", seed=None, **result):
+    settings = {"command": command, "checkpoint": checkpoint, "data": data, "lang": lang}
+    settings |= {"average": result.pop("of")} if "of" in result else {}
+    recipe = None if seed is None else {"name": "emoji", "seed": seed, "same": "5a5a"}
+    head = {"checkpoint": checkpoint, "data": data, "split": "val", "split_hash": data.ljust(64, "0")}
+    head |= {"lang": lang, "similarity": "global", "prompts": "none", "run": run, "recipe": recipe}
+    return {"key": key_of(settings), "command": command, **head, "settings": settings, **result}
+
+
+def recalls(base, *, one_way=False, **more):
+    side = {"R@1": base, "R@5": base + 10, "R@10": base + 20}
+    bounds = {"R@1": [base - 2, base + 2], "R@5": [base + 8, base + 12], "R@10": [base + 18, base + 22]}
+    ci95 = {"t2i": bounds, "MR": [base + 9, base + 11]} | ({} if one_way else {"i2t": bounds})
+    numbers = {"i2t": None if one_way else side, "t2i": side, "MR": base + 10, "ci95": ci95}
+    return line("retrieve", images=100, texts=120, **numbers, **more)
+
+
+def accuracy(top1, **more):
+    numbers = {
+        "top1": top1,
+        "top5": top1 + 20,
+        "mean_per_class": top1 - 1,
+        "ci95": {"top1": [top1 - 3, top1 + 3]},
+    }
+    return line("zeroshot", n=50, classes=7, labels="names.txt", ensemble="similarity", **numbers, **more)
+
+
+def shown(table):
+    return {row.model: [None if one is None else str(one) for one in row.numbers] for row in table.rows}
+
+
+def test_naming_classes_has_a_column_a_set_and_the_mean_of_whole_rows():
+    lines = [
+        accuracy(30.0),
+        accuracy(41.0, data="imagenet.jsonl"),
+        accuracy(35.0, run="runs/b/best", checkpoint="b" * 16),
+    ]
+    found = tables(lines)
+    assert [table.title for table in found] == [
+        f"Zero-shot {x}, %" for x in ("top-1", "top-5", "mean per class")
+    ]
+    assert found[0].columns == [
+        "val · zh · names.txt · 7 classes",
+        "imagenet val · zh · names.txt · 7 classes",
+        "mean",
+    ]
+    assert shown(found[0]) == {
+        "a": ["30.0 [27.0, 33.0]", "41.0 [38.0, 44.0]", "35.5"],
+        "b": ["35.0 [32.0, 38.0]", None, None],
+    }
+    assert [found[0].is_best(row, 0) for row in found[0].rows] == [False, True]
+    assert not any(found[0].is_best(row, 1) for row in found[0].rows)  # the only one is not the best
+
+
+def test_retrieval_has_a_table_a_set_and_the_mean_recalls_side_by_side():
+    found = tables([recalls(20.0), recalls(30.0, data="muge.jsonl", one_way=True)])
+    assert [len(table.columns) for table in found] == [7, 4, 3]
+    assert found[1].columns == ["T→I R@1", "T→I R@5", "T→I R@10", "MR"]
+    assert shown(found[0])["a"][0] == "20.0 [18.0, 22.0]"
+    assert shown(found[2]) == {"a": ["30.0 [29.0, 31.0]", "40.0 [39.0, 41.0]", "35.0"]}
+    assert "100 images, 120 texts" in found[0].title
+
+
+def test_seeds_of_a_recipe_are_a_row_with_their_deviation():
+    values = (20.0, 23.0, 26.0)
+    lines = [
+        recalls(value, run=f"runs/s{seed}", checkpoint=str(seed) * 16, seed=seed)
+        for seed, value in enumerate(values)
+    ]
+    (table,) = tables(lines)
+    assert list(shown(table)) == ["emoji, 3 seeds"]
+    assert shown(table)["emoji, 3 seeds"][0] == "23.0 ± 3.0"
+    assert table.rows[0].said[0].split() == ["0" * 16, "1" * 16, "2" * 16]
+    again = recalls(29.0, run="runs/late", checkpoint="9" * 16, seed=2)  # one seed twice: no repetitions
+    assert len(tables([*lines, again])[0].rows) == 4
+    other = recalls(29.0, data="other.jsonl", run="runs/s2", checkpoint="2" * 16, seed=2)
+    assert len(tables([*lines[:2], other])[0].rows) == 1
+
+
+def test_languages_stand_side_by_side():
+    parts = [recalls(base, lang=lang) for lang, base in (("en", 20.0), ("ar", 10.0))]
+    settings = {part["lang"]: part["settings"] for part in parts}
+    whole = {"i2t": None, "t2i": None, "MR": 25.0, "ci95": {"MR": [24.0, 26.0]}}
+    head = {"similarity": "global", "checkpoint": "a" * 16}
+    average = average_line({**head, "langs": parts, "average": whole})
+    all_of = average_settings({lang: {**one, "similarity": "global"} for lang, one in settings.items()})
+    all_of["average"] = {part["lang"]: part["key"] for part in parts}
+    average |= {"key": "k", "command": "retrieve", "settings": all_of, "run": "runs/a"}
+    found = tables([*parts, average])[-1]
+    assert found.title == "Languages, mean recall, val, %"
+    assert found.columns == ["en", "ar", "average"]
+    assert shown(found)["a"] == ["30.0 [29.0, 31.0]", "20.0 [19.0, 21.0]", "25.0 [24.0, 26.0]"]
+
+
+def test_models_and_sets_of_one_name_are_told_apart():
+    lines = [recalls(20.0), recalls(21.0, checkpoint="b" * 16)]
+    assert list(shown(tables(lines)[0])) == ["a aaaaaaaa", "a bbbbbbbb"]
+    twin = recalls(22.0) | {"split_hash": "123456789", "key": "x"}
+    assert tables([lines[0], twin])[1].title.startswith("Retrieval, val 123456 · zh")
+
+
+class Texts(HTMLParser):
+    """What a page says, and whether it asks for anything from elsewhere."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found, self.asked = [], []
+        self.feed(page)
+
+    def handle_data(self, data):
+        self.found.append(data)
+
+    def handle_starttag(self, tag, attrs):
+        self.asked += [value for name, value in attrs if name in ("src", "href")]
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"]), min_size=1))
+def test_any_name_survives_in_a_page_and_in_a_table(name):
+    table = Table(name, [name], [Row(name, ("c", "global", name), [Number((12.34,), (10.0, 15.0))])])
+    page = Texts(html([table], title=name))
+    assert page.found.count(name) >= 5
+    assert page.asked == []
+    rows = [row for row in markdown([table]).splitlines() if row.startswith("| ")]
+    assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) for row in rows}) == 1
+
+
+def test_a_page_needs_nothing_from_elsewhere():
+    page = html(tables([recalls(20.0), accuracy(30.0)]), title="<Résultats>")
+    assert not Texts(page).asked
+    assert "http" not in page
+    assert "&lt;Résultats&gt;" in page
+    assert 'data-value="20.0000">20.0<small>[18.0, 22.0]</small>' in page
+
+
+def test_every_number_has_a_line_of_csv():
+    lines = [recalls(20.0, seed=3), recalls(30.0, data="m.jsonl", one_way=True), accuracy(40.0)]
+    rows = list(csv.DictReader(io.StringIO(as_csv(lines))))
+    assert len(rows) == 7 + 4 + 3
+    assert {row["metric"] for row in rows[:7]} == {
+        f"{s}.R@{k}" for s in ("i2t", "t2i") for k in (1, 5, 10)
+    } | {"MR"}
+    first = rows[0]
+    assert (first["value"], first["low"], first["high"], first["seed"], first["n"]) == (
+        "20.0",
+        "18.0",
+        "22.0",
+        "3",
+        "100",
+    )
+    assert rows[-1]["low"] == ""
+
+
+def test_the_builder_of_clip_benchmark_reads_our_files(tmp_path, monkeypatch):
+    # which asks at its import for scores of captions, and these for a hundred megabytes of Java
+    captioning = "clip_benchmark.metrics.captioning"
+    monkeypatch.setitem(sys.modules, captioning, types.ModuleType(captioning))
+    from clip_benchmark.cli import main_build
+
+    lines = [recalls(20.0), recalls(30.0, data="muge.jsonl", one_way=True), accuracy(40.0)]
+    assert write_foreign(lines, "clip-benchmark", tmp_path / "files") == 3
+    main_build(Namespace(files=[str(tmp_path / "files")], output=str(tmp_path / "all.csv")))
+    with open(tmp_path / "all.csv", newline="") as file:
+        rows = {(row["dataset"], row["task"]): row for row in csv.DictReader(file)}
+    assert set(rows) == {
+        ("val", "zeroshot_retrieval"),
+        ("muge val", "zeroshot_retrieval"),
+        ("val", "zeroshot_classification"),
+    }
+    named, found = rows["val", "zeroshot_classification"], rows["muge val", "zeroshot_retrieval"]
+    assert (named["acc1"], named["acc5"], named["mean_per_class_recall"]) == ("0.4", "0.6", "0.39")
+    assert (found["image_retrieval_recall@5"], found["text_retrieval_recall@5"]) == ("0.4", "")
+    assert (named["model_fullname"], named["language"]) == (f"a {'a' * 16}", "zh")
+
+
+def test_mteb_has_a_task_for_each_direction(tmp_path):
+    assert write_foreign([recalls(20.0), accuracy(40.0)], "mteb", tmp_path) == 3
+    found = {one["task_name"]: one for one in (json.loads(file.read_bytes()) for file in tmp_path.iterdir())}
+    assert set(found) == {"ValI2TRetrieval", "ValT2IRetrieval", "ValZeroShot"}
+    (entry,) = found["ValT2IRetrieval"]["scores"]["val"]
+    assert (entry["hit_rate_at_5"], entry["main_score"], entry["languages"]) == (0.3, 0.2, ["zho-Hans"])
+    with pytest.raises(UsageError, match="exists"):
+        write_foreign([recalls(20.0)], "mteb", tmp_path)
+
+
+@pytest.fixture
+def report(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [recalls(20.0), accuracy(40.0)]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    def report(*arguments):
+        result = CliRunner().invoke(app, ["report", *arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return report
+
+
+def test_the_command_writes_what_the_name_says(report, tmp_path):
+    assert report("results.jsonl").stdout.startswith("## Zero-shot top-1, %\n\n| model | checkpoint |")
+    assert report("results.jsonl", "--to", "csv").stdout.startswith("command,run,checkpoint")
+    report("results.jsonl", "-o", "page.html", "--title", "Emoji")
+    assert "<title>Emoji</title>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    report("results.jsonl", "-o", "table.csv")
+    assert (tmp_path / "table.csv").read_text().startswith("command,")
+    report("results.jsonl", "--format", "clip-benchmark", "-o", "files")
+    assert len(list((tmp_path / "files").iterdir())) == 2
+    with pytest.raises(UsageError, match=r"page\.html exists"):
+        report("results.jsonl", "-o", "page.html")
+    with pytest.raises(UsageError, match="name a directory with -o"):
+        report("results.jsonl", "--format", "mteb")
+    with pytest.raises(UsageError, match="does not go with --to"):
+        report("results.jsonl", "--format", "mteb", "--to", "csv", "-o", "x")
+
+
+def test_bad_lines_have_one_line(report, tmp_path):
+    whole = (tmp_path / "results.jsonl").read_bytes()
+    (tmp_path / "results.jsonl").write_bytes(b"{}\n" + whole)
+    with pytest.raises(InputError, match=r"^results\.jsonl:1: not a line of results$"):
+        report("results.jsonl")
+    (tmp_path / "results.jsonl").write_bytes(whole[:-30])
+    assert "its last line was cut short and is left out" in report("results.jsonl").stderr
+    (tmp_path / "empty.jsonl").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"empty\.jsonl: no results in it"):
+        report("empty.jsonl")
