@@ -154,7 +154,7 @@ def test_neighbours_and_votes_equal_the_slow_ones_with_ties(seed, k):
     places, scores = recall_places(found, labels, truth), vote(found, labels, 3)
     for i, query in enumerate(queries):
         near = literal_neighbours(corners, query, k)
-        assert found.index[i].tolist() == near
+        assert found.rows[i].tolist() == near
         hits = [place for place, j in enumerate(near, start=1) if labels[j] == truth[i]]
         assert int(places[i]) == (hits[0] if hits else k + 1)
         votes = np.zeros(3)

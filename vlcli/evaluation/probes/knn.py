@@ -26,10 +26,10 @@ class Neighbours(NamedTuple):
     """The k nearest of each query, nearest first; of equally near ones that which stands first in the training set."""
 
     similarity: Tensor  # (n, k) float32
-    index: Tensor  # (n, k) int64
+    rows: Tensor  # (n, k) int64, of the training set
 
     def first(self, k: int) -> Neighbours:
-        return Neighbours(self.similarity[:, :k], self.index[:, :k])
+        return Neighbours(self.similarity[:, :k], self.rows[:, :k])
 
 
 def neighbours(train: Tensor, queries: Tensor, k: int) -> Neighbours:
@@ -55,7 +55,7 @@ def _nearest(similarity: Tensor, k: int) -> Neighbours:
 
 def recall_places(found: Neighbours, train_labels: Tensor, labels: Tensor) -> Tensor:
     """(n,) the place, from 1, of the nearest neighbour with the query's label; k + 1 where none has it."""
-    hit = train_labels[found.index] == labels[:, None]
+    hit = train_labels[found.rows] == labels[:, None]
     place = hit.int().argmax(1) + 1
     return torch.where(hit.any(1), place, hit.shape[1] + 1)
 
@@ -68,7 +68,7 @@ def vote(
         (found.similarity.double() - 1) / temperature
     ).exp()  # −1: shares are the same, and nothing overflows
     scores = torch.zeros(len(weight), classes, dtype=torch.float64)
-    scores.scatter_add_(1, train_labels[found.index], weight)
+    scores.scatter_add_(1, train_labels[found.rows], weight)
     return scores / scores.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
 
 

@@ -17,7 +17,7 @@ class Labelled(NamedTuple):
     vectors: Tensor
     labels: Tensor
 
-    def __len__(self) -> int:  # type: ignore[override]
+    def __len__(self) -> int:
         return len(self.labels)
 
     def rows(self, index: Tensor) -> Labelled:

@@ -118,7 +118,7 @@ def fit(
         tolerance_change=1e-14,
         line_search_fn="strong_wolfe",
     )
-    optimizer.step(objective)  # type: ignore[arg-type]
+    optimizer.step(objective)
     weight = torch.zeros(classes, d, dtype=torch.float64)
     bias = torch.full((classes,), -torch.inf, dtype=torch.float64)
     weight[present], bias[present] = head()
@@ -171,7 +171,7 @@ def linear_probe(
     l2: float | None = None,
     iterations: int = ITERATIONS,
 ) -> Probe:
-    """The published protocol: `search` on `val`, then a fit of both with what was chosen; no search for a given `l2`."""
+    """The published protocol: `search` on `val`, then a fit of both with what was chosen; a given `l2` is not searched."""
     tried: dict[float, float] = {}
     if l2 is None:
         found = search(train, val, classes, iterations=iterations)
