@@ -19,6 +19,7 @@ EXAMPLES = (
     "vlcli retrieve runs/altclip-m9 --data 'xtd.{lang}.jsonl' --langs en,zh,es,fr,ru,ar,ja,ko,it",
     "vlcli retrieve runs/altclip-m9 --data val.jsonl --text-column 'name_{lang}' --langs en,ar,ja --json",
 )
+MANUAL = {"ENVIRONMENT": (e.CACHE_VARIABLE,)}
 
 
 def command(
@@ -81,6 +82,7 @@ def command(
     device: o.Device = "auto",
     precision: o.Precision = "fp32",
     batch_size: o.BatchSize = 64,
+    cache: e.Cache = "auto",
     json: o.Json = False,
     force: o.Force = False,
     quiet: o.Quiet = False,
@@ -135,7 +137,7 @@ def command(
         from vlcli.evaluation.sweep import retrieve_in
 
         model = e.open_model(run, device, console)
-        with e.announcing(console) as announce:
+        with e.announcing(console) as announce, e.caching(cache, model, precision, console) as kept:
             result = retrieve_in(
                 model,
                 tables,
@@ -143,6 +145,7 @@ def command(
                 predictions=targets,
                 force=force,
                 announce=announce,
+                cache=kept,
                 **how,
                 **encoding,
             )
@@ -166,8 +169,8 @@ def command(
         refuse_existing(predictions)
     model = e.open_model(run, device, console)
     table = load_pairs(data, optional=("split", "lang"), need_text=query is None, **reading)
-    with e.announcing(console) as announce:
-        gallery = Retrieval(model, table, template, announce=announce, **encoding)
+    with e.announcing(console) as announce, e.caching(cache, model, precision, console) as kept:
+        gallery = Retrieval(model, table, template, announce=announce, cache=kept, **encoding)
         if query is not None:
             found = list(gallery.search(query, top))
         else:

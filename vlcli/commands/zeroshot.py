@@ -21,6 +21,7 @@ EXAMPLES = (
     "vlcli zeroshot runs/r2d2 --data icm.val.jsonl --task matching",
 )
 PROMPTS = "wukong-80"
+MANUAL = {"ENVIRONMENT": (e.CACHE_VARIABLE,)}
 NUMBERS = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}
 
 
@@ -89,6 +90,7 @@ def command(
     device: o.Device = "auto",
     precision: o.Precision = "fp32",
     batch_size: o.BatchSize = 64,
+    cache: e.Cache = "auto",
     json: o.Json = False,
     force: o.Force = False,
     quiet: o.Quiet = False,
@@ -181,7 +183,7 @@ def command(
             count = f"{found['n']} pairs" + ("" if found["auc"] is None else f", {found['positives']} match")
             show_table(e.title(found), ["", count], [["AUC", e.cell(found["auc"], found["ci95"].get("auc"))]])
         return
-    with e.announcing(console) as announce:
+    with e.announcing(console) as announce, e.caching(cache, model, precision, console) as how["cache"]:
         if namings:
             result = classify_in(model, table, namings, announce=announce, **how)
         else:

@@ -20,6 +20,7 @@ from vlcli.evaluation.embed import (
     image_batches,
     similarity_of,
 )
+from vlcli.evaluation.feature_cache import FeatureCache
 from vlcli.evaluation.gallery import Gallery
 from vlcli.evaluation.mosaics import Mosaic, pointing
 from vlcli.evaluation.ranking import Top, top
@@ -58,6 +59,7 @@ class Retrieval:
         *,
         batch_size: int = 64,
         precision: str = "fp32",
+        cache: FeatureCache | None = None,
         announce: Announce = silent,
         images: Any = None,
     ) -> None:
@@ -67,12 +69,13 @@ class Retrieval:
         self.gallery = Gallery.of(table)
         self.similarity = similarity_of(model)
         self.options: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
+        self.encoding: dict[str, Any] = {**self.options, "cache": cache}
         self.announce = announce
         if not self.gallery.image_ids:
             raise InputError("no rows", file=table.source)
         if images is None:
             rows = self.gallery.image_rows
-            images = embed_images(model, table, rows, progress=announce("images", len(rows)), **self.options)
+            images = embed_images(model, table, rows, progress=announce("images", len(rows)), **self.encoding)
         self.images = images
 
     @cached_property
@@ -87,7 +90,7 @@ class Retrieval:
 
     def encode(self, texts: Sequence[str]) -> Any:
         filled = [self.prompts.fill(text)[0] for text in texts]
-        return embed_texts(self.model, filled, progress=self.announce("texts", len(filled)), **self.options)
+        return embed_texts(self.model, filled, progress=self.announce("texts", len(filled)), **self.encoding)
 
     def metrics(
         self,
@@ -257,6 +260,7 @@ def classify(
     lang: str | None = None,
     batch_size: int = 64,
     precision: str = "fp32",
+    cache: FeatureCache | None = None,
     announce: Announce = silent,
 ) -> dict[str, Any]:
     """The `zeroshot` object of design §3: rows of `table` with their class in `column` of its frame.
@@ -272,6 +276,7 @@ def classify(
             table,
             batch_size=batch_size,
             precision=precision,
+            cache=cache,
             progress=announce("images", len(truth)),
         ),
         truth,
@@ -282,6 +287,7 @@ def classify(
         seed=seed,
         batch_size=batch_size,
         precision=precision,
+        cache=cache,
         progress=announce("texts", distinct * len(prompts)),
     )
     head = describe(model, table, list(labels.names.values()), split=split, lang=lang)

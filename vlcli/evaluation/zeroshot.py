@@ -29,6 +29,7 @@ from vlcli.text.labels import LabelSet
 from vlcli.text.prompts import PromptSet
 
 if TYPE_CHECKING:
+    from vlcli.evaluation.feature_cache import FeatureCache
     from vlcli.models.dual import ImageTokens, TextTokens
 
 Ensemble = Literal["similarity", "probability"]
@@ -48,6 +49,7 @@ class Classifier:
         ensemble: Ensemble = "similarity",
         batch_size: int = 256,
         precision: str = "fp32",
+        cache: FeatureCache | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.similarity = similarity_of(model)
@@ -57,7 +59,12 @@ class Classifier:
         place = {name: j for j, name in enumerate(distinct)}
         self.columns = torch.tensor([place[name] for name in names])
         self.classes = len(distinct)
-        options: dict[str, Any] = {"batch_size": batch_size, "precision": precision, "progress": progress}
+        options: dict[str, Any] = {
+            "batch_size": batch_size,
+            "precision": precision,
+            "cache": cache,
+            "progress": progress,
+        }
         # Template by template: rows p·classes … (p+1)·classes hold all classes in template p.
         if model.similarity_kind == "global" and ensemble == "similarity":
             self.templates = 1
@@ -125,6 +132,7 @@ def zeroshot(
     seed: int = 0,
     batch_size: int = 256,
     precision: str = "fp32",
+    cache: FeatureCache | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Top-1, top-5 and mean-per-class accuracy in percent, with bootstrap intervals over the images.
@@ -142,6 +150,7 @@ def zeroshot(
         ensemble=ensemble,
         batch_size=batch_size,
         precision=precision,
+        cache=cache,
         progress=progress,
     )
     return summary(found, label_set, ensemble, bootstrap=bootstrap, seed=seed)
@@ -177,6 +186,7 @@ def classified(
     ensemble: Ensemble = "similarity",
     batch_size: int = 256,
     precision: str = "fp32",
+    cache: FeatureCache | None = None,
     progress: Progress | None = None,
 ) -> Classified:
     """What `zeroshot` counts."""
@@ -187,6 +197,7 @@ def classified(
         ensemble=ensemble,
         batch_size=batch_size,
         precision=precision,
+        cache=cache,
         progress=progress,
     )
     truth = torch.as_tensor(np.asarray(labels, dtype=np.int64))
