@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,17 +11,19 @@ from typer import Option
 from vlcli.commands import _evaluation as e
 from vlcli.commands import _languages as many
 from vlcli.commands import _options as o
+from vlcli.commands import _zeroshot_options as z
 
 EXAMPLES = (
     "vlcli zeroshot runs/lit-filip --data imagenet.jsonl --labels labels.zh.txt --prompts wukong-80",
     "vlcli zeroshot runs/lit-filip --data val.jsonl --label-column group_zh --labels groups.txt --json",
     "vlcli zeroshot runs/lit-filip --data val.jsonl --label-column name",
     "vlcli zeroshot runs/altclip-m9 --data imagenet.jsonl --labels 'labels.{lang}.txt' --langs en,zh,ar,ja",
+    "vlcli zeroshot runs/lit-filip --data test.jsonl --protocol linear-probe --train train.jsonl --val val.jsonl",
+    "vlcli zeroshot runs/lit-filip --data aircraft.jsonl --labels aircraft.txt --dataset aircraft",
     "vlcli zeroshot runs/r2d2 --data icm.val.jsonl --task matching",
 )
 PROMPTS = "wukong-80"
 MANUAL = {"ENVIRONMENT": (e.CACHE_VARIABLE,)}
-NUMBERS = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}
 
 
 class Task(StrEnum):
@@ -79,6 +80,16 @@ def command(
             help="The match probability of every row, which may be without labels (--task matching).",
         ),
     ] = None,
+    protocol: z.ProtocolOption = z.Protocol.zero_shot,
+    train: z.Train = None,
+    val: z.Val = None,
+    features: z.FeaturesOption = z.Features.pre,
+    k: z.K = 20,
+    l2: z.L2 = None,
+    shots: z.Shots = 5,
+    dataset: z.Dataset = None,
+    metric: z.MetricOption = None,
+    classes: z.Classes = None,
     split: e.Split = None,
     lang: e.Lang = None,
     langs: many.Langs = None,
@@ -107,6 +118,7 @@ def command(
     at once.
     """
     from vlcli.commands._console import Console, show_table
+    from vlcli.commands._zeroshot_show import show, show_languages
     from vlcli.errors import UsageError
 
     if predictions is not None and task is not Task.matching:
@@ -115,36 +127,40 @@ def command(
         raise UsageError("--labels names classes: --task matching has none")
     if langs is not None and task is Task.matching:
         raise UsageError("--langs names classes in several languages: --task matching has none")
+    public, goes_by, several = _set(dataset, metric)
+    _refuse(protocol, task=task, train=train, val=val, prompts=prompts, langs=langs)
     e.require_run(run)
     from vlcli.evaluation.names_by_language import name_classes, require_columns
     from vlcli.records.atomic import refuse_existing
     from vlcli.shards.pairs import load_pairs
-    from vlcli.text.labels import load_labels
+    from vlcli.text.labels import load_labels, load_subset, restricted
     from vlcli.text.languages import varies
     from vlcli.text.prompts import PARALLEL, load_prompts
 
     console = Console("zeroshot", quiet=quiet, verbose=verbose)
+    subset = load_subset(classes) if classes else None
     if langs is None:
         templates = load_prompts(prompts or PROMPTS)
-        names = load_labels(labels) if labels else None
+        names = restricted(load_labels(labels) if labels else None, subset)
         namings = {}
     else:
         tags = many.parse(langs, lang)
-        namings = name_classes(tags, labels=labels, column=label_column, prompts=prompts or PARALLEL)
+        namings = name_classes(
+            tags, labels=labels, column=label_column, prompts=prompts or PARALLEL, subset=subset
+        )
     swept = bool(namings) and varies(label_column)
     columns = [naming.column for naming in namings.values()] if swept else [label_column]
     needed = () if swept or predictions is not None else columns
     if predictions is not None and not force:
         refuse_existing(predictions)
-    table = load_pairs(
-        data,
-        renames=o.parse_map(renames),
-        columns=needed,
-        optional=[name for name in dict.fromkeys(("split", "lang", *columns)) if name not in needed],
-        image_root=image_root,
-        head=head,
-        need_text=task is Task.matching,
-    )
+    reading: dict[str, Any] = {
+        "renames": o.parse_map(renames),
+        "columns": needed,
+        "optional": [name for name in dict.fromkeys(("split", "lang", *columns)) if name not in needed],
+        "image_root": image_root,
+        "need_text": task is Task.matching,
+    }
+    table = load_pairs(data, head=head, **reading)
     require_columns(table, namings)
 
     from vlcli.evaluation.sweep import classify_in
@@ -183,6 +199,22 @@ def command(
             count = f"{found['n']} pairs" + ("" if found["auc"] is None else f", {found['positives']} match")
             show_table(e.title(found), ["", count], [["AUC", e.cell(found["auc"], found["ci95"].get("auc"))]])
         return
+    how |= {"metric": goes_by}
+    if protocol is not z.Protocol.zero_shot:
+        from vlcli.commands._zeroshot_probe import learn
+
+        del how["ensemble"]
+        tables = {
+            "train": load_pairs(train or [], **reading),
+            "val": load_pairs(val, **reading) if val else None,
+        }
+        how |= {"column": label_column, "labels": names, "features": features.value, "lang": lang}
+        how |= {"k": k, "l2": l2, "shots": shots}
+        result = learn(model, protocol.value, table, tables, how, cache=cache, console=console)
+        _tell(result, public, console)
+        e.print_json(result) if json else show(result)
+        return
+    how |= {"several": several}
     with e.announcing(console) as announce, e.caching(cache, model, precision, console) as how["cache"]:
         if namings:
             result = classify_in(model, table, namings, announce=announce, **how)
@@ -198,33 +230,64 @@ def command(
                 **how,
             )
     for one in result["langs"] if namings else [result]:
-        if one["duplicate_names"]:
-            same = "、".join(one["duplicate_names"][:5])
-            where = f"{one['lang']}: " if namings else ""
-            console.warn(f"{where}several classes are called {same}: top-1 cannot reach 100")
+        _tell(one, public, console, where=f"{one['lang']}: " if namings else "")
     if namings:
         many.note_saving(result, console)
     if json:
         e.print_json(result)
     elif namings:
-        _show_languages(result, Path(labels).name if labels else label_column, prompts or PARALLEL)
+        show_languages(result, Path(labels).name if labels else label_column, prompts or PARALLEL)
     else:
-        _show(result)
+        show(result)
 
 
-def _show(result: dict[str, Any]) -> None:
-    from vlcli.commands._console import show_table
+def _set(dataset: str | None, metric: z.Metric | None) -> tuple[Any, str, bool]:
+    """The public set, the number that is gone by, and whether images may be of several classes."""
+    from vlcli.evaluation.class_sets import class_set
 
-    rows = [[shown, *_cells(result, (key,))] for key, shown in NUMBERS.items()]
-    header = [f"labels {result['labels']}", f"{result['n']} images, {result['classes']} classes"]
-    show_table(e.title(result), header, rows)
-
-
-def _show_languages(result: dict[str, Any], labels: str, prompts: str) -> None:
-    header = [f"labels {labels}", *NUMBERS.values(), "classes"]
-    cells = [[*_cells(one, NUMBERS), str(one["classes"])] for one in result["langs"]]
-    many.show(result, {"prompts": prompts}, header, [*cells, [*_cells(result["average"], NUMBERS), ""]])
+    public = class_set(dataset) if dataset is not None else None
+    goes_by = metric.value if metric is not None else "top1" if public is None else public.metric
+    return public, goes_by, goes_by == "map11"
 
 
-def _cells(result: dict[str, Any], keys: Iterable[str]) -> list[str]:
-    return [e.cell(result[key], result["ci95"].get(key)) for key in keys]
+def _refuse(
+    protocol: z.Protocol,
+    *,
+    task: Task,
+    train: list[str] | None,
+    val: list[str] | None,
+    prompts: str | None,
+    langs: str | None,
+) -> None:
+    """UsageError for options that would do nothing."""
+    from vlcli.errors import UsageError
+
+    if protocol is z.Protocol.zero_shot:
+        if train or val:
+            raise UsageError(
+                "--protocol zero-shot learns from no rows", remedy="say which protocol takes --train"
+            )
+        return
+    if task is not Task.classify:
+        raise UsageError(f"--protocol {protocol.value} is of --task classify")
+    if prompts is not None or langs is not None:
+        raise UsageError(
+            f"--protocol {protocol.value} reads no names: it goes with neither --prompts nor --langs"
+        )
+    if not train:
+        raise UsageError(
+            f"--protocol {protocol.value} learns from labelled rows", remedy="name them with --train"
+        )
+
+
+def _tell(result: dict[str, Any], public: Any, console: Any, where: str = "") -> None:
+    """What a reader of the numbers should know."""
+    if same := result.get("duplicate_names"):
+        shown = "、".join(same[:5])
+        console.warn(f"{where}several classes are called {shown}: top-1 cannot reach 100")
+    if left_out := result["left_out"]:
+        console.note(f"{where}{left_out:,} images of other classes than the {result['classes']} are left out")
+    if leaked := result.get("train_in_test"):
+        console.warn(f"{leaked:,} rows to learn from show an image that is tested on")
+    for line in public.departures(result["classes"], result["n"], result["left_out"]) if public else ():
+        console.warn(f"{where}{line}")

@@ -23,7 +23,8 @@ from vlcli.evaluation.matching import auc
 from vlcli.evaluation.metrics import percent
 
 Weights = npt.NDArray[np.float64]
-Statistic = Callable[[Weights], npt.NDArray[np.float64]]
+Statistic = Callable[[Weights], npt.NDArray[np.float64]]  # of the images' weights, as shares
+Parts = Sequence[tuple[tuple[str, ...], Statistic]]  # names of numbers, and what computes them
 
 TOP = (1, 5)
 PLACES = ("top1", "top5", "mean_per_class")
@@ -40,13 +41,10 @@ RECALLS = np.linspace(0, 1, 11)
 
 
 class Classified(NamedTuple):
-    """The place of each image's true class among all, from 1, and which class that is; with a number of other images
-    in mind, `rows` says which of them these are.
-    """
+    """The place of each image's true class among all, from 1, and which class that is."""
 
     place: npt.NDArray[np.int64]  # (n,)
     labels: npt.NDArray[np.int64]  # (n,)
-    rows: npt.NDArray[np.int64] | None = None  # (n,)
 
 
 def class_ranks(scores: Tensor, labels: Tensor) -> Tensor:
@@ -65,7 +63,6 @@ def by_place(test: Classified) -> Statistic:
     present = np.unique(test.labels, return_inverse=True)[1]
 
     def statistic(weights: Weights) -> npt.NDArray[np.float64]:
-        weights = weights if test.rows is None else weights[test.rows]
         count = np.bincount(present, weights=weights)
         right = np.bincount(present, weights=weights * hits[0])
         drawn = count > 0
@@ -76,9 +73,7 @@ def by_place(test: Classified) -> Statistic:
     return statistic
 
 
-def eleven_points(
-    scores: Weights, truth: npt.NDArray[np.bool_], weights: Weights | None = None
-) -> float:
+def eleven_points(scores: Weights, truth: npt.NDArray[np.bool_], weights: Weights | None = None) -> float:
     """The mean over recalls 0, 0.1, … 1 of the best precision at that recall or beyond; NaN without a positive.
 
     scores and truth (n,) of one class. Images of equal scores are found together: their order decides nothing.
@@ -160,7 +155,7 @@ class Tally:
             return None
         return Classified(torch.cat(self._places).numpy(), torch.cat(self._labels).numpy())
 
-    def parts(self) -> list[tuple[tuple[str, ...], Statistic]]:
+    def parts(self) -> Parts:
         """Names of numbers and what computes them, as shares."""
         found: list[tuple[tuple[str, ...], Statistic]] = []
         if (test := self.classified) is not None:
@@ -178,9 +173,7 @@ class Tally:
         return found
 
 
-def numbers(
-    parts: Sequence[tuple[tuple[str, ...], Statistic]], n: int, *, bootstrap: int, seed: int
-) -> dict[str, Any]:
+def numbers(parts: Parts, n: int, *, bootstrap: int, seed: int) -> dict[str, Any]:
     """The numbers in percent by name, and under `ci95` their intervals: images are drawn once for all of them."""
     names = [name for some, _ in parts for name in some]
 
@@ -192,6 +185,32 @@ def numbers(
         return {**result, "ci95": {}}
     bounds = interval(lambda weights: 100 * statistic(weights), n, count=bootstrap, seed=seed)
     return {**result, "ci95": dict(zip(names, bounds, strict=True))}
+
+
+def mean_parts(tests: Sequence[Parts], rows: Sequence[npt.NDArray[np.int64]] | None = None) -> Parts:
+    """The same numbers as means over several tests (one a language). Test k is of the images `rows[k]` among all, or of
+    all: an image is drawn for every test at once, as what they say of it is not independent.
+    """
+    names = tuple(name for some, _ in tests[0] for name in some)
+
+    def of(parts: Parts, mine: npt.NDArray[np.int64] | None) -> Statistic:
+        return lambda w: np.concatenate([one(w if mine is None else w[mine]) for _, one in parts])
+
+    statistics = [of(parts, None if rows is None else rows[k]) for k, parts in enumerate(tests)]
+    return [(names, lambda weights: np.mean([one(weights) for one in statistics], axis=0))]
+
+
+def accuracies(
+    place: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], *, bootstrap: int, seed: int
+) -> dict[str, Any]:
+    """PLACES and their `ci95` from the place of each image's true class."""
+    return mean_accuracies([Classified(place, labels)], bootstrap=bootstrap, seed=seed)
+
+
+def mean_accuracies(tests: Sequence[Classified], *, bootstrap: int, seed: int) -> dict[str, Any]:
+    """The same, as means over several tests of the same images (see `mean_parts`)."""
+    parts = mean_parts([[(PLACES, by_place(test))] for test in tests])
+    return numbers(parts, len(tests[0].place), bootstrap=bootstrap, seed=seed)
 
 
 def probabilities(scores: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import orjson
-import polars as pl
 
 from vlcli.errors import InputError, UsageError
 from vlcli.evaluation.describe import describe
@@ -26,6 +25,7 @@ from vlcli.evaluation.mosaics import Mosaic, pointing
 from vlcli.evaluation.ranking import Top, top
 from vlcli.evaluation.rerank import Matcher, Reranked, refuse_no_ranking, rerank
 from vlcli.evaluation.retrieval import Ranks, ranks, summary
+from vlcli.evaluation.truth import truth_of
 from vlcli.evaluation.zeroshot import Ensemble, zeroshot
 from vlcli.records.atomic import atomic_file
 from vlcli.text.labels import LabelSet
@@ -217,35 +217,6 @@ class Retrieval:
         )
 
 
-def one_label(value: Any) -> Any:
-    """A label that came as a list of one (the column `text`) is that one."""
-    if isinstance(value, pl.Series):
-        value = value.to_list()
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
-
-
-def column_labels(column: str, values: Sequence[Any]) -> LabelSet:
-    """A label set made of a column itself: each distinct value is a class and its own name."""
-    distinct = list(dict.fromkeys(str(value) for value in values))
-    return LabelSet(f"values of {column}", {value: value for value in distinct})
-
-
-def truth_of(table: Any, column: str, labels: LabelSet | None) -> tuple[list[int], LabelSet]:
-    """The class of every row by its place in the label set, and that set: `labels`, or the column's own values.
-
-    Raises InputError for a row without a label and for a label without a name.
-    """
-    values = [one_label(value) for value in table.frame[column]]
-    if not values:
-        raise InputError("no rows", file=table.source)
-    for row, value in enumerate(values):
-        if value is None or isinstance(value, list):
-            cause = "no" if not value else "more than one"
-            raise InputError(f"row {table.ids[row]} has {cause} {column}", file=table.source)
-    labels = labels or column_labels(column, values)
-    return labels.indices(values), labels
-
-
 def classify(
     model: Any,
     table: Any,
@@ -253,6 +224,8 @@ def classify(
     *,
     column: str = "label",
     labels: LabelSet | None = None,
+    metric: str = "top1",
+    several: bool = False,
     ensemble: Ensemble = "similarity",
     bootstrap: int = 1000,
     seed: int = 0,
@@ -265,23 +238,26 @@ def classify(
 ) -> dict[str, Any]:
     """The `zeroshot` object of design §3: rows of `table` with their class in `column` of its frame.
 
-    For errors see `truth_of`.
+    `left_out` counts rows of classes that `labels` leaves out. For errors see `truth_of`.
     """
-    truth, labels = truth_of(table, column, labels)
+    truth = truth_of(table, column, labels, several=several)
+    labels = truth.names
     distinct = len(set(labels.names.values()))
     result = zeroshot(
         model,
         image_batches(
             model,
             table,
+            truth.rows,
             batch_size=batch_size,
             precision=precision,
             cache=cache,
             progress=announce("images", len(truth)),
         ),
-        truth,
+        truth.labels,
         labels,
         prompts,
+        metric=metric,
         ensemble=ensemble,
         bootstrap=bootstrap,
         seed=seed,
@@ -291,4 +267,4 @@ def classify(
         progress=announce("texts", distinct * len(prompts)),
     )
     head = describe(model, table, list(labels.names.values()), split=split, lang=lang)
-    return {**head, "labels": labels.name, "prompts": prompts.name, **result}
+    return {**head, "labels": labels.name, "prompts": prompts.name, **result, "left_out": truth.left_out}

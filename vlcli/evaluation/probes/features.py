@@ -8,12 +8,18 @@ direction of the mean of its tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
 from vlcli.evaluation.embed import Progress, embed_images
 from vlcli.evaluation.vectors import mean_token
+
+if TYPE_CHECKING:
+    from vlcli.evaluation.feature_cache import FeatureCache
+
+if TYPE_CHECKING:
+    pass
 
 Features = Literal["pre", "post"]
 
@@ -38,13 +44,15 @@ def image_vectors(
     rows: Sequence[int] | None = None,
     batch_size: int = 64,
     precision: str = "fp32",
+    cache: FeatureCache | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """(n, d) float32 of `rows` of a PairTable (default all); for errors see `embed_images`."""
-    encoder = _Tower(model) if which == "pre" else model
-    found = embed_images(
-        encoder, source, rows, batch_size=batch_size, precision=precision, progress=progress
-    )
+    """(n, d) float32 of `rows` of a PairTable (default all); for errors see `embed_images`. `cache` keeps `post`."""
+    options: dict[str, Any] = {"batch_size": batch_size, "precision": precision, "progress": progress}
+    if which == "pre":
+        found = embed_images(_Tower(model), source, rows, **options)
+    else:
+        found = embed_images(model, source, rows, cache=cache, **options)
     if found.pooled is not None:
         return found.pooled
     assert found.tokens is not None, "an image has tokens where it has no vector"

@@ -171,7 +171,7 @@ def linear_probe(
     l2: float | None = None,
     iterations: int = ITERATIONS,
 ) -> Probe:
-    """The published protocol: `search` on `val`, then a fit of both with what was chosen; a given `l2` is not searched."""
+    """The published protocol: `search` on `val`, then a fit of both with what was chosen, or with a given `l2`."""
     tried: dict[float, float] = {}
     if l2 is None:
         found = search(train, val, classes, iterations=iterations)
