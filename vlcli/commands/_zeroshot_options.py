@@ -81,7 +81,8 @@ Dataset = Annotated[
     Option(
         "--dataset",
         metavar="NAME",
-        help="The public set that --data is: its number is shown first, and a departure from its counts is told.",
+        help="The public set that --data is: of labelled images, whose number is shown first and departures from whose "
+        "counts are told; or the files of one of compositional captions.",
         rich_help_panel=SETS,
         autocompletion=complete.zeroshot_sets,
     ),

@@ -20,6 +20,8 @@ EXAMPLES = (
     "vlcli zeroshot runs/altclip-m9 --data imagenet.jsonl --labels 'labels.{lang}.txt' --langs en,zh,ar,ja",
     "vlcli zeroshot runs/lit-filip --data test.jsonl --protocol linear-probe --train train.jsonl --val val.jsonl",
     "vlcli zeroshot runs/lit-filip --data aircraft.jsonl --labels aircraft.txt --dataset aircraft",
+    "vlcli zeroshot runs/lit-filip --task simlex --data SimLex-999.txt",
+    "vlcli zeroshot runs/lit-filip --task compositional --dataset sugarcrepe --data sugarcrepe/ --image-root val2017/",
     "vlcli zeroshot runs/r2d2 --data icm.val.jsonl --task matching",
 )
 PROMPTS = "wukong-80"
@@ -31,6 +33,8 @@ class Task(StrEnum):
 
     classify = "classify"
     matching = "matching"
+    simlex = "simlex"
+    compositional = "compositional"
 
 
 class Ensemble(StrEnum):
@@ -47,8 +51,9 @@ def command(
         Task,
         Option(
             "--task",
-            help="Name the class of each image, or tell whether its text fits it: the AUC of an R2D2's match "
-            "probability, with 1 or 0 in the label column.",
+            help="Name the class of each image; tell whether its text fits it (the AUC of an R2D2's match probability, "
+            "with 1 or 0 in the label column); compare words as people do (--data SimLex-999.txt); tell captions of "
+            "nearly the same words apart (--dataset sugarcrepe, winoground or aro).",
         ),
     ] = Task.classify,
     labels: Annotated[
@@ -123,13 +128,25 @@ def command(
 
     if predictions is not None and task is not Task.matching:
         raise UsageError("--predictions is of --task matching")
-    if labels is not None and task is Task.matching:
-        raise UsageError("--labels names classes: --task matching has none")
-    if langs is not None and task is Task.matching:
-        raise UsageError("--langs names classes in several languages: --task matching has none")
-    public, goes_by, several = _set(dataset, metric)
+    if labels is not None and task is not Task.classify:
+        raise UsageError(f"--labels names classes: --task {task.value} has none")
+    if langs is not None and task is not Task.classify:
+        raise UsageError(f"--langs names classes in several languages: --task {task.value} has none")
     _refuse(protocol, task=task, train=train, val=val, prompts=prompts, langs=langs)
     e.require_run(run)
+    console = Console("zeroshot", quiet=quiet, verbose=verbose)
+    if task in (Task.simlex, Task.compositional):
+        from vlcli.commands import _zeroshot_tasks as tasks
+
+        measure: dict[str, Any] = {"lang": lang, "bootstrap": bootstrap, "seed": seed}
+        measure |= {"batch_size": batch_size, "precision": precision}
+        where: dict[str, Any] = {"device": device, "json": json, "console": console}
+        if task is Task.simlex:
+            tasks.simlex(run, data, {**measure, "features": features.value}, **where)
+        else:
+            tasks.compositional(run, data, dataset, image_root, measure, **where)
+        return
+    public, goes_by, several = _set(dataset, metric)
     from vlcli.evaluation.names_by_language import name_classes, require_columns
     from vlcli.records.atomic import refuse_existing
     from vlcli.shards.pairs import load_pairs
@@ -137,7 +154,6 @@ def command(
     from vlcli.text.languages import varies
     from vlcli.text.prompts import PARALLEL, load_prompts
 
-    console = Console("zeroshot", quiet=quiet, verbose=verbose)
     subset = load_subset(classes) if classes else None
     if langs is None:
         templates = load_prompts(prompts or PROMPTS)

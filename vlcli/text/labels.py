@@ -145,14 +145,14 @@ def _built_in(name: str) -> LabelSet | None:
     ids = {wordnet: number for number, wordnet in enumerate(packaged.wordnet_ids())}
     if family == "babel-imagenet":
         found = packaged.babel_names(lang)
-        return LabelSet(name, {**found}, ids, frozenset(set(range(len(ids))) - found.keys()))
+        return LabelSet(name, found, ids, frozenset(set(range(len(ids))) - found.keys()))
     whole = LabelSet(name, dict(enumerate(packaged.imagenet_names(lang))), ids)
     if family == "imagenet":
         return whole
     # Of the set's own 200 classes: 0 to 199 in the order of their ids, as folders sort, or the ids.
     own = packaged.wordnet_ids(family)
-    names = {place: whole.names[ids[wordnet]] for place, wordnet in enumerate(own)}
-    return LabelSet(name, {**names}, {wordnet: place for place, wordnet in enumerate(own)})
+    names: dict[int | str, str] = {place: whole.names[ids[wordnet]] for place, wordnet in enumerate(own)}
+    return LabelSet(name, names, {wordnet: place for place, wordnet in enumerate(own)})
 
 
 def load_labels(path: str | Path) -> LabelSet:

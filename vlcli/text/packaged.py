@@ -32,7 +32,7 @@ def imagenet_names(lang: str) -> list[str]:
     return list(_json(f"{FULL[lang]}_classnames.json")[IMAGENET])
 
 
-def babel_names(lang: str) -> dict[int, str]:
+def babel_names(lang: str) -> dict[int | str, str]:
     """Babel-ImageNet (Geigle et al. 2023, arXiv 2306.08658): class → name, of the classes that BabelNet names so."""
     numbers, names = _of(lang, _json("babel_imagenet.json"), "babel-imagenet")
     return dict(zip(numbers, names, strict=True))
