@@ -25,3 +25,11 @@ def learn(
 
     with e.announcing(console) as announce, e.caching(cache, model, how["precision"], console) as kept:
         return probe_tables(model, protocol, test, **tables, cache=kept, announce=announce, **how)
+
+
+def learning(protocol: str, tables: dict[str, Any], how: dict[str, Any]) -> dict[str, Any]:
+    """All that a protocol's numbers depend on beside the model and the data (see `settings_of`)."""
+    used = {"knn": ("k",), "few-shot": ("shots", "l2")}.get(protocol, ("l2",))
+    rows = {name: None if table is None else table.split_hash for name, table in tables.items()}
+    same = {name: how[name] for name in ("column", "labels", "lang", "features", "metric", *used)}
+    return {**same, "protocol": protocol, **rows}

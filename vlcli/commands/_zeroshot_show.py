@@ -8,10 +8,9 @@ from typing import Any
 from vlcli.commands import _evaluation as e
 from vlcli.commands import _languages as many
 
+PLACES = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}
 NUMBERS = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "mean_per_class": "mean per class",
+    **PLACES,
     "mean_top1_top5": "mean(top-1, top-5)",
     "map11": "11-point mAP",
     "auc": "AUC",

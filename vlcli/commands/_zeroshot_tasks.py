@@ -9,12 +9,20 @@ from vlcli.commands import _evaluation as e
 
 if TYPE_CHECKING:
     from vlcli.commands._console import Console
+    from vlcli.commands._results import Lines
 
 SCORES = {"text": "text score", "image": "image score", "group": "group score"}
 
 
 def simlex(
-    run: str, data: list[str], how: dict[str, Any], *, device: str, json: bool, console: Console
+    run: str,
+    data: list[str],
+    how: dict[str, Any],
+    *,
+    device: str,
+    json: bool,
+    console: Console,
+    lines: Lines,
 ) -> None:
     """Spearman's correlation of the similarities of words with what people say."""
     from vlcli.commands._console import show_table
@@ -26,7 +34,8 @@ def simlex(
     from vlcli.evaluation.simlex import simlex as measure
 
     pairs = read_pairs(data[0])
-    result = measure(e.open_model(run, device, console), pairs, **how)
+    model = e.open_model(run, device, console)
+    result = lines.once(_settings(model, pairs, "simlex", how), lambda: measure(model, pairs, **how))
     if json:
         e.print_json(result)
         return
@@ -48,23 +57,35 @@ def compositional(
     device: str,
     json: bool,
     console: Console,
+    lines: Lines,
 ) -> None:
     """Text, image and group score on pairs of captions that differ in little."""
     from vlcli.errors import UsageError
     from vlcli.evaluation.compositional_sets import SETS, read_cases
 
-    if dataset not in SETS:
+    if dataset is None or dataset not in SETS:
         raise UsageError(f"--task compositional reads the files of a set: --dataset {', '.join(SETS)}")
     from vlcli.evaluation.compositional import compositional as measure
 
     cases = read_cases(dataset, data, image_root)
     model = e.open_model(run, device, console)
     with e.announcing(console) as announce:
-        result = measure(model, cases, announce=announce, **how)
+        result = lines.once(
+            _settings(model, cases, f"compositional {dataset}", how),
+            lambda: measure(model, cases, announce=announce, **how),
+        )
     if json:
         e.print_json(result)
     else:
         _show(result)
+
+
+def _settings(model: Any, data: Any, task: str, how: dict[str, Any]) -> dict[str, Any]:
+    """All that a number depends on."""
+    from vlcli.evaluation.results_file import settings_of
+
+    asked = {name: value for name, value in how.items() if name != "batch_size"}
+    return settings_of(model, data, command="zeroshot", task=task, **asked)
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +13,7 @@ from typer import Option
 from vlcli.commands import _evaluation as e
 from vlcli.commands import _languages as many
 from vlcli.commands import _options as o
+from vlcli.commands import _results as r
 from vlcli.commands import _zeroshot_options as z
 
 EXAMPLES = (
@@ -107,6 +110,8 @@ def command(
     precision: o.Precision = "fp32",
     batch_size: o.BatchSize = 64,
     cache: e.Cache = "auto",
+    results: r.Results = None,
+    compare: r.Compare = None,
     json: o.Json = False,
     force: o.Force = False,
     quiet: o.Quiet = False,
@@ -123,7 +128,7 @@ def command(
     at once.
     """
     from vlcli.commands._console import Console, show_table
-    from vlcli.commands._zeroshot_show import show, show_languages
+    from vlcli.commands._zeroshot_show import PLACES, show, show_languages
     from vlcli.errors import UsageError
 
     if predictions is not None and task is not Task.matching:
@@ -133,20 +138,27 @@ def command(
     if langs is not None and task is not Task.classify:
         raise UsageError(f"--langs names classes in several languages: --task {task.value} has none")
     _refuse(protocol, task=task, train=train, val=val, prompts=prompts, langs=langs)
+    if compare is not None:
+        names_only = task is not Task.classify or protocol is not z.Protocol.zero_shot
+        r.refuse_with_compare({"--langs": langs, "another --task or --protocol": names_only})
+        e.require_run(compare)
     e.require_run(run)
     console = Console("zeroshot", quiet=quiet, verbose=verbose)
     if task in (Task.simlex, Task.compositional):
         from vlcli.commands import _zeroshot_tasks as tasks
 
-        measure: dict[str, Any] = {"lang": lang, "bootstrap": bootstrap, "seed": seed}
-        measure |= {"batch_size": batch_size, "precision": precision}
-        where: dict[str, Any] = {"device": device, "json": json, "console": console}
+        common: dict[str, Any] = {"lang": lang, "bootstrap": bootstrap, "seed": seed}
+        common |= {"batch_size": batch_size, "precision": precision}
+        kept = r.Lines(results, run, console, force=force)
+        where: dict[str, Any] = {"device": device, "json": json, "console": console, "lines": kept}
         if task is Task.simlex:
-            tasks.simlex(run, data, {**measure, "features": features.value}, **where)
+            tasks.simlex(run, data, {**common, "features": features.value}, **where)
         else:
-            tasks.compositional(run, data, dataset, image_root, measure, **where)
+            tasks.compositional(run, data, dataset, image_root, common, **where)
         return
     public, goes_by, several = _set(dataset, metric)
+    if compare is not None:
+        r.refuse_with_compare({"--metric map11": several})
     from vlcli.evaluation.names_by_language import name_classes, require_columns
     from vlcli.records.atomic import refuse_existing
     from vlcli.shards.pairs import load_pairs
@@ -179,9 +191,11 @@ def command(
     table = load_pairs(data, head=head, **reading)
     require_columns(table, namings)
 
+    from vlcli.evaluation.results_file import settings_of
     from vlcli.evaluation.sweep import classify_in
     from vlcli.evaluation.tasks import classify
 
+    lines = r.Lines(results, run, console, force=force)
     model = e.open_model(run, device, console)
     how: dict[str, Any] = {
         "ensemble": ensemble.value,
@@ -191,23 +205,29 @@ def command(
         "batch_size": batch_size,
         "precision": precision,
     }
+    settings = functools.partial(settings_of, table=table, command="zeroshot", bootstrap=bootstrap, seed=seed)
+    settings = functools.partial(settings, split=split, precision=precision)
     if task is Task.matching:
         from vlcli.evaluation.matching import matching
 
         with e.announcing(console) as announce:
-            found = matching(
-                model,
-                table,
-                column=label_column,
-                predictions=predictions,
-                force=force,
-                bootstrap=bootstrap,
-                seed=seed,
-                split=split,
-                lang=lang,
-                batch_size=batch_size,
-                precision=precision,
-                announce=announce,
+            found = lines.once(
+                settings(model, column=label_column, lang=lang, task="matching"),
+                lambda: matching(
+                    model,
+                    table,
+                    column=label_column,
+                    predictions=predictions,
+                    force=force,
+                    bootstrap=bootstrap,
+                    seed=seed,
+                    split=split,
+                    lang=lang,
+                    batch_size=batch_size,
+                    precision=precision,
+                    announce=announce,
+                ),
+                anew=predictions is not None,
             )
         if json:
             e.print_json(found)
@@ -217,7 +237,7 @@ def command(
         return
     how |= {"metric": goes_by}
     if protocol is not z.Protocol.zero_shot:
-        from vlcli.commands._zeroshot_probe import learn
+        from vlcli.commands._zeroshot_probe import learn, learning
 
         del how["ensemble"]
         tables = {
@@ -226,25 +246,72 @@ def command(
         }
         how |= {"column": label_column, "labels": names, "features": features.value, "lang": lang}
         how |= {"k": k, "l2": l2, "shots": shots}
-        result = learn(model, protocol.value, table, tables, how, cache=cache, console=console)
+        result = lines.once(
+            settings(model, **learning(protocol.value, tables, how)),
+            lambda: learn(model, protocol.value, table, tables, how, cache=cache, console=console),
+        )
         _tell(result, public, console)
         e.print_json(result) if json else show(result)
         return
     how |= {"several": several}
-    with e.announcing(console) as announce, e.caching(cache, model, precision, console) as how["cache"]:
-        if namings:
-            result = classify_in(model, table, namings, announce=announce, **how)
-        else:
-            result = classify(
-                model,
-                table,
-                templates,
-                column=label_column,
-                labels=names,
-                lang=lang,
-                announce=announce,
-                **how,
+    settings = functools.partial(settings, metric=None if goes_by == "top1" else goes_by)
+
+    def measure(model: Any, lines: r.Lines, told: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+        """Of one checkpoint; `told` asks for what the numbers count."""
+        with e.announcing(console) as announce, e.caching(cache, model, precision, console) as how["cache"]:
+            if namings:
+                return lines.sweep(
+                    {
+                        tag: settings(
+                            model,
+                            prompts=by.prompts,
+                            labels=by.labels,
+                            column=by.column,
+                            lang=tag,
+                            ensemble=how["ensemble"],
+                        )
+                        for tag, by in namings.items()
+                    },
+                    lambda: classify_in(model, table, namings, announce=announce, **how),
+                )
+            return lines.once(
+                settings(
+                    model,
+                    prompts=templates,
+                    labels=names,
+                    column=label_column,
+                    lang=lang,
+                    ensemble=how["ensemble"],
+                ),
+                lambda: classify(
+                    model,
+                    table,
+                    templates,
+                    column=label_column,
+                    labels=names,
+                    lang=lang,
+                    announce=announce,
+                    told=told or (lambda places: None),
+                    **how,
+                ),
+                anew=told is not None,
             )
+
+    if compare is not None:
+        from vlcli.evaluation.comparison import compare_accuracies, require_comparable
+
+        places: list[Any] = []
+        both = [measure(model, lines, lambda tally: places.append(tally.classified))]
+        model = e.open_model(compare, device, console)
+        require_comparable(both[0], model.checkpoint_hash)
+        both.append(measure(model, lines.of(compare), lambda tally: places.append(tally.classified)))
+        difference = compare_accuracies(*places, bootstrap=bootstrap, seed=seed)
+        if json:
+            e.print_json({"results": both, "difference": difference})
+        else:
+            r.show_comparison(both, difference, [run, compare], PLACES)
+        return
+    result = measure(model, lines)
     for one in result["langs"] if namings else [result]:
         _tell(one, public, console, where=f"{one['lang']}: " if namings else "")
     if namings:
@@ -301,9 +368,11 @@ def _tell(result: dict[str, Any], public: Any, console: Any, where: str = "") ->
     if same := result.get("duplicate_names"):
         shown = "、".join(same[:5])
         console.warn(f"{where}several classes are called {shown}: top-1 cannot reach 100")
-    if left_out := result["left_out"]:
+    if left_out := result.get("left_out"):
         console.note(f"{where}{left_out:,} images of other classes than the {result['classes']} are left out")
     if leaked := result.get("train_in_test"):
         console.warn(f"{leaked:,} rows to learn from show an image that is tested on")
-    for line in public.departures(result["classes"], result["n"], result["left_out"]) if public else ():
+    for line in (
+        public.departures(result["classes"], result["n"], result.get("left_out", 0)) if public else ()
+    ):
         console.warn(f"{where}{line}")

@@ -213,6 +213,12 @@ def mean_accuracies(tests: Sequence[Classified], *, bootstrap: int, seed: int) -
     return numbers(parts, len(tests[0].place), bootstrap=bootstrap, seed=seed)
 
 
+def accuracy_statistic(tests: Sequence[Classified]) -> Statistic:
+    """PLACES in percent, as means over the tests, when each image counts with its weight (n,)."""
+    [(_, statistic)] = mean_parts([[(PLACES, by_place(test))] for test in tests])
+    return lambda weights: 100 * statistic(weights)
+
+
 def probabilities(scores: Tensor) -> Tensor:
     """Cosines (b, classes) as probabilities, which is what ELEVATER ranks images by; the order of classes stays."""
     return (LOGIT_SCALE * scores).softmax(1)

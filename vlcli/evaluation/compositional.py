@@ -118,7 +118,7 @@ def compositional(
         "data": cases.source,
         "dataset": cases.kind,
         "split": "all",
-        "split_hash": cases.digest,
+        "split_hash": cases.split_hash,
         "lang": lang or "en",
         "similarity": model.similarity_kind,
         "task": "compositional",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vlcli.errors import InputError, UsageError
 from vlcli.images.decode import decode
@@ -26,6 +26,11 @@ class Picture:
     data: bytes | None = None
     box: Box | None = None
 
+    def _pixels(self) -> tuple[int, int, int, int]:
+        assert self.box is not None, "a part is asked for"
+        left, top, right, bottom = map(round, self.box)
+        return left, top, right, bottom
+
     def read(self) -> bytes:
         """The encoded picture. InputError where there is none."""
         data = self.data
@@ -38,7 +43,7 @@ class Picture:
         if self.box is None:
             return data
         buffer = io.BytesIO()
-        decode(data).crop(tuple(map(round, self.box))).save(buffer, "PNG")
+        decode(data).crop(self._pixels()).save(buffer, "PNG")
         return buffer.getvalue()
 
 
@@ -58,7 +63,7 @@ class Cases:
 
     source: str
     kind: str
-    digest: str = ""
+    split_hash: str = ""
     cases: list[Case] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
 
@@ -89,11 +94,9 @@ class Cases:
         return place
 
 
-def read_cases(
-    kind: Literal["sugarcrepe", "winoground", "aro"], paths: Sequence[str], image_root: Path | None = None
-) -> Cases:
-    """The cases of files, or of all JSON, JSONL and Parquet files of a directory. Images are relative to `image_root`,
-    else to the folder of their file.
+def read_cases(kind: str, paths: Sequence[str], image_root: Path | None = None) -> Cases:
+    """The cases of one of SETS, of files, or of all JSON, JSONL and Parquet files of a directory. Images are relative
+    to `image_root`, else to the folder of their file.
 
     Raises UsageError for files that are not there, InputError naming file and case for what is not in the form of the
     set.
@@ -111,7 +114,7 @@ def read_cases(
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     if not cases.cases:
         raise InputError(f"no cases of {kind}", file=cases.source)
-    cases.digest = digest.hexdigest()
+    cases.split_hash = digest.hexdigest()
     return cases
 
 

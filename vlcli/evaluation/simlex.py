@@ -35,7 +35,7 @@ class WordPairs:
     """Pairs of words, what people said, and the pairs of each subset that the file tells of."""
 
     source: str
-    digest: str
+    split_hash: str
     words: list[tuple[str, str]]
     scores: npt.NDArray[np.float64]
     subsets: dict[str, npt.NDArray[np.int64]]
@@ -49,10 +49,8 @@ def read_pairs(path: str | Path) -> WordPairs:
     file = Path(path)
     if not file.is_file():
         raise UsageError(f"{path}: no such file of word pairs")
-    lines = [(number, line) for number, line in enumerate(read_lines(file), start=1)]
-    lines = [
-        (number, line.split("\t")) for number, line in lines if line.strip() and not line.startswith("#")
-    ]
+    numbered = enumerate(read_lines(file), start=1)
+    lines = [(number, line.split("\t")) for number, line in numbered if line.strip() and line[0] != "#"]
     if not lines:
         raise InputError("no word pairs", file=str(file))
     header = lines[0][1] if set(COLUMNS) <= set(lines[0][1]) else None
@@ -154,7 +152,7 @@ def simlex(
         "checkpoint": model.checkpoint_hash,
         "data": pairs.source,
         "split": "all",
-        "split_hash": pairs.digest,
+        "split_hash": pairs.split_hash,
         "lang": lang or "en",
         "similarity": model.similarity_kind,
         "task": "simlex",

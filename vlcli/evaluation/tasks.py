@@ -10,6 +10,7 @@ from typing import Any, Literal
 import orjson
 
 from vlcli.errors import InputError, UsageError
+from vlcli.evaluation.class_metrics import Tally
 from vlcli.evaluation.describe import describe
 from vlcli.evaluation.embed import (
     Progress,
@@ -26,7 +27,8 @@ from vlcli.evaluation.ranking import Top, top
 from vlcli.evaluation.rerank import Matcher, Reranked, refuse_no_ranking, rerank
 from vlcli.evaluation.retrieval import Ranks, ranks, summary
 from vlcli.evaluation.truth import truth_of
-from vlcli.evaluation.zeroshot import Ensemble, zeroshot
+from vlcli.evaluation.zeroshot import Ensemble, classified
+from vlcli.evaluation.zeroshot import summary as accuracy
 from vlcli.records.atomic import atomic_file
 from vlcli.text.labels import LabelSet
 from vlcli.text.prompts import PromptSet
@@ -71,6 +73,7 @@ class Retrieval:
         self.options: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
         self.encoding: dict[str, Any] = {**self.options, "cache": cache}
         self.announce = announce
+        self.counted: Ranks | None = None  # what the last `metrics` counted
         if not self.gallery.image_ids:
             raise InputError("no rows", file=table.source)
         if images is None:
@@ -85,7 +88,7 @@ class Retrieval:
 
     @cached_property
     def found(self) -> Ranks:
-        """The rank of every query's best positive."""
+        """The rank of every query's best positive, by the similarity."""
         return ranks(self.similarity, self.images, self.texts, self.gallery.positives)
 
     def encode(self, texts: Sequence[str]) -> Any:
@@ -116,6 +119,7 @@ class Retrieval:
             again = self._rerank(rerank_at, add_similarity)
             found = again.ranks
             said = {"rerank": {"k": rerank_at, "score": "match+similarity" if add_similarity else "match"}}
+        self.counted = found
         if predictions is not None:
             for row in self._predictions(found, again):
                 predictions(row)
@@ -235,15 +239,17 @@ def classify(
     precision: str = "fp32",
     cache: FeatureCache | None = None,
     announce: Announce = silent,
+    told: Callable[[Tally], Any] = lambda tally: None,
 ) -> dict[str, Any]:
-    """The `zeroshot` object of design §3: rows of `table` with their class in `column` of its frame.
+    """The `zeroshot` object of design §3: rows of `table` with their class in `column` of its frame. `told` is given
+    the scores that the numbers are of.
 
     `left_out` counts rows of classes that `labels` leaves out. For errors see `truth_of`.
     """
     truth = truth_of(table, column, labels, several=several)
     labels = truth.names
     distinct = len(set(labels.names.values()))
-    result = zeroshot(
+    found = classified(
         model,
         image_batches(
             model,
@@ -259,12 +265,12 @@ def classify(
         prompts,
         metric=metric,
         ensemble=ensemble,
-        bootstrap=bootstrap,
-        seed=seed,
         batch_size=batch_size,
         precision=precision,
         cache=cache,
         progress=announce("texts", distinct * len(prompts)),
     )
+    told(found)
+    result = accuracy(found, labels, ensemble, bootstrap=bootstrap, seed=seed)
     head = describe(model, table, list(labels.names.values()), split=split, lang=lang)
     return {**head, "labels": labels.name, "prompts": prompts.name, **result, "left_out": truth.left_out}
