@@ -49,12 +49,17 @@ class Classified(NamedTuple):
 
 def class_ranks(scores: Tensor, labels: Tensor) -> Tensor:
     """(b,) 1-based place of the true class; among equal scores the lower class stands first, as in argmax."""
-    true = scores.gather(1, labels[:, None])
-    # NaN compares with nothing, and +∞ minus itself is NaN; a class that was never learnt may be at −∞.
-    if torch.isnan(scores).any() or torch.isposinf(scores).any():
+    best = scores.amax(1)
+    # NaN is the maximum of its row; a class that was never learnt may be at −∞.
+    if torch.isnan(best).any() or torch.isposinf(best).any():
         raise InputError("the model's similarities are not finite", remedy="the checkpoint is damaged")
-    earlier = torch.arange(scores.shape[1])[None] < labels[:, None]
-    return 1 + ((scores > true) | ((scores == true) & earlier)).sum(1)
+    true = scores.gather(1, labels[:, None])
+    place = 1 + (scores > true).sum(1)
+    tied = ((scores >= true).sum(1) > place).nonzero()[:, 0]  # rows in which another class scores the same
+    if len(tied):
+        earlier = torch.arange(scores.shape[1])[None] < labels[tied, None]
+        place[tied] += ((scores[tied] == true[tied]) & earlier).sum(1)
+    return place
 
 
 def by_place(test: Classified) -> Statistic:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from vlcli.errors import InputError
 from vlcli.evaluation.class_metrics import Tally, numbers, probabilities
-from vlcli.evaluation.embed import Progress, collect, embed_texts, similarity_of, to_cpu
+from vlcli.evaluation.embed import Progress, collect, embed_texts, image_to_text_of, to_cpu
 from vlcli.evaluation.retrieval import rows_of, tile_side, tiles
 from vlcli.text.labels import LabelSet
 from vlcli.text.prompts import PromptSet
@@ -47,7 +47,7 @@ class Classifier:
         cache: FeatureCache | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.similarity = similarity_of(model)
+        self.image_to_text = image_to_text_of(model)
         self.ensemble = ensemble
         # Equal names are one text: encoded once, and their scores are equal to the last bit.
         distinct = list(dict.fromkeys(names))
@@ -71,6 +71,8 @@ class Classifier:
 
     def scores(self, images: ImageTokens) -> torch.Tensor:
         """(b, classes) float64 of a batch of image features; the argmax is the predicted class."""
+        if self.templates == 1 and self.ensemble == "similarity":
+            return self._template(images, 0)[:, self.columns].double()
         total = torch.zeros(rows_of(images), len(self.columns), dtype=torch.float64)
         for p in range(self.templates):
             score = self._template(images, p)[:, self.columns].double()
@@ -84,13 +86,13 @@ class Classifier:
         parts = []
         for columns in tiles(self.classes, step):
             texts = self.texts.rows(slice(first + columns.start, first + columns.stop))
-            parts.append(self.similarity(images, texts).i2t)
+            parts.append(self.image_to_text(images, texts))
         return torch.cat(parts, 1)
 
 
 def _mean_text(model: Any, names: list[str], prompts: PromptSet, options: dict[str, Any]) -> TextTokens:
     """Pooled vectors averaged over the templates and normalised again, a few classes at a time."""
-    step = max(1, 4096 // len(prompts))
+    step = max(1, max(options["batch_size"], 1024) // len(prompts))
 
     def batches() -> Iterator[TextTokens]:
         for part in tiles(len(names), step):
