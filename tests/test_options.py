@@ -35,7 +35,7 @@ OWN_MEANING = {
     "--label-column": "finetune's is of 1 and 0",
     "--task": "finetune learns one, zeroshot is scored by one",
     "--train": "tokenize learns a vocabulary of its own input, zeroshot's probes learn from these rows",
-    "--dataset": "zeroshot's are sets of labelled images, which --data has",
+    "--dataset": "zeroshot's are also sets of labelled images, of whatever form",
     "--recipe": "finetune has one for each task",
     "--batch-size": "pretrain's is the batch of the loss, elsewhere it is only memory",
 }

@@ -48,7 +48,7 @@ def presets() -> list[str]:
 def zeroshot_sets() -> list[str]:
     from vlcli.evaluation.class_sets import class_sets
 
-    return list(class_sets())
+    return [*class_sets(), "sugarcrepe", "winoground", "aro", "icm", "iqm"]
 
 
 def prompts() -> list[str]:
@@ -56,3 +56,9 @@ def prompts() -> list[str]:
     from vlcli.text.prompts import BUILT_IN, BY_LANGUAGE, COMPUTED
 
     return [*BUILT_IN, *COMPUTED, *(f"{family}.{lang}" for family in BY_LANGUAGE for lang in NINE)]
+
+
+def datasets() -> list[str]:
+    from vlcli.datasets.registry import SETS
+
+    return list(SETS)

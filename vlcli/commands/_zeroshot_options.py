@@ -82,7 +82,7 @@ Dataset = Annotated[
         "--dataset",
         metavar="NAME",
         help="The public set that --data is: of labelled images, whose number is shown first and departures from whose "
-        "counts are told; or the files of one of compositional captions.",
+        "counts are told; or, in its published files, of compositional captions or of --task matching (icm, iqm).",
         rich_help_panel=SETS,
         autocompletion=complete.zeroshot_sets,
     ),

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
+from vlcli.commands import _dataset as sets
 from vlcli.commands import _evaluation as e
 from vlcli.commands import _languages as many
 from vlcli.commands import _options as o
@@ -26,6 +27,7 @@ EXAMPLES = (
     "vlcli zeroshot runs/lit-filip --task simlex --data SimLex-999.txt",
     "vlcli zeroshot runs/lit-filip --task compositional --dataset sugarcrepe --data sugarcrepe/ --image-root val2017/",
     "vlcli zeroshot runs/r2d2 --data icm.val.jsonl --task matching",
+    "vlcli zeroshot runs/r2d2 --task matching --dataset icm --data ICM/ --image-root IQR_IQM_ICR_ICM_images/",
 )
 PROMPTS = "wukong-80"
 MANUAL = {"ENVIRONMENT": (e.CACHE_VARIABLE,)}
@@ -138,6 +140,9 @@ def command(
     if langs is not None and task is not Task.classify:
         raise UsageError(f"--langs names classes in several languages: --task {task.value} has none")
     _refuse(protocol, task=task, train=train, val=val, prompts=prompts, langs=langs)
+    published = dataset if task is Task.matching else None  # read in its own files
+    if published is not None and label_column != "label":
+        raise UsageError("--label-column names a column: a --dataset has its own labels")
     if compare is not None:
         names_only = task is not Task.classify or protocol is not z.Protocol.zero_shot
         r.refuse_with_compare({"--langs": langs, "another --task or --protocol": names_only})
@@ -156,7 +161,7 @@ def command(
         else:
             tasks.compositional(run, data, dataset, image_root, common, **where)
         return
-    public, goes_by, several = _set(dataset, metric)
+    public, goes_by, several = _set(None if published else dataset, metric)
     if compare is not None:
         r.refuse_with_compare({"--metric map11": several})
     from vlcli.evaluation.names_by_language import name_classes, require_columns
@@ -181,14 +186,21 @@ def command(
     needed = () if swept or predictions is not None else columns
     if predictions is not None and not force:
         refuse_existing(predictions)
-    reading: dict[str, Any] = {
+    rows: dict[str, Any] = {
         "renames": o.parse_map(renames),
         "columns": needed,
         "optional": [name for name in dict.fromkeys(("split", "lang", *columns)) if name not in needed],
         "image_root": image_root,
         "need_text": task is Task.matching,
     }
-    table = load_pairs(data, head=head, **reading)
+    if published is not None:
+        reading = sets.read(
+            published, data, split=split, task="matching", image_root=image_root, renames=renames
+        )
+        table = sets.load(reading, console, head=head, columns=("label",))
+        split = None  # the rows say it
+    else:
+        table = load_pairs(data, head=head, **rows)
     require_columns(table, namings)
 
     from vlcli.evaluation.results_file import settings_of
@@ -241,8 +253,8 @@ def command(
 
         del how["ensemble"]
         tables = {
-            "train": load_pairs(train or [], **reading),
-            "val": load_pairs(val, **reading) if val else None,
+            "train": load_pairs(train or [], **rows),
+            "val": load_pairs(val, **rows) if val else None,
         }
         how |= {"column": label_column, "labels": names, "features": features.value, "lang": lang}
         how |= {"k": k, "l2": l2, "shots": shots}

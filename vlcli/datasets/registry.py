@@ -271,15 +271,15 @@ _ALL = (
 SETS = {found.name: found for found in _ALL}
 
 
-def find(name: str, task: str | None = None, *, option: str = "--dataset ") -> DataSet:
+def find(name: str, task: str | None = None) -> DataSet:
     """The set of that name. Raises UsageError where there is none, or where it is another task's."""
     found = SETS.get(name.lower())
     if found is None:
         near = difflib.get_close_matches(name.lower(), SETS, 1)
         remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(SETS)}"
-        raise UsageError(f"{option}{name}: no such data set", remedy=remedy)
+        raise UsageError(f"no data set is called {name!r}", remedy=remedy)
     if task is not None and found.task != task:
-        raise UsageError(f"{option}{name} is for {_TASKS[found.task]}, not for {_TASKS[task]}")
+        raise UsageError(f"the data set {name} is for {_TASKS[found.task]}, not for {_TASKS[task]}")
     return found
 
 

@@ -51,7 +51,7 @@ class Reading:
         self.whole = head is None
 
     def _reader(self) -> Iterator[Row]:
-        tried = []
+        tried: list[str] = []
         for form in self.dataset.forms:
             patterns = form.patterns.get(self.split, ())
             path = self.source.files.first(patterns)
