@@ -338,8 +338,13 @@ def command(
 
 def _set(dataset: str | None, metric: z.Metric | None) -> tuple[Any, str, bool]:
     """The public set, the number that is gone by, and whether images may be of several classes."""
+    from vlcli.errors import UsageError
     from vlcli.evaluation.class_sets import class_set
 
+    of_other_tasks = {"icm": "matching", "iqm": "matching"}
+    of_other_tasks |= dict.fromkeys(("sugarcrepe", "winoground", "aro"), "compositional")
+    if dataset in of_other_tasks:
+        raise UsageError(f"--dataset {dataset} is of --task {of_other_tasks[dataset]}")
     public = class_set(dataset) if dataset is not None else None
     goes_by = metric.value if metric is not None else "top1" if public is None else public.metric
     return public, goes_by, goes_by == "map11"
