@@ -34,6 +34,8 @@ OWN_MEANING = {
     "--predictions": "of each row, of each query",
     "--label-column": "finetune's is of 1 and 0",
     "--task": "finetune learns one, zeroshot is scored by one",
+    "--train": "tokenize learns a vocabulary of its own input, zeroshot's probes learn from these rows",
+    "--dataset": "zeroshot's are also sets of labelled images, of whatever form",
     "--recipe": "finetune has one for each task",
     "--jobs": "worker processes, of sweep whole runs",
     "--results": "what convert's card quotes, where evaluations keep theirs",

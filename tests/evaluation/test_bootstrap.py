@@ -5,8 +5,8 @@ import pytest
 from evaluation_fakes import dot, pooled
 
 from vlcli.evaluation.bootstrap import components, interval, resamples
+from vlcli.evaluation.class_metrics import accuracies
 from vlcli.evaluation.retrieval import Ranks, recall_interval, retrieval
-from vlcli.evaluation.zeroshot import accuracies
 
 
 def draws(units, count, seed):

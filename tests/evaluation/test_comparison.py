@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from vlcli.errors import UsageError
+from vlcli.evaluation.class_metrics import Classified, accuracies
 from vlcli.evaluation.comparison import compare_accuracies, compare_recalls, require_comparable
 from vlcli.evaluation.retrieval import Ranks, summary
-from vlcli.evaluation.zeroshot import Classified, accuracies
 
 
 def draws(units, count, seed):

@@ -11,11 +11,11 @@ from tiny_models import COLOURS, square, table, tiny
 
 from vlcli.errors import UsageError
 from vlcli.evaluation.captions_by_language import load_captions
+from vlcli.evaluation.class_metrics import Classified, accuracies, mean_accuracies
 from vlcli.evaluation.names_by_language import name_classes, require_columns
 from vlcli.evaluation.retrieval import Ranks, mean_interval, recall_interval
 from vlcli.evaluation.sweep import classify_in, retrieve_in
 from vlcli.evaluation.tasks import Retrieval, classify
-from vlcli.evaluation.zeroshot import Classified, accuracies, mean_accuracies
 from vlcli.shards.pairs import load_pairs
 from vlcli.text.prompts import load_prompts
 
@@ -115,7 +115,7 @@ def test_zeroshot_is_that_of_each_language_alone(place, monkeypatch, kind, by):
         assert one == alone
     mean = np.mean([one["top1"] for one in result["langs"]])
     assert result["average"]["top1"] == pytest.approx(mean, abs=1e-3)
-    assert set(result["average"]) == {"top1", "top5", "mean_per_class", "ci95"}
+    assert set(result["average"]) == {"metric", "top1", "top5", "mean_per_class", "ci95"}
 
 
 def test_an_image_without_a_text_in_a_language_is_a_candidate_and_no_query(place, monkeypatch):

@@ -4,9 +4,10 @@ import torch
 from tiny_models import COLOURS, square, table, tiny
 
 from vlcli.errors import InputError
+from vlcli.evaluation.class_metrics import accuracies, class_ranks
 from vlcli.evaluation.embed import embed_images
 from vlcli.evaluation.tasks import classify
-from vlcli.evaluation.zeroshot import Classifier, accuracies, class_ranks
+from vlcli.evaluation.zeroshot import Classifier
 from vlcli.text.labels import LabelSet
 from vlcli.text.prompts import PromptSet, load_prompts
 

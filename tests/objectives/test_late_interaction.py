@@ -309,3 +309,19 @@ def test_a_compiled_module_gives_the_same_and_does_not_compile_again_for_other_l
         torch.testing.assert_close(*gradients)
     assert counter.frame_count == 2, "before the kernel and after it, each once"
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("elements", [None, 700])
+def test_image_to_text_alone_is_that_of_both(elements, monkeypatch):
+    from vlcli.objectives import late_interaction as module
+
+    if elements is not None:
+        monkeypatch.setattr(module, "TILE_ELEMENTS", elements)
+    generator = torch.Generator().manual_seed(3)
+    image = torch.nn.functional.normalize(torch.randn(5, 7, 8, generator=generator), dim=-1)
+    text = torch.nn.functional.normalize(torch.randn(9, 6, 8, generator=generator), dim=-1)
+    mask = torch.rand(9, 6, generator=generator) < 0.6
+    mask[4] = False  # a text without a token
+    want = module.late_interaction(image, text, mask).i2t
+    assert torch.allclose(module.image_to_text(image, text, mask), want, atol=1e-6)
+    assert (want[:, 4] == 0).all()

@@ -45,10 +45,17 @@ def presets() -> list[str]:
     return sorted(file.name.removesuffix(".toml") for file in found if file.name.endswith(".toml"))
 
 
-def prompts() -> list[str]:
-    from vlcli.text.prompts import BUILT_IN
+def zeroshot_sets() -> list[str]:
+    from vlcli.evaluation.class_sets import class_sets
 
-    return list(BUILT_IN)
+    return [*class_sets(), "sugarcrepe", "winoground", "aro", "icm", "iqm"]
+
+
+def prompts() -> list[str]:
+    from vlcli.text.languages import NINE
+    from vlcli.text.prompts import BUILT_IN, BY_LANGUAGE, COMPUTED
+
+    return [*BUILT_IN, *COMPUTED, *(f"{family}.{lang}" for family in BY_LANGUAGE for lang in NINE)]
 
 
 def datasets() -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,18 +15,22 @@ from vlcli.commands import _evaluation as e
 from vlcli.commands import _languages as many
 from vlcli.commands import _options as o
 from vlcli.commands import _results as r
+from vlcli.commands import _zeroshot_options as z
 
 EXAMPLES = (
     "vlcli zeroshot runs/lit-filip --data imagenet.jsonl --labels labels.zh.txt --prompts wukong-80",
     "vlcli zeroshot runs/lit-filip --data val.jsonl --label-column group_zh --labels groups.txt --json",
     "vlcli zeroshot runs/lit-filip --data val.jsonl --label-column name",
     "vlcli zeroshot runs/altclip-m9 --data imagenet.jsonl --labels 'labels.{lang}.txt' --langs en,zh,ar,ja",
+    "vlcli zeroshot runs/lit-filip --data test.jsonl --protocol linear-probe --train train.jsonl --val val.jsonl",
+    "vlcli zeroshot runs/lit-filip --data aircraft.jsonl --labels aircraft.txt --dataset aircraft",
+    "vlcli zeroshot runs/lit-filip --task simlex --data SimLex-999.txt",
+    "vlcli zeroshot runs/lit-filip --task compositional --dataset sugarcrepe --data sugarcrepe/ --image-root val2017/",
     "vlcli zeroshot runs/r2d2 --data icm.val.jsonl --task matching",
     "vlcli zeroshot runs/r2d2 --task matching --dataset icm --data ICM/ --image-root IQR_IQM_ICR_ICM_images/",
 )
 PROMPTS = "wukong-80"
 MANUAL = {"ENVIRONMENT": (e.CACHE_VARIABLE,)}
-NUMBERS = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}
 
 
 class Task(StrEnum):
@@ -34,6 +38,8 @@ class Task(StrEnum):
 
     classify = "classify"
     matching = "matching"
+    simlex = "simlex"
+    compositional = "compositional"
 
 
 class Ensemble(StrEnum):
@@ -46,13 +52,13 @@ class Ensemble(StrEnum):
 def command(
     run: e.Run,
     data: o.Data,
-    dataset: sets.Dataset = None,
     task: Annotated[
         Task,
         Option(
             "--task",
-            help="Name the class of each image, or tell whether its text fits it: the AUC of an R2D2's match "
-            "probability, with 1 or 0 in the label column.",
+            help="Name the class of each image; tell whether its text fits it (the AUC of an R2D2's match probability, "
+            "with 1 or 0 in the label column); compare words as people do (--data SimLex-999.txt); tell captions of "
+            "nearly the same words apart (--dataset sugarcrepe, winoground or aro).",
         ),
     ] = Task.classify,
     labels: Annotated[
@@ -84,6 +90,16 @@ def command(
             help="The match probability of every row, which may be without labels (--task matching).",
         ),
     ] = None,
+    protocol: z.ProtocolOption = z.Protocol.zero_shot,
+    train: z.Train = None,
+    val: z.Val = None,
+    features: z.FeaturesOption = z.Features.pre,
+    k: z.K = 20,
+    l2: z.L2 = None,
+    shots: z.Shots = 5,
+    dataset: z.Dataset = None,
+    metric: z.MetricOption = None,
+    classes: z.Classes = None,
     split: e.Split = None,
     lang: e.Lang = None,
     langs: many.Langs = None,
@@ -114,58 +130,77 @@ def command(
     at once.
     """
     from vlcli.commands._console import Console, show_table
+    from vlcli.commands._zeroshot_show import PLACES, show, show_languages
     from vlcli.errors import UsageError
 
     if predictions is not None and task is not Task.matching:
         raise UsageError("--predictions is of --task matching")
-    if labels is not None and task is Task.matching:
-        raise UsageError("--labels names classes: --task matching has none")
-    if langs is not None and task is Task.matching:
-        raise UsageError("--langs names classes in several languages: --task matching has none")
-    if dataset is not None and task is not Task.matching:
-        raise UsageError("--dataset is of --task matching: icm, iqm")
-    if dataset is not None and label_column != "label":
+    if labels is not None and task is not Task.classify:
+        raise UsageError(f"--labels names classes: --task {task.value} has none")
+    if langs is not None and task is not Task.classify:
+        raise UsageError(f"--langs names classes in several languages: --task {task.value} has none")
+    _refuse(protocol, task=task, train=train, val=val, prompts=prompts, langs=langs)
+    published = dataset if task is Task.matching else None  # read in its own files
+    if published is not None and label_column != "label":
         raise UsageError("--label-column names a column: a --dataset has its own labels")
     if compare is not None:
-        r.refuse_with_compare({"--langs": langs, "--task matching": task is Task.matching})
+        names_only = task is not Task.classify or protocol is not z.Protocol.zero_shot
+        r.refuse_with_compare({"--langs": langs, "another --task or --protocol": names_only})
         e.require_run(compare)
     e.require_run(run)
+    console = Console("zeroshot", quiet=quiet, verbose=verbose)
+    if task in (Task.simlex, Task.compositional):
+        from vlcli.commands import _zeroshot_tasks as tasks
+
+        common: dict[str, Any] = {"lang": lang, "bootstrap": bootstrap, "seed": seed}
+        common |= {"batch_size": batch_size, "precision": precision}
+        kept = r.Lines(results, run, console, force=force)
+        where: dict[str, Any] = {"device": device, "json": json, "console": console, "lines": kept}
+        if task is Task.simlex:
+            tasks.simlex(run, data, {**common, "features": features.value}, **where)
+        else:
+            tasks.compositional(run, data, dataset, image_root, common, **where)
+        return
+    public, goes_by, several = _set(None if published else dataset, metric)
+    if compare is not None:
+        r.refuse_with_compare({"--metric map11": several})
     from vlcli.evaluation.names_by_language import name_classes, require_columns
     from vlcli.records.atomic import refuse_existing
     from vlcli.shards.pairs import load_pairs
-    from vlcli.text.labels import load_labels
+    from vlcli.text.labels import load_labels, load_subset, restricted
     from vlcli.text.languages import varies
     from vlcli.text.prompts import PARALLEL, load_prompts
 
-    console = Console("zeroshot", quiet=quiet, verbose=verbose)
+    subset = load_subset(classes) if classes else None
     if langs is None:
         templates = load_prompts(prompts or PROMPTS)
-        names = load_labels(labels) if labels else None
+        names = restricted(load_labels(labels) if labels else None, subset)
         namings = {}
     else:
         tags = many.parse(langs, lang)
-        namings = name_classes(tags, labels=labels, column=label_column, prompts=prompts or PARALLEL)
+        namings = name_classes(
+            tags, labels=labels, column=label_column, prompts=prompts or PARALLEL, subset=subset
+        )
     swept = bool(namings) and varies(label_column)
     columns = [naming.column for naming in namings.values()] if swept else [label_column]
     needed = () if swept or predictions is not None else columns
     if predictions is not None and not force:
         refuse_existing(predictions)
-    if dataset is not None:
+    rows: dict[str, Any] = {
+        "renames": o.parse_map(renames),
+        "columns": needed,
+        "optional": [name for name in dict.fromkeys(("split", "lang", *columns)) if name not in needed],
+        "image_root": image_root,
+        "need_text": task is Task.matching,
+    }
+    if published is not None:
         reading = sets.read(
-            dataset, data, split=split, task="matching", image_root=image_root, renames=renames
+            published, data, split=split, task="matching", image_root=image_root, renames=renames
         )
         table = sets.load(reading, console, head=head, columns=("label",))
         split = None  # the rows say it
     else:
-        table = load_pairs(
-            data,
-            renames=o.parse_map(renames),
-            columns=needed,
-            optional=[name for name in dict.fromkeys(("split", "lang", *columns)) if name not in needed],
-            image_root=image_root,
-            head=head,
-            need_text=task is Task.matching,
-        )
+        table = load_pairs(data, head=head, **rows)
     require_columns(table, namings)
 
     from vlcli.evaluation.results_file import settings_of
@@ -212,6 +247,26 @@ def command(
             count = f"{found['n']} pairs" + ("" if found["auc"] is None else f", {found['positives']} match")
             show_table(e.title(found), ["", count], [["AUC", e.cell(found["auc"], found["ci95"].get("auc"))]])
         return
+    how |= {"metric": goes_by}
+    if protocol is not z.Protocol.zero_shot:
+        from vlcli.commands._zeroshot_probe import learn, learning
+
+        del how["ensemble"]
+        tables = {
+            "train": load_pairs(train or [], **rows),
+            "val": load_pairs(val, **rows) if val else None,
+        }
+        how |= {"column": label_column, "labels": names, "features": features.value, "lang": lang}
+        how |= {"k": k, "l2": l2, "shots": shots}
+        result = lines.once(
+            settings(model, **learning(protocol.value, tables, how)),
+            lambda: learn(model, protocol.value, table, tables, how, cache=cache, console=console),
+        )
+        _tell(result, public, console)
+        e.print_json(result) if json else show(result)
+        return
+    how |= {"several": several}
+    settings = functools.partial(settings, metric=None if goes_by == "top1" else goes_by)
 
     def measure(model: Any, lines: r.Lines, told: Callable[[Any], Any] | None = None) -> dict[str, Any]:
         """Of one checkpoint; `told` asks for what the numbers count."""
@@ -258,45 +313,83 @@ def command(
         from vlcli.evaluation.comparison import compare_accuracies, require_comparable
 
         places: list[Any] = []
-        both = [measure(model, lines, places.append)]
+        both = [measure(model, lines, lambda tally: places.append(tally.classified))]
         model = e.open_model(compare, device, console)
         require_comparable(both[0], model.checkpoint_hash)
-        both.append(measure(model, lines.of(compare), places.append))
+        both.append(measure(model, lines.of(compare), lambda tally: places.append(tally.classified)))
         difference = compare_accuracies(*places, bootstrap=bootstrap, seed=seed)
         if json:
             e.print_json({"results": both, "difference": difference})
         else:
-            r.show_comparison(both, difference, [run, compare], NUMBERS)
+            r.show_comparison(both, difference, [run, compare], PLACES)
         return
     result = measure(model, lines)
     for one in result["langs"] if namings else [result]:
-        if one["duplicate_names"]:
-            same = "、".join(one["duplicate_names"][:5])
-            where = f"{one['lang']}: " if namings else ""
-            console.warn(f"{where}several classes are called {same}: top-1 cannot reach 100")
-    if namings and result["encoded"]["images"]:
+        _tell(one, public, console, where=f"{one['lang']}: " if namings else "")
+    if namings:
         many.note_saving(result, console)
     if json:
         e.print_json(result)
     elif namings:
-        _show_languages(result, Path(labels).name if labels else label_column, prompts or PARALLEL)
+        show_languages(result, Path(labels).name if labels else label_column, prompts or PARALLEL)
     else:
-        _show(result)
+        show(result)
 
 
-def _show(result: dict[str, Any]) -> None:
-    from vlcli.commands._console import show_table
+def _set(dataset: str | None, metric: z.Metric | None) -> tuple[Any, str, bool]:
+    """The public set, the number that is gone by, and whether images may be of several classes."""
+    from vlcli.errors import UsageError
+    from vlcli.evaluation.class_sets import class_set
 
-    rows = [[shown, *_cells(result, (key,))] for key, shown in NUMBERS.items()]
-    header = [f"labels {result['labels']}", f"{result['n']} images, {result['classes']} classes"]
-    show_table(e.title(result), header, rows)
+    of_other_tasks = {"icm": "matching", "iqm": "matching"}
+    of_other_tasks |= dict.fromkeys(("sugarcrepe", "winoground", "aro"), "compositional")
+    if dataset in of_other_tasks:
+        raise UsageError(f"--dataset {dataset} is of --task {of_other_tasks[dataset]}")
+    public = class_set(dataset) if dataset is not None else None
+    goes_by = metric.value if metric is not None else "top1" if public is None else public.metric
+    return public, goes_by, goes_by == "map11"
 
 
-def _show_languages(result: dict[str, Any], labels: str, prompts: str) -> None:
-    header = [f"labels {labels}", *NUMBERS.values(), "classes"]
-    cells = [[*_cells(one, NUMBERS), str(one["classes"])] for one in result["langs"]]
-    many.show(result, {"prompts": prompts}, header, [*cells, [*_cells(result["average"], NUMBERS), ""]])
+def _refuse(
+    protocol: z.Protocol,
+    *,
+    task: Task,
+    train: list[str] | None,
+    val: list[str] | None,
+    prompts: str | None,
+    langs: str | None,
+) -> None:
+    """UsageError for options that would do nothing."""
+    from vlcli.errors import UsageError
+
+    if protocol is z.Protocol.zero_shot:
+        if train or val:
+            raise UsageError(
+                "--protocol zero-shot learns from no rows", remedy="say which protocol takes --train"
+            )
+        return
+    if task is not Task.classify:
+        raise UsageError(f"--protocol {protocol.value} is of --task classify")
+    if prompts is not None or langs is not None:
+        raise UsageError(
+            f"--protocol {protocol.value} reads no names: it goes with neither --prompts nor --langs"
+        )
+    if not train:
+        raise UsageError(
+            f"--protocol {protocol.value} learns from labelled rows", remedy="name them with --train"
+        )
 
 
-def _cells(result: dict[str, Any], keys: Iterable[str]) -> list[str]:
-    return [e.cell(result[key], result["ci95"].get(key)) for key in keys]
+def _tell(result: dict[str, Any], public: Any, console: Any, where: str = "") -> None:
+    """What a reader of the numbers should know."""
+    if same := result.get("duplicate_names"):
+        shown = "、".join(same[:5])
+        console.warn(f"{where}several classes are called {shown}: top-1 cannot reach 100")
+    if left_out := result.get("left_out"):
+        console.note(f"{where}{left_out:,} images of other classes than the {result['classes']} are left out")
+    if leaked := result.get("train_in_test"):
+        console.warn(f"{leaked:,} rows to learn from show an image that is tested on")
+    for line in (
+        public.departures(result["classes"], result["n"], result.get("left_out", 0)) if public else ()
+    ):
+        console.warn(f"{where}{line}")

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from vlcli.errors import UsageError
 from vlcli.evaluation.bootstrap import interval
+from vlcli.evaluation.class_metrics import PLACES, Classified, accuracy_statistic
 from vlcli.evaluation.retrieval import Ranks, recall_statistic, sides_of
-from vlcli.evaluation.zeroshot import NUMBERS, Classified, accuracy_statistic
 
 Statistic = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 
@@ -40,8 +40,8 @@ def compare_accuracies(
     assert np.array_equal(one.labels, other.labels), "the same images, in the same order"
     first, second = (accuracy_statistic([test]) for test in (one, other))
     values, bounds = _difference(first, second, len(one.place), bootstrap, seed)
-    found: dict[str, Any] = dict(zip(NUMBERS, values, strict=True))
-    return {**found, "ci95": dict(zip(NUMBERS, bounds, strict=False))}
+    found: dict[str, Any] = dict(zip(PLACES, values, strict=True))
+    return {**found, "ci95": dict(zip(PLACES, bounds, strict=False))}
 
 
 def _difference(

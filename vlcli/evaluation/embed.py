@@ -258,5 +258,18 @@ def similarity_of(model: Any) -> SimilarityFunction:
     return similarity
 
 
+def image_to_text_of(model: Any) -> Callable[[Any, Any], torch.Tensor]:
+    """`similarity_of(model)` of which only image→text is wanted: on a CPU a token-wise model computes no more."""
+    if model.similarity_kind == "global" or torch.device(model.device).type != "cpu":
+        similarity = similarity_of(model)
+        return lambda image, text: similarity(image, text).i2t
+
+    def image_to_text(image: Any, text: Any) -> torch.Tensor:
+        with torch.no_grad():
+            return model.image_to_text(image, text)
+
+    return image_to_text
+
+
 def _on(features: Any, device: Any) -> Any:
     return type(features)(*(None if part is None else part.to(device) for part in features))

@@ -8,7 +8,7 @@ from typing import Any
 
 from vlcli.errors import UsageError
 from vlcli.evaluation.captions_by_language import absent, require_files
-from vlcli.text.labels import LabelSet, load_labels
+from vlcli.text.labels import BUILT_IN, LabelSet, Subset, load_labels, restricted
 from vlcli.text.languages import SLOT, named, varies
 from vlcli.text.prompts import PromptSet, load_prompts
 
@@ -22,8 +22,17 @@ class Naming:
     labels: LabelSet | None = None
 
 
-def name_classes(langs: Sequence[str], *, labels: str | None, column: str, prompts: str) -> dict[str, Naming]:
-    """A Naming for each language. `{lang}` stands for it in `labels`, `column` and `prompts`.
+def name_classes(
+    langs: Sequence[str],
+    *,
+    labels: str | None,
+    column: str,
+    prompts: str,
+    subset: Subset | None = None,
+) -> dict[str, Naming]:
+    """A Naming for each language. `{lang}` stands for it in `labels`, `column` and `prompts`; of the labels only those
+    of `subset` are taken.
+
 
     Raises UsageError where no language has names of its own, and for a file or prompt set that is not there.
     """
@@ -34,9 +43,18 @@ def name_classes(langs: Sequence[str], *, labels: str | None, column: str, promp
         )
     found = {}
     for lang in langs:
-        names = load_labels(require_files([labels], lang)[0]) if labels is not None else None
+        names = None if labels is None else load_labels(_file(labels, lang))
+        names = restricted(names, subset)
         found[lang] = Naming(load_prompts(named(prompts, lang)), named(column, lang), names)
     return found
+
+
+def _file(labels: str, lang: str) -> str:
+    """The labels of one language, a file that is there or a set that is built in."""
+    name = named(labels, lang)
+    return (
+        name if any(name.startswith(f"{known}.") for known in BUILT_IN) else require_files([labels], lang)[0]
+    )
 
 
 def require_columns(table: Any, namings: Mapping[str, Naming]) -> None:

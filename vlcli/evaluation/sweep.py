@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from vlcli.errors import InputError
+from vlcli.evaluation.class_metrics import Parts, mean_parts
+from vlcli.evaluation.class_metrics import numbers as numbers_of
 from vlcli.evaluation.describe import describe
 from vlcli.evaluation.embed import embed_images, take
 from vlcli.evaluation.feature_cache import FeatureCache
@@ -20,8 +22,9 @@ from vlcli.evaluation.gallery import Gallery
 from vlcli.evaluation.metrics import mean_recall
 from vlcli.evaluation.names_by_language import Naming
 from vlcli.evaluation.retrieval import mean_interval, rows_of, tiles
-from vlcli.evaluation.tasks import Announce, Retrieval, require_one, silent, truth_of
-from vlcli.evaluation.zeroshot import Classified, Ensemble, classified, mean_accuracies
+from vlcli.evaluation.tasks import Announce, Retrieval, require_one, silent
+from vlcli.evaluation.truth import truth_of
+from vlcli.evaluation.zeroshot import Ensemble, classified
 from vlcli.evaluation.zeroshot import summary as accuracy
 from vlcli.text.prompts import PromptSet
 
@@ -31,6 +34,8 @@ def classify_in(
     table: Any,
     namings: Mapping[str, Naming],
     *,
+    metric: str = "top1",
+    several: bool = False,
     ensemble: Ensemble = "similarity",
     bootstrap: int = 1000,
     seed: int = 0,
@@ -41,31 +46,45 @@ def classify_in(
     announce: Announce = silent,
 ) -> dict[str, Any]:
     """`classify` in each language, by `namings`; raises what it does, before a picture is encoded."""
-    known = {lang: truth_of(table, naming.column, naming.labels) for lang, naming in namings.items()}
+    known = {
+        lang: truth_of(table, naming.column, naming.labels, several=several)
+        for lang, naming in namings.items()
+    }
     options: dict[str, Any] = {"batch_size": batch_size, "precision": precision, "cache": cache}
     images = embed_images(model, table, progress=announce("images", len(table)), **options)
-    found: list[Classified] = []
+    found: list[Parts] = []
     results = []
     texts = 0
     for lang, naming in namings.items():
-        truth, labels = known[lang]
+        truth = known[lang]
+        labels = truth.names
         count = len(set(labels.names.values())) * len(naming.prompts)
         texts += count
         test = classified(
             model,
-            (images.rows(part) for part in tiles(len(table), batch_size)),
-            truth,
+            (images.rows(truth.rows[part]) for part in tiles(len(truth), batch_size)),
+            truth.labels,
             labels,
             naming.prompts,
             ensemble=ensemble,
+            metric=metric,
             progress=announce(f"texts, {lang}", count),
             **options,
         )
-        found.append(test)
+        found.append(test.parts())
         head = describe(model, table, [], split=split, lang=lang)
         numbers = accuracy(test, labels, ensemble, bootstrap=bootstrap, seed=seed)
-        results.append({**head, "labels": labels.name, "prompts": naming.prompts.name, **numbers})
-    average = mean_accuracies(found, bootstrap=bootstrap, seed=seed)
+        results.append(
+            {
+                **head,
+                "labels": labels.name,
+                "prompts": naming.prompts.name,
+                **numbers,
+                "left_out": truth.left_out,
+            }
+        )
+    whole = mean_parts(found, [truth.places for truth in known.values()])
+    average = {"metric": metric, **numbers_of(whole, len(table), bootstrap=bootstrap, seed=seed)}
     return _sweep(results, average, len(table), texts)
 
 

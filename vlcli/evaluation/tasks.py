@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 import orjson
-import polars as pl
 
 from vlcli.errors import InputError, UsageError
+from vlcli.evaluation.class_metrics import Tally
 from vlcli.evaluation.describe import describe
 from vlcli.evaluation.embed import (
     Progress,
@@ -28,7 +28,8 @@ from vlcli.evaluation.mosaics import Mosaic, pointing
 from vlcli.evaluation.ranking import Top, top
 from vlcli.evaluation.rerank import Matcher, Reranked, refuse_no_ranking, rerank
 from vlcli.evaluation.retrieval import Ranks, ranks, summary
-from vlcli.evaluation.zeroshot import Classified, Ensemble, classified
+from vlcli.evaluation.truth import truth_of
+from vlcli.evaluation.zeroshot import Ensemble, classified
 from vlcli.evaluation.zeroshot import summary as accuracy
 from vlcli.records.atomic import atomic_file
 from vlcli.text.labels import LabelSet
@@ -231,35 +232,6 @@ class Retrieval:
         )
 
 
-def one_label(value: Any) -> Any:
-    """A label that came as a list of one (the column `text`) is that one."""
-    if isinstance(value, pl.Series):
-        value = value.to_list()
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
-
-
-def column_labels(column: str, values: Sequence[Any]) -> LabelSet:
-    """A label set made of a column itself: each distinct value is a class and its own name."""
-    distinct = list(dict.fromkeys(str(value) for value in values))
-    return LabelSet(f"values of {column}", {value: value for value in distinct})
-
-
-def truth_of(table: Any, column: str, labels: LabelSet | None) -> tuple[list[int], LabelSet]:
-    """The class of every row by its place in the label set, and that set: `labels`, or the column's own values.
-
-    Raises InputError for a row without a label and for a label without a name.
-    """
-    values = [one_label(value) for value in table.frame[column]]
-    if not values:
-        raise InputError("no rows", file=table.source)
-    for row, value in enumerate(values):
-        if value is None or isinstance(value, list):
-            cause = "no" if not value else "more than one"
-            raise InputError(f"row {table.ids[row]} has {cause} {column}", file=table.source)
-    labels = labels or column_labels(column, values)
-    return labels.indices(values), labels
-
-
 def classify(
     model: Any,
     table: Any,
@@ -267,6 +239,8 @@ def classify(
     *,
     column: str = "label",
     labels: LabelSet | None = None,
+    metric: str = "top1",
+    several: bool = False,
     ensemble: Ensemble = "similarity",
     bootstrap: int = 1000,
     seed: int = 0,
@@ -276,28 +250,31 @@ def classify(
     precision: str = "fp32",
     cache: FeatureCache | None = None,
     announce: Announce = silent,
-    told: Callable[[Classified], Any] = lambda places: None,
+    told: Callable[[Tally], Any] = lambda tally: None,
 ) -> dict[str, Any]:
     """The `zeroshot` object of design §3: rows of `table` with their class in `column` of its frame. `told` is given
-    what the numbers count.
+    the scores that the numbers are of.
 
-    For errors see `truth_of`.
+    `left_out` counts rows of classes that `labels` leaves out. For errors see `truth_of`.
     """
-    truth, labels = truth_of(table, column, labels)
+    truth = truth_of(table, column, labels, several=several)
+    labels = truth.names
     distinct = len(set(labels.names.values()))
     found = classified(
         model,
         image_batches(
             model,
             table,
+            truth.rows,
             batch_size=batch_size,
             precision=precision,
             cache=cache,
             progress=announce("images", len(truth)),
         ),
-        truth,
+        truth.labels,
         labels,
         prompts,
+        metric=metric,
         ensemble=ensemble,
         batch_size=batch_size,
         precision=precision,
@@ -307,4 +284,4 @@ def classify(
     told(found)
     result = accuracy(found, labels, ensemble, bootstrap=bootstrap, seed=seed)
     head = describe(model, table, list(labels.names.values()), split=split, lang=lang)
-    return {**head, "labels": labels.name, "prompts": prompts.name, **result}
+    return {**head, "labels": labels.name, "prompts": prompts.name, **result, "left_out": truth.left_out}

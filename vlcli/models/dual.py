@@ -22,7 +22,13 @@ from vlcli.models.r2d2 import Ranking
 from vlcli.models.text_passes import at_place, hidden_states, pooled_states
 from vlcli.models.text_tower import TextHead, text_tower
 from vlcli.models.token_reduction import Reduced, token_reduction
-from vlcli.objectives.late_interaction import Similarity, global_similarity, late_interaction, zero_padding
+from vlcli.objectives.late_interaction import (
+    Similarity,
+    global_similarity,
+    image_to_text,
+    late_interaction,
+    zero_padding,
+)
 from vlcli.text.model_tokenizers import ModelTokenizer, open_tokenizer, refuse_foreign
 
 T = TypeVar("T", bound="ImageTokens | TextTokens")
@@ -289,13 +295,23 @@ class DualEncoder(nn.Module):
             assert text.pooled is not None
             return global_similarity(image.pooled, text.pooled)
         assert image.tokens is not None
+        return late_interaction(image.tokens, *self._compared(text), half=half)
+
+    def image_to_text(self, image: ImageTokens, text: TextTokens) -> Tensor:
+        """The i2t of `similarity` of a token-wise or reduced model, without a gradient and in less time."""
+        assert image.tokens is not None
+        tokens, mask, _ = self._compared(text)
+        return image_to_text(image.tokens, tokens, mask)
+
+    def _compared(self, text: TextTokens) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens of texts, those that an image token may choose, and those that the text→image mean is over."""
         assert text.tokens is not None
         tokens, mask = text.tokens, text.mask
         content = text.content_mask if self.config.t2i_special_tokens == "exclude" else mask
         if self.config.i2t_padding == "zero" and not self.training:
             padded = mask.sum(1) < self.config.text.context
             tokens, mask, content = zero_padding(tokens, mask, content, padded)
-        return late_interaction(image.tokens, tokens, mask, content, half=half)
+        return tokens, mask, content
 
     @property
     def word_table(self) -> Tensor:

@@ -251,6 +251,26 @@ def late_interaction(
         return Similarity(*_by_tiles(*arguments, half=half))
 
 
+@torch.no_grad()
+def image_to_text(image_tokens: Tensor, text_tokens: Tensor, text_mask: Tensor) -> Tensor:
+    """(b, B) float32: the image→text part of `late_interaction`, of the same arguments, without a gradient. A ranking
+    of texts by images, as in classification, needs no more: one maximum of each score, and no position of any.
+    """
+    b, n1 = image_tokens.shape[:2]
+    kind = _accumulator(image_tokens)
+    patches, word = image_tokens.to(kind).flatten(0, 1), _taking_part(text_mask)
+    i2t = patches.new_empty(b, len(text_tokens))
+    elements = _elements(image_tokens)
+    for rows, length in _tiles(text_mask, n1, elements):
+        place = word[rows, :length].T  # (length, T): positions first, for the maximum to run over vectors
+        tile = text_tokens[rows, place].to(kind).flatten(0, 1).T  # (d, length · T)
+        for images in _slices(b, n1 * tile.shape[1], elements):
+            scores = patches[images.start * n1 : images.stop * n1] @ tile
+            best = scores.view(-1, length, len(rows)).amax(1)  # (b' · n1, T)
+            i2t[images, rows] = best.view(-1, n1, len(rows)).mean(1)
+    return i2t * text_mask.any(1)
+
+
 def _by_tiles(
     image: Tensor,
     text: Tensor,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vlcli.errors import InputError, UsageError
-from vlcli.text import languages
+from vlcli.text import languages, packaged
+from vlcli.text.filip_prompts import NAMES as FILIP
+from vlcli.text.filip_prompts import filip_prompts
 
 _DATA = Path(__file__).parent / "data"
 PARALLEL = f"parallel-20.{languages.SLOT}"  # line k says the same in each of AltCLIP's nine languages
@@ -16,6 +20,12 @@ BUILT_IN = {
     **{name: _DATA / f"{name}.txt" for name in (languages.named(PARALLEL, lang) for lang in languages.NINE)},
 }
 SLOT = "{}"
+# name → what gives the templates; of the sets in packages with the languages that they are in
+COMPUTED: dict[str, Callable[[], tuple[str, ...]]] = {
+    **{name: partial(filip_prompts, name) for name in FILIP},
+    "openai-80": packaged.openai_templates,
+}
+BY_LANGUAGE = {"nllb-80": packaged.nllb_templates, "clip-benchmark": packaged.native_templates}
 
 
 @dataclass(frozen=True)
@@ -43,11 +53,17 @@ def load_prompts(name_or_file: str) -> PromptSet:
     if name_or_file in BUILT_IN:
         built_in = BUILT_IN[name_or_file]
         return PromptSet(name_or_file, (SLOT,) if built_in is None else _read(built_in))
+    if name_or_file in COMPUTED:
+        return PromptSet(name_or_file, COMPUTED[name_or_file]())
+    family, _, lang = name_or_file.rpartition(".")
+    if family in BY_LANGUAGE:
+        return PromptSet(name_or_file, BY_LANGUAGE[family](lang))
     file = Path(name_or_file)
     if not file.is_file():
         raise UsageError(
             f"{name_or_file}: no such prompt set",
-            remedy=f"built in are wukong-80, none, {PARALLEL} ({' '.join(languages.NINE)});"
+            remedy=f"built in are wukong-80, none, {PARALLEL} ({' '.join(languages.NINE)}), openai-80,"
+            f" filip-imagenet and its like, {', '.join(f'{family}.{languages.SLOT}' for family in BY_LANGUAGE)};"
             f" else give a file, one template with '{SLOT}' a line",
         )
     return PromptSet(file.name, _read(file))

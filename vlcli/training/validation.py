@@ -16,7 +16,7 @@ from vlcli.evaluation.describe import describe
 from vlcli.evaluation.embed import collect, embed_texts, image_batches, similarity_of, to_cpu
 from vlcli.evaluation.gallery import Gallery
 from vlcli.evaluation.retrieval import retrieval
-from vlcli.evaluation.tasks import column_labels, one_label
+from vlcli.evaluation.truth import column_labels, one_label
 from vlcli.evaluation.zeroshot import zeroshot
 from vlcli.models.dual import DualEncoder, ImageTokens
 from vlcli.shards.pairs import PairTable

@@ -1,0 +1,35 @@
+"""`zeroshot --protocol`: what is learnt from labelled rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vlcli.commands import _evaluation as e
+
+if TYPE_CHECKING:
+    from vlcli.commands._console import Console
+
+
+def learn(
+    model: Any,
+    protocol: Any,
+    test: Any,
+    tables: dict[str, Any],
+    how: dict[str, Any],
+    *,
+    cache: str,
+    console: Console,
+) -> dict[str, Any]:
+    """The result of a protocol that learns; `tables` has `train` and perhaps `val`."""
+    from vlcli.evaluation.probes.tables import probe_tables
+
+    with e.announcing(console) as announce, e.caching(cache, model, how["precision"], console) as kept:
+        return probe_tables(model, protocol, test, **tables, cache=kept, announce=announce, **how)
+
+
+def learning(protocol: str, tables: dict[str, Any], how: dict[str, Any]) -> dict[str, Any]:
+    """All that a protocol's numbers depend on beside the model and the data (see `settings_of`)."""
+    used = {"knn": ("k",), "few-shot": ("shots", "l2")}.get(protocol, ("l2",))
+    rows = {name: None if table is None else table.split_hash for name, table in tables.items()}
+    same = {name: how[name] for name in ("column", "labels", "lang", "features", "metric", *used)}
+    return {**same, "protocol": protocol, **rows}
