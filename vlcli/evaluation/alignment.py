@@ -51,6 +51,11 @@ class Alignment:
     by_token: npt.NDArray[np.float32] | None = None
 
     @property
+    def parts(self) -> list[npt.NDArray[np.float32]]:
+        """The maps of the label's tokens, where they were asked for."""
+        return [] if self.by_token is None else list(self.by_token)
+
+    @property
     def on_label(self) -> npt.NDArray[np.bool_]:
         """(h, w) true where m_k is one of the label's positions."""
         assert self.index is not None, "a map without indices"
