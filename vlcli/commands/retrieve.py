@@ -16,6 +16,7 @@ EXAMPLES = (
     "vlcli retrieve runs/lit-filip --data val.jsonl --mosaics mosaics.jsonl --json",
     "vlcli retrieve runs/r2d2 --data flickr30k-cn.jsonl --rerank flickr30k-cn",
     "vlcli retrieve runs/lit-filip --data shards/ --query 一只狐狸 --top 5",
+    "vlcli retrieve runs/lit-filip --data val.jsonl --gallery errors.html",
     "vlcli retrieve runs/altclip-m9 --data 'xtd.{lang}.jsonl' --langs en,zh,es,fr,ru,ar,ja,ko,it",
     "vlcli retrieve runs/altclip-m9 --data val.jsonl --text-column 'name_{lang}' --langs en,ar,ja --json",
 )
@@ -59,6 +60,14 @@ def command(
     prompts: e.Prompts = "none",
     predictions: Annotated[
         Path | None, Option("--predictions", metavar="OUT.jsonl", help="The ten best of every query.")
+    ] = None,
+    gallery: Annotated[
+        Path | None,
+        Option(
+            "--gallery",
+            metavar="FILE.html|.png|.svg|.json",
+            help="Draw the worst ranked queries and what stands before their answer; with --query its results.",
+        ),
     ] = None,
     split: e.Split = None,
     lang: e.Lang = None,
@@ -123,6 +132,13 @@ def command(
         raise UsageError("--add-similarity is of --rerank", remedy="--rerank K")
     if langs is not None and (query is not None or mosaics or rerank is not None):
         raise UsageError("--langs goes with none of --query, --mosaics and --rerank")
+    if gallery is not None and (langs is not None or rerank is not None):
+        raise UsageError("--gallery goes with neither --langs nor --rerank")
+    drawn: dict[str, Path] = {}
+    if gallery is not None:
+        from vlcli.figures.request import file_names
+
+        drawn = file_names(gallery, None, "", force=force)
     how: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed, "split": split}
     encoding: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
     reading: dict[str, Any] = {"renames": o.parse_map(renames), "image_root": image_root, "head": head}
@@ -167,11 +183,11 @@ def command(
     model = e.open_model(run, device, console)
     table = load_pairs(data, optional=("split", "lang"), need_text=query is None, **reading)
     with e.announcing(console) as announce:
-        gallery = Retrieval(model, table, template, announce=announce, **encoding)
+        pool = Retrieval(model, table, template, announce=announce, **encoding)
         if query is not None:
-            found = list(gallery.search(query, top))
+            found = list(pool.search(query, top))
         else:
-            result = gallery.write_metrics(
+            result = pool.write_metrics(
                 predictions,
                 force=force,
                 lang=lang,
@@ -180,7 +196,14 @@ def command(
                 **how,
             )
             if pointing:
-                result["pointing"] = gallery.pointing(pointing, bootstrap=bootstrap, seed=seed)
+                result["pointing"] = pool.pointing(pointing, bootstrap=bootstrap, seed=seed)
+    if drawn:
+        from vlcli.figures.gallery import error_gallery, search_gallery
+        from vlcli.figures.write import write_figure
+
+        figure = error_gallery(pool) if query is None else search_gallery(pool, query, found)
+        for file in write_figure(figure, drawn, force=force):
+            console.note(str(file))
     if query is not None:
         if json or not sys.stdout.isatty():
             for row in found:

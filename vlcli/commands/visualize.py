@@ -20,6 +20,7 @@ EXAMPLES = (
     "vlcli visualize runs/lit-filip --image fox.png --text 一只狐狸 --by-token -o fox.tokens.png",
     "vlcli visualize runs/lit-filip --against runs/lit-clip --image fox.png --text 狐狸 --method gradcam -o two.png",
     "vlcli visualize runs/lit-filip --data val.jsonl --head 40 -o sheet.html",
+    "vlcli visualize runs/lit-filip --method map --data val.jsonl -o map.parquet",
     "vlcli visualize runs/r2d2 --image fox.png --text 狐狸 --method entity -o fox.entity.png",
     "vlcli visualize fox.figure.json -o fox.figure.svg",
     "vlcli visualize runs/lit-filip --method curves",
@@ -33,6 +34,7 @@ class Method(StrEnum):
     gradcam = "gradcam"
     attention = "attention"
     entity = "entity"
+    map = "map"
     curves = "curves"
 
 
@@ -91,7 +93,8 @@ def command(
         Option(
             "--method",
             help="Which word lies on which patch, of a token-wise model; Grad-CAM, of any; self-attention of the "
-            "word's patches (FILIP's figure); where an R2D2 looks as it reads the text; or how a run went.",
+            "word's patches (FILIP's figure); where an R2D2 looks as it reads the text; a map of "
+            "--data by the pictures' vectors; or how a run went.",
         ),
     ] = Method.word_patch,
     layer: Annotated[
@@ -117,6 +120,10 @@ def command(
         list[str] | None,
         Option("--against", metavar="RUN", help="A further model, drawn beside the first; repeatable."),
     ] = None,
+    projection: Annotated[
+        Literal["pca", "tsne"], Option("--projection", help="Of --method map to two dimensions.")
+    ] = "pca",
+    seed: o.Seed = 0,
     layout: Annotated[
         Literal["rows", "sheet"] | None,
         Option(
@@ -166,6 +173,9 @@ def command(
     A figure's own JSON or HTML in place of RUN redraws it without the model, from the same pictures: to another
     format, or after its PNG is lost. A picture that has changed meanwhile is exit 3.
 
+    --method map writes where the pictures of --data stand by their vectors, in two dimensions: a PNG, or a Parquet
+    with x, y, text and image, which embedding-atlas opens. It looks at no text.
+
     --method curves draws loss, validation, temperature, learning rate and speed of a run from its metrics.jsonl, as
     pretrain does when a run ends: also of one that is still under way, to a PNG or SVG.
     """
@@ -183,6 +193,20 @@ def command(
         target = output or Path(f"{Path(run).resolve().name}.curves.png")
         write_curves(Path(run), target, force=force)
         Console("visualize", quiet=quiet, verbose=verbose).note(str(target))
+        return
+    if method is Method.map:
+        if image or text or row_id or mosaic or size or prompt != "{}" or against or layout:
+            raise UsageError(
+                "--method map lays out the rows of --data: --head, -o, --formats, --projection are for it"
+            )
+        if not data:
+            raise UsageError("--method map needs --data")
+        e.require_run(run)
+        _draw_map(
+            run, data, projection, seed, head, output, formats, device,
+            show=show, json=json, force=force, console=Console("visualize", quiet=quiet, verbose=verbose),
+            reading={"renames": o.parse_map(renames), "image_root": image_root},
+        )  # fmt: skip
         return
     if again:
         if text or mosaic or size or prompt != "{}":
@@ -233,13 +257,49 @@ def command(
         e.print_json(sheet.as_json())
 
 
+def _draw_map(
+    run: str,
+    data: list[str],
+    projection: Literal["pca", "tsne"],
+    seed: int,
+    head: int | None,
+    output: Path | None,
+    formats: str | None,
+    device: str,
+    *,
+    show: bool,
+    json: bool,
+    force: bool,
+    console: Any,
+    reading: dict[str, Any],
+) -> None:
+    """--method map."""
+    from vlcli.figures.embedding_map import KINDS, make_map
+    from vlcli.figures.request import file_names
+    from vlcli.figures.write import write_figure
+    from vlcli.shards.pairs import load_pairs
+
+    name = f"{Path(run).resolve().name}.map"
+    targets = file_names(output, formats, name, printed=json or show, force=force, known=KINDS)
+    table = load_pairs(data, head=head, need_text=False, **reading)
+    model = e.open_model(run, device, console)
+    with e.announcing(console) as announce:
+        found = make_map(model, table, projection, seed=seed, progress=announce("images", len(table)))
+    for file in write_figure(found, targets, force=force):
+        console.note(str(file))
+    if show:
+        e.show_picture(found.render(["png"])["png"], console)
+    if json:
+        e.print_json(found.as_json())
+
+
 def _refuse(method: Method, layer: int | None, *, again: bool, grad: bool, by_token: bool) -> None:
     """UsageError for options that are not for this method."""
     if not grad and method is not Method.attention:
         raise UsageError("--no-grad is about --method attention")
-    if layer is not None and method in (Method.word_patch, Method.curves):
+    if layer is not None and method in (Method.word_patch, Method.map, Method.curves):
         raise UsageError(f"--layer is not for --method {method.value}")
-    if by_token and method in (Method.attention, Method.curves):
+    if by_token and method in (Method.attention, Method.map, Method.curves):
         raise UsageError(f"--by-token is not for --method {method.value}")
     if again and (method is not Method.word_patch or by_token):
         raise UsageError("a redrawn figure has its own method and maps")

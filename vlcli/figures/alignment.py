@@ -133,7 +133,7 @@ def _lines(
     for row in group:
         found, name = row.alignment, shorten(row.name, room) + "\n" if row.name else ""
         if found.index is not None:
-            title = name + shorten(grid_title(found), room + 4)
+            title = name + grid_title(found, room + 4)
             add(lambda ax, row=row, title=title: grid(ax, row, title, fonts, inches=side, size=size))  # type: ignore[misc]
         maps = [(name + heat_title(found, room), found.similarity)]
         for part, one in enumerate(found.parts):

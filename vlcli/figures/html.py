@@ -61,7 +61,8 @@ svg .on text{fill:#e4002b;stroke:#fff}
 svg .seen rect{stroke:#ffd400;stroke-opacity:1;stroke-width:.06}
 .entry{display:flex;gap:12px;flex-wrap:wrap;align-items:flex-start}
 .entry figure{width:128px}
-.entry .words{width:128px;min-height:128px;padding:.4em;border:1px solid #bbb;overflow-wrap:anywhere;background:#fafafa}
+.entry .words{margin:0;width:128px;min-height:128px;padding:.4em;border:1px solid #bbb}
+.entry .words{overflow-wrap:anywhere;background:#fafafa}
 .query>div,.query .words{border-color:#1a1a1a;border-width:2px}
 .right>div,.right .words{border-color:#1a7f37;border-width:3px}
 .wrong>div,.wrong .words{border-color:#c9c9c9}

@@ -51,10 +51,11 @@ class Row:
         return language_of(self.title, self.lang)
 
 
-def grid_title(found: Alignment) -> str:
-    """What stands over the grid of indices."""
-    what = "word–patch" if found.layer is None else "looked at most by"
-    return f"{what}: {int(found.on_label.sum())} of {found.on_label.size} on the label"
+def grid_title(found: Alignment, room: int = 60) -> str:
+    """What stands over the grid of indices, as much of it as there is room for."""
+    what = "word–patch: " if found.layer is None else "looked at most by: "
+    share = f"{int(found.on_label.sum())} of {found.on_label.size} on the label"
+    return what + share if len(what + share) <= room else share
 
 
 def heat_title(found: Alignment, room: int = ROOM) -> str:

@@ -19,6 +19,7 @@ import orjson
 from vlcli.errors import InputError, UsageError
 from vlcli.evaluation.alignment import Alignment
 from vlcli.figures.alignment import LAYOUTS
+from vlcli.figures.gallery import Gallery
 from vlcli.figures.html import embedded
 from vlcli.figures.panels import Row
 from vlcli.figures.request import Request, file_names, given_pictures
@@ -95,8 +96,11 @@ class Figure:
             output = self.path.with_suffix(".png") if formats is None else self.path.with_suffix("")
         return file_names(output, formats, Request([], [], "").default_stem, printed=printed, force=force)
 
-    def sheet(self) -> Sheet:
-        """The sheet that the JSON was written from: rendered, it gives the same bytes."""
+    def sheet(self) -> Sheet | Gallery:
+        """What the JSON was written from: rendered, it gives the same bytes."""
+        originals = {digest: source.data for digest, source in self.pictures.items()}
+        if "gallery" in self.data:
+            return Gallery.of_json(self.data, originals)
         head = {key: value for key, value in self.data.items() if key != "figures"}
         models = head.get("models", [head])
         rows, named, cuts = [], [], {}
@@ -111,7 +115,6 @@ class Figure:
             named.append(
                 {key: one[key] for key in ("image", "image_sha256", "lang", "size", "model") if key in one}
             )
-        originals = {digest: source.data for digest, source in self.pictures.items()}
         return Sheet(rows, named, head, originals)
 
 
@@ -138,6 +141,10 @@ def _parse(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 def _check(figure: dict[str, Any]) -> None:
     if not isinstance(figure, dict):
         raise ValueError("not an object")
+    if "gallery" in figure:
+        if not Gallery.of_json(figure, {}).lines:
+            raise ValueError("no lines")
+        return
     models = figure.get("models", [figure])
     for model in models:
         PreprocessConfig(**model["shown"])
@@ -159,6 +166,9 @@ def _check(figure: dict[str, Any]) -> None:
 
 def _named(figure: dict[str, Any]) -> list[tuple[str, str]]:
     """Digest and reference of every picture."""
+    if "gallery" in figure:
+        items = [item for line in Gallery.of_json(figure, {}).lines for item in line.items]
+        return [(str(item.sha256), str(item.image)) for item in items if item.image is not None]
     return [
         pair
         for one in figure["figures"]
