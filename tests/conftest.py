@@ -16,6 +16,12 @@ settings.register_profile("unhurried", deadline=None)  # machines are as busy as
 settings.load_profile("unhurried")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing is kept in the cache of whoever runs the tests, nor read from it."""
+    os.environ["VLCLI_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder for PATH with a `vlcli` that starts at once: a process that has its libraries forks for each of them."""

@@ -39,6 +39,7 @@ COMMANDS = {
     "distill": "Models",
     "pretrain": "Models",
     "finetune": "Models",
+    "sweep": "Models",
     "convert": "Models",
     "embed": "Models",
     "zeroshot": "Evaluation",

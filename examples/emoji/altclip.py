@@ -113,10 +113,10 @@ def table(out):
     import torch
 
     import vlcli
+    from vlcli.cache import default_directory
     from vlcli.curation.parallel_text import Pair
     from vlcli.evaluation.embed import embed_images, embed_texts
     from vlcli.models.checkpoint import load_text_encoder
-    from vlcli.training.features import default_directory
     from vlcli.training.parallel_validation import cross_language, encoded
     from vlcli.training.teacher import SentenceEncoder, TeacherVectors
 

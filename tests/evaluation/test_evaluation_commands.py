@@ -160,3 +160,67 @@ def test_visualize_by_id_takes_the_rows_own_text_and_a_name_from_both(run, place
         run("visualize", "global", "--image", "0.png", "--text", "红色", "--json")
     with pytest.raises(UsageError, match=r"nowhere.png"):
         run("visualize", "tokenwise", "--image", "nowhere.png", "--text", "红色", "--json")
+
+
+RETRIEVE = ("retrieve", "global", "--data", "val.jsonl", "--bootstrap", "20", "--json", "--cache", "cache")
+ZEROSHOT = ("zeroshot", "global", "--data", "val.jsonl", "--prompts", "none", "--bootstrap", "20", "--json")
+
+
+@pytest.mark.parametrize(
+    ("command", "lines"),
+    [
+        (RETRIEVE, 1),
+        ((*RETRIEVE, "--mosaics", "mosaics.jsonl"), 1),
+        ((*RETRIEVE, "--map", "name_zh=text", "--text-column", "name_{lang}", "--langs", "en,zh"), 3),
+        ((*ZEROSHOT, "--label-column", "text"), 1),
+        ((*ZEROSHOT, "--label-column", "kind", "--labels", "kinds.txt", "--ensemble", "probability"), 1),
+        ((*ZEROSHOT, "--label-column", "name_{lang}", "--map", "name_zh=text", "--langs", "en,zh"), 3),
+    ],
+)
+def test_what_stands_in_a_results_file_is_not_computed_again(
+    run, place, tmp_path, monkeypatch, command, lines
+):
+    file = tmp_path / "results.jsonl"
+    kept = (*command, "--results", str(file))
+    first = json.loads(run(*kept))
+    assert len(file.read_bytes().splitlines()) == lines
+    assert json.loads(run(*command)) == first
+    with monkeypatch.context() as patched:
+        patched.setattr("vlcli.evaluation.embed.inference", None)  # whoever encodes fails
+        again = json.loads(run(*kept))
+    first.pop("encoded", None), again.pop("encoded", None)
+    assert again == first
+    assert len(file.read_bytes().splitlines()) == lines
+    run(*kept, "--seed", "1")
+    assert len(file.read_bytes().splitlines()) == 2 * lines
+    run(*kept, "--force")
+    assert len(file.read_bytes().splitlines()) == 3 * lines
+
+
+def test_a_language_of_a_sweep_is_the_language_alone(run, tmp_path):
+    file = tmp_path / "results.jsonl"
+    sweep = (*RETRIEVE, "--map", "name_zh=text", "--text-column", "name_{lang}", "--langs", "en,ar")
+    run(*sweep, "--results", str(file))
+    single = (*RETRIEVE, "--map", "text=name_ar,name_zh=text", "--lang", "ar", "--results", str(file))
+    run(*single)
+    assert len(file.read_bytes().splitlines()) == 3
+
+
+def test_two_checkpoints_are_compared(run, tmp_path):
+    file = tmp_path / "results.jsonl"
+    for command, number in ((RETRIEVE, "MR"), ((*ZEROSHOT, "--label-column", "text"), "top1")):
+        found = json.loads(run(*command, "--compare", "tokenwise", "--results", str(file)))
+        one, other = found["results"]
+        assert one == json.loads(run(*command))
+        assert (one["similarity"], other["similarity"]) == ("global", "tokenwise")
+        assert found["difference"][number] == pytest.approx(one[number] - other[number], abs=2e-4)
+        assert "first − second" in run(
+            *(word for word in command if word != "--json"), "--compare", "tokenwise"
+        )
+        with pytest.raises(UsageError, match="both are checkpoint"):
+            run(*command, "--compare", "global")
+    assert len(file.read_bytes().splitlines()) == 4
+    with pytest.raises(UsageError, match="--compare does not go with --langs"):
+        run(*RETRIEVE, "--compare", "tokenwise", "--langs", "en,zh")
+    with pytest.raises(UsageError, match="--query has no metrics"):
+        run(*RETRIEVE, "--query", "红", "--results", str(file))

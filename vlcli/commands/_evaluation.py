@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Argument, Option
@@ -28,6 +29,20 @@ Lang = Annotated[
         help="Language of the texts; default: the data's column, else told by their script.",
     ),
 ]
+
+Cache = Annotated[
+    str,
+    Option(
+        "--cache",
+        metavar="auto|off|DIR",
+        help="Where features are kept, for images and texts to be encoded once for each checkpoint: in $VLCLI_CACHE "
+        "(20 GB at most), nowhere, or in DIR.",
+    ),
+]
+CACHE_VARIABLE = (
+    "VLCLI_CACHE",
+    "Where features of checkpoints are kept, in the folder evaluation; default: $XDG_CACHE_HOME/vlcli.",
+)
 
 
 def prompts_option(default: str | None = None) -> Any:
@@ -61,6 +76,32 @@ def open_model(run: str, device: str, console: Console) -> Any:
     model = vlcli.load(run, device=str(place))
     console.note(f"{find_checkpoint(run)}: checkpoint {model.checkpoint_hash}, on {place}", level=1)
     return model
+
+
+@contextmanager
+def caching(cache: str, model: Any, precision: str, console: Console) -> Iterator[Any]:
+    """The `FeatureCache` that --cache says, or None; at the end a note of what was found in it."""
+    from vlcli.errors import UsageError
+    from vlcli.evaluation.feature_cache import FeatureCache
+
+    if cache == "off":
+        yield None
+        return
+    directory = None if cache == "auto" else Path(cache)
+    try:
+        kept = FeatureCache(model, directory, precision=precision, say=console.warn)
+    except UsageError as error:
+        if directory is not None:
+            raise
+        console.warn(str(error))
+        yield None
+        return
+    with kept:
+        yield kept
+    told = ", ".join(f"{kept.found[what]:,} of {asked:,} {what}s" for what, asked in kept.asked.items())
+    if told:
+        level = 0 if any(kept.found.values()) else 1
+        console.note(f"features of {told} were in the cache {kept.folder}", level=level)
 
 
 @contextmanager

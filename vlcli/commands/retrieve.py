@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from typer import Option
 from vlcli.commands import _evaluation as e
 from vlcli.commands import _languages as many
 from vlcli.commands import _options as o
+from vlcli.commands import _results as r
 
 EXAMPLES = (
     "vlcli retrieve runs/lit-filip --data flickr30k-cn.jsonl",
@@ -20,6 +22,10 @@ EXAMPLES = (
     "vlcli retrieve runs/altclip-m9 --data 'xtd.{lang}.jsonl' --langs en,zh,es,fr,ru,ar,ja,ko,it",
     "vlcli retrieve runs/altclip-m9 --data val.jsonl --text-column 'name_{lang}' --langs en,ar,ja --json",
 )
+COMPARED = {
+    f"{side}.R@{k}": f"{shown} R@{k}" for side, shown in (("i2t", "I→T"), ("t2i", "T→I")) for k in (1, 5, 10)
+} | {"MR": "mean recall"}
+MANUAL = {"ENVIRONMENT": (e.CACHE_VARIABLE,)}
 
 
 def command(
@@ -90,6 +96,9 @@ def command(
     device: o.Device = "auto",
     precision: o.Precision = "fp32",
     batch_size: o.BatchSize = 64,
+    cache: e.Cache = "auto",
+    results: r.Results = None,
+    compare: r.Compare = None,
     json: o.Json = False,
     force: o.Force = False,
     quiet: o.Quiet = False,
@@ -112,6 +121,10 @@ def command(
     from vlcli.commands._console import Console, show_table
     from vlcli.errors import UsageError
 
+    if compare is not None:
+        given = {"--langs": langs, "--query": query, "--mosaics": mosaics, "--predictions": predictions}
+        r.refuse_with_compare(given)
+        e.require_run(compare)
     e.require_run(run)
     from vlcli.evaluation.captions_by_language import load_captions
     from vlcli.records.atomic import refuse_existing
@@ -124,6 +137,8 @@ def command(
         raise UsageError(
             "--query ranks images for one text: it goes with neither --mosaics nor --predictions"
         )
+    if query is not None and results is not None:
+        raise UsageError("--query has no metrics: it does not go with --results")
     if query is not None and not query.strip():
         raise UsageError("--query is empty")
     if query is not None and rerank is not None:
@@ -132,10 +147,11 @@ def command(
         raise UsageError("--add-similarity is of --rerank", remedy="--rerank K")
     if langs is not None and (query is not None or mosaics or rerank is not None):
         raise UsageError("--langs goes with none of --query, --mosaics and --rerank")
-    if gallery is not None and (langs is not None or rerank is not None):
-        raise UsageError("--gallery goes with neither --langs nor --rerank")
+    if gallery is not None and (langs is not None or rerank is not None or compare is not None):
+        raise UsageError("--gallery goes with none of --langs, --rerank and --compare")
     drawn: dict[str, Path] = {}
     if gallery is not None:
+        from vlcli.figures.gallery import error_gallery, search_gallery
         from vlcli.figures.request import file_names
 
         drawn = file_names(gallery, None, "", force=force)
@@ -148,21 +164,34 @@ def command(
         targets = many.files(predictions, "--predictions", tags, force=force)
         tables = load_captions(data, tags, column=text_column, **reading)
 
+        from vlcli.evaluation.results_file import settings_of
         from vlcli.evaluation.sweep import retrieve_in
 
+        lines = r.Lines(results, run, console, force=force)
         model = e.open_model(run, device, console)
-        with e.announcing(console) as announce:
-            result = retrieve_in(
-                model,
-                tables,
-                templates,
-                predictions=targets,
-                force=force,
-                announce=announce,
-                **how,
-                **encoding,
+
+        def settings(tag: str) -> dict[str, Any]:
+            known = {"prompts": templates[tag], "lang": tag, "precision": precision, **how}
+            return settings_of(model, tables[tag], command="retrieve", **known)
+
+        with e.announcing(console) as announce, e.caching(cache, model, precision, console) as kept:
+            result = lines.sweep(
+                {tag: settings(tag) for tag in tables},
+                lambda: retrieve_in(
+                    model,
+                    tables,
+                    templates,
+                    predictions=targets,
+                    force=force,
+                    announce=announce,
+                    cache=kept,
+                    **how,
+                    **encoding,
+                ),
+                anew=targets is not None,
             )
-        many.note_saving(result, console)
+        if result["encoded"]["images"]:
+            many.note_saving(result, console)
         if json:
             e.print_json(result)
         else:
@@ -171,8 +200,10 @@ def command(
     if text_column is not None:
         raise UsageError("--text-column is about --langs", remedy=f"--map text={text_column}")
 
+    from vlcli.evaluation.gallery import Gallery
     from vlcli.evaluation.mosaics import load_mosaics
     from vlcli.evaluation.rerank import depth
+    from vlcli.evaluation.results_file import digest, settings_of
     from vlcli.evaluation.tasks import Retrieval
 
     rerank_at = None if rerank is None else depth(rerank)
@@ -180,14 +211,16 @@ def command(
     pointing = load_mosaics(mosaics) if mosaics else []
     if predictions and not force:
         refuse_existing(predictions)
+    lines = r.Lines(results, run, console, force=force)
     model = e.open_model(run, device, console)
     table = load_pairs(data, optional=("split", "lang"), need_text=query is None, **reading)
-    with e.announcing(console) as announce:
-        pool = Retrieval(model, table, template, announce=announce, **encoding)
-        if query is not None:
-            found = list(pool.search(query, top))
-        else:
-            result = pool.write_metrics(
+
+    def measure(model: Any, lines: r.Lines, told: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+        """Of one checkpoint; `told` asks for what the numbers count."""
+
+        def compute() -> dict[str, Any]:
+            pool = Retrieval(model, table, template, announce=announce, cache=kept, **encoding)
+            found = pool.write_metrics(
                 predictions,
                 force=force,
                 lang=lang,
@@ -195,26 +228,71 @@ def command(
                 add_similarity=add_similarity,
                 **how,
             )
+            if told is not None:
+                told(pool)
+            if drawn:
+                _draw(error_gallery(pool), drawn, console, force=force)
             if pointing:
-                result["pointing"] = pool.pointing(pointing, bootstrap=bootstrap, seed=seed)
-    if drawn:
-        from vlcli.figures.gallery import error_gallery, search_gallery
-        from vlcli.figures.write import write_figure
+                found["pointing"] = pool.pointing(pointing, bootstrap=bootstrap, seed=seed)
+            return found
 
-        figure = error_gallery(pool) if query is None else search_gallery(pool, query, found)
-        for file in write_figure(figure, drawn, force=force):
-            console.note(str(file))
+        how_ranked = None if rerank_at is None else [rerank_at, add_similarity]
+        settings = settings_of(
+            model,
+            table,
+            command="retrieve",
+            prompts=template,
+            lang=lang,
+            precision=precision,
+            rerank=how_ranked,
+            mosaics=digest(pointing) if pointing else None,
+            **how,
+        )
+        with e.announcing(console) as announce, e.caching(cache, model, precision, console) as kept:
+            return lines.once(
+                settings, compute, anew=told is not None or predictions is not None or bool(drawn)
+            )
+
+    if compare is not None:
+        from vlcli.evaluation.comparison import compare_recalls, require_comparable
+
+        counted: list[Any] = []
+        both = [measure(model, lines, lambda pool: counted.append(pool.counted))]
+        model = e.open_model(compare, device, console)
+        require_comparable(both[0], model.checkpoint_hash)
+        both.append(measure(model, lines.of(compare), lambda pool: counted.append(pool.counted)))
+        positives = Gallery.of(table).positives
+        difference = compare_recalls(counted[0], counted[1], positives, bootstrap=bootstrap, seed=seed)
+        if json:
+            e.print_json({"results": both, "difference": difference})
+        else:
+            r.show_comparison(both, difference, [run, compare], COMPARED)
+        return
     if query is not None:
+        with e.announcing(console) as announce, e.caching(cache, model, precision, console) as kept:
+            pool = Retrieval(model, table, template, announce=announce, cache=kept, **encoding)
+            found = list(pool.search(query, top))
+            if drawn:
+                _draw(search_gallery(pool, query, found), drawn, console, force=force)
         if json or not sys.stdout.isatty():
             for row in found:
                 e.print_json(row)
         else:
             rows = [[str(r["rank"]), f"{r['score']:.4f}", r["id"], " / ".join(r["text"])] for r in found]
             show_table(f"{query} · checkpoint {model.checkpoint_hash}", ["", "score", "id", "text"], rows)
-    elif json:
+        return
+    result = measure(model, lines)
+    if json:
         e.print_json(result)
     else:
         show_table(e.title(result), *_table(result))
+
+
+def _draw(figure: Any, files: dict[str, Path], console: Any, *, force: bool) -> None:
+    from vlcli.figures.write import write_figure
+
+    for file in write_figure(figure, files, force=force):
+        console.note(str(file))
 
 
 def _table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from typer import Option
 from vlcli.commands import _evaluation as e
 from vlcli.commands import _languages as many
 from vlcli.commands import _options as o
+from vlcli.commands import _results as r
 
 EXAMPLES = (
     "vlcli zeroshot runs/lit-filip --data imagenet.jsonl --labels labels.zh.txt --prompts wukong-80",
@@ -21,6 +23,7 @@ EXAMPLES = (
     "vlcli zeroshot runs/r2d2 --data icm.val.jsonl --task matching",
 )
 PROMPTS = "wukong-80"
+MANUAL = {"ENVIRONMENT": (e.CACHE_VARIABLE,)}
 NUMBERS = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}
 
 
@@ -89,6 +92,9 @@ def command(
     device: o.Device = "auto",
     precision: o.Precision = "fp32",
     batch_size: o.BatchSize = 64,
+    cache: e.Cache = "auto",
+    results: r.Results = None,
+    compare: r.Compare = None,
     json: o.Json = False,
     force: o.Force = False,
     quiet: o.Quiet = False,
@@ -113,6 +119,9 @@ def command(
         raise UsageError("--labels names classes: --task matching has none")
     if langs is not None and task is Task.matching:
         raise UsageError("--langs names classes in several languages: --task matching has none")
+    if compare is not None:
+        r.refuse_with_compare({"--langs": langs, "--task matching": task is Task.matching})
+        e.require_run(compare)
     e.require_run(run)
     from vlcli.evaluation.names_by_language import name_classes, require_columns
     from vlcli.records.atomic import refuse_existing
@@ -145,9 +154,11 @@ def command(
     )
     require_columns(table, namings)
 
+    from vlcli.evaluation.results_file import settings_of
     from vlcli.evaluation.sweep import classify_in
     from vlcli.evaluation.tasks import classify
 
+    lines = r.Lines(results, run, console, force=force)
     model = e.open_model(run, device, console)
     how: dict[str, Any] = {
         "ensemble": ensemble.value,
@@ -157,23 +168,29 @@ def command(
         "batch_size": batch_size,
         "precision": precision,
     }
+    settings = functools.partial(settings_of, table=table, command="zeroshot", bootstrap=bootstrap, seed=seed)
+    settings = functools.partial(settings, split=split, precision=precision)
     if task is Task.matching:
         from vlcli.evaluation.matching import matching
 
         with e.announcing(console) as announce:
-            found = matching(
-                model,
-                table,
-                column=label_column,
-                predictions=predictions,
-                force=force,
-                bootstrap=bootstrap,
-                seed=seed,
-                split=split,
-                lang=lang,
-                batch_size=batch_size,
-                precision=precision,
-                announce=announce,
+            found = lines.once(
+                settings(model, column=label_column, lang=lang, task="matching"),
+                lambda: matching(
+                    model,
+                    table,
+                    column=label_column,
+                    predictions=predictions,
+                    force=force,
+                    bootstrap=bootstrap,
+                    seed=seed,
+                    split=split,
+                    lang=lang,
+                    batch_size=batch_size,
+                    precision=precision,
+                    announce=announce,
+                ),
+                anew=predictions is not None,
             )
         if json:
             e.print_json(found)
@@ -181,26 +198,69 @@ def command(
             count = f"{found['n']} pairs" + ("" if found["auc"] is None else f", {found['positives']} match")
             show_table(e.title(found), ["", count], [["AUC", e.cell(found["auc"], found["ci95"].get("auc"))]])
         return
-    with e.announcing(console) as announce:
-        if namings:
-            result = classify_in(model, table, namings, announce=announce, **how)
-        else:
-            result = classify(
-                model,
-                table,
-                templates,
-                column=label_column,
-                labels=names,
-                lang=lang,
-                announce=announce,
-                **how,
+
+    def measure(model: Any, lines: r.Lines, told: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+        """Of one checkpoint; `told` asks for what the numbers count."""
+        with e.announcing(console) as announce, e.caching(cache, model, precision, console) as how["cache"]:
+            if namings:
+                return lines.sweep(
+                    {
+                        tag: settings(
+                            model,
+                            prompts=by.prompts,
+                            labels=by.labels,
+                            column=by.column,
+                            lang=tag,
+                            ensemble=how["ensemble"],
+                        )
+                        for tag, by in namings.items()
+                    },
+                    lambda: classify_in(model, table, namings, announce=announce, **how),
+                )
+            return lines.once(
+                settings(
+                    model,
+                    prompts=templates,
+                    labels=names,
+                    column=label_column,
+                    lang=lang,
+                    ensemble=how["ensemble"],
+                ),
+                lambda: classify(
+                    model,
+                    table,
+                    templates,
+                    column=label_column,
+                    labels=names,
+                    lang=lang,
+                    announce=announce,
+                    told=told or (lambda places: None),
+                    **how,
+                ),
+                anew=told is not None,
             )
+
+    if compare is not None:
+        from vlcli.evaluation.comparison import compare_accuracies, require_comparable
+
+        places: list[Any] = []
+        both = [measure(model, lines, places.append)]
+        model = e.open_model(compare, device, console)
+        require_comparable(both[0], model.checkpoint_hash)
+        both.append(measure(model, lines.of(compare), places.append))
+        difference = compare_accuracies(*places, bootstrap=bootstrap, seed=seed)
+        if json:
+            e.print_json({"results": both, "difference": difference})
+        else:
+            r.show_comparison(both, difference, [run, compare], NUMBERS)
+        return
+    result = measure(model, lines)
     for one in result["langs"] if namings else [result]:
         if one["duplicate_names"]:
             same = "、".join(one["duplicate_names"][:5])
             where = f"{one['lang']}: " if namings else ""
             console.warn(f"{where}several classes are called {same}: top-1 cannot reach 100")
-    if namings:
+    if namings and result["encoded"]["images"]:
         many.note_saving(result, console)
     if json:
         e.print_json(result)

@@ -14,6 +14,7 @@ from vlcli.errors import InputError, UsageError
 from vlcli.images.decode import decode
 
 if TYPE_CHECKING:
+    from vlcli.evaluation.feature_cache import FeatureCache
     from vlcli.evaluation.retrieval import SimilarityFunction
     from vlcli.models.dual import ImageTokens, TextTokens
 
@@ -70,38 +71,56 @@ def image_batches(
     batch_size: int = 64,
     precision: str = "fp32",
     progress: Progress | None = None,
+    cache: FeatureCache | None = None,
 ) -> Iterator[ImageTokens]:
     """The features of `rows` of `source` (default all), float32 on the CPU, `batch_size` at a time."""
     pictures: Any = source if hasattr(source, "image_bytes") else _Bytes(source)
     rows = range(len(pictures)) if rows is None else rows
-    for start in range(0, len(rows), batch_size):
-        part = rows[start : start + batch_size]
+
+    def encode(part: Sequence[int]) -> ImageTokens:
         pixels = torch.stack([model.preprocess(decode_row(pictures, row)) for row in part])  # (b, 3, h, w)
         with torch.no_grad(), inference(model, precision):
-            features = model.encode_image(pixels.to(model.device))
-        yield to_cpu(features)
+            return to_cpu(model.encode_image(pixels.to(model.device)))
+
+    for start in range(0, len(rows), batch_size):
+        part = rows[start : start + batch_size]
+        yield encode(part) if cache is None else _kept_images(cache, encode, pictures, part)
         if progress is not None:
             progress(len(part))
+
+
+def _kept_images(
+    cache: FeatureCache, encode: Callable[[Sequence[int]], ImageTokens], pictures: Any, part: Sequence[int]
+) -> ImageTokens:
+    """What `encode(part)` gives, of which the cache has some or all."""
+    from vlcli.evaluation.feature_cache import key_of
+    from vlcli.models.dual import ImageTokens
+
+    pooled = cache.similarity == "global"
+
+    def compute(places: list[int]) -> list[Any]:
+        features = encode([part[place] for place in places])
+        vectors: Any = features.pooled if pooled else features.tokens
+        return [vector.reshape(-1, vector.shape[-1]) for vector in vectors.numpy()]
+
+    lists = cache.lists("image", [key_of(pictures.image_bytes(row)) for row in part], compute)
+    vectors = torch.from_numpy(np.stack(lists))  # (b, n1, d)
+    return ImageTokens(None, vectors[:, 0]) if pooled else ImageTokens(vectors, None)
 
 
 def embed_images(
     model: Any,
     source: Pictures | Sequence[bytes],
     rows: Sequence[int] | None = None,
-    *,
-    batch_size: int = 64,
-    precision: str = "fp32",
-    progress: Progress | None = None,
+    **options: Any,
 ) -> ImageTokens:
-    """Image features of `rows` of a PairTable or of encoded pictures, on the CPU in float32.
+    """Image features of `rows` of a PairTable or of encoded pictures, on the CPU in float32; `options` are those of
+    `image_batches`.
 
     Raises InputError for a picture that does not decode.
     """
     count = len(source) if rows is None else len(rows)
-    batches = image_batches(
-        model, source, rows, batch_size=batch_size, precision=precision, progress=progress
-    )
-    return collect(batches, count)
+    return collect(image_batches(model, source, rows, **options), count)
 
 
 def embed_texts(
@@ -111,20 +130,83 @@ def embed_texts(
     batch_size: int = 256,
     precision: str = "fp32",
     progress: Progress | None = None,
+    cache: FeatureCache | None = None,
 ) -> TextTokens:
-    """Text features on the CPU in float32, all padded to the longest text (B, n2, d)."""
+    """Text features on the CPU in float32, all padded to the longest text (B, n2, d).
+
+    Texts of equal token ids are encoded once, and equal to the last bit. `progress` is told of them as of the others.
+    """
     ids, mask = model.tokenize(list(texts))
+    first: dict[bytes, int] = {}  # what is encoded → the row that it is first in
+    numbers = []
+    for row, (line, real) in enumerate(zip(ids.cpu().numpy(), mask.cpu().numpy(), strict=True)):
+        key = line[real].tobytes()
+        first.setdefault(key, row)
+        numbers.append(key)
+    order = {key: number for number, key in enumerate(first)}
+    rows = torch.tensor(list(first.values()), dtype=torch.int64)
+    keys = list(first)
+
+    def encode(part: torch.Tensor) -> TextTokens:
+        with torch.no_grad(), inference(model, precision):
+            return to_cpu(model.encode_text(ids[part].to(model.device), mask[part].to(model.device)))
 
     def batches() -> Iterator[TextTokens]:
-        for start in range(0, len(ids), batch_size):
-            part = slice(start, start + batch_size)
-            with torch.no_grad(), inference(model, precision):
-                features = model.encode_text(ids[part].to(model.device), mask[part].to(model.device))
-            yield to_cpu(features)
+        for start in range(0, len(rows), batch_size):
+            part = rows[start : start + batch_size]
+            if cache is None:
+                yield encode(part)
+            else:
+                yield _kept_texts(cache, model, encode, ids, mask, part, keys[start : start + batch_size])
             if progress is not None:
-                progress(len(ids[part]))
+                progress(len(part))
+        if progress is not None and len(rows) < len(texts):
+            progress(len(texts) - len(rows))
 
-    return collect(batches(), len(texts))
+    features = collect(batches(), len(rows))
+    return features if len(rows) == len(texts) else take(features, [order[key] for key in numbers])
+
+
+def _kept_texts(
+    cache: FeatureCache,
+    model: Any,
+    encode: Callable[[torch.Tensor], TextTokens],
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    part: torch.Tensor,
+    keys: Sequence[bytes],
+) -> TextTokens:
+    """What `encode(part)` gives, of which the cache has some or all; zeros where the padding is."""
+    from vlcli.evaluation.feature_cache import key_of
+    from vlcli.models.dual import TextTokens
+
+    pooled = cache.similarity == "global"
+    real = mask[part].cpu()
+
+    def compute(places: list[int]) -> list[Any]:
+        features = encode(part[places])
+        if features.pooled is not None:
+            return list(features.pooled[:, None].numpy())
+        assert features.tokens is not None, "a text has vectors"
+        return [tokens[own].numpy() for tokens, own in zip(features.tokens, features.mask, strict=True)]
+
+    lists = cache.lists("text", [key_of(key) for key in keys], compute)
+    content = model.content_mask(ids[part], mask[part]).cpu()
+    if pooled:
+        return TextTokens(None, real, content, torch.from_numpy(np.concatenate(lists)))
+    tokens = np.zeros((*real.shape, lists[0].shape[1]), np.float32)
+    tokens[real.numpy()] = np.concatenate(lists)
+    return TextTokens(torch.from_numpy(tokens), real, content, None)
+
+
+def take(features: Any, numbers: Sequence[int]) -> Any:
+    """The features of `numbers`, in that order."""
+
+    def parts() -> Iterator[Any]:
+        for start in range(0, len(numbers), 1024):
+            yield features.rows(torch.tensor(numbers[start : start + 1024]))
+
+    return collect(parts(), len(numbers))
 
 
 def to_cpu(features: Any) -> Any:

@@ -143,6 +143,20 @@ def mean_interval(
     """The same of the mean over several tests (one a language), of which `images[k][i]` says which image of all is
     the i-th of test k: an image is drawn with its texts in every language, for these are not independent.
     """
+    statistic, units, names = recall_statistic(found, positives, images)
+    if units < 2 or count < 1:
+        return {}
+    bounds = interval(statistic, units, count=count, seed=seed)
+    return sides_of(names, bounds)
+
+
+def recall_statistic(
+    found: Sequence[Ranks],
+    positives: Sequence[Sequence[AbstractSet[int]]],
+    images: Sequence[Sequence[int]],
+) -> tuple[Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]], int, list[str]]:
+    """The recalls of each side in percent and their mean, as a function of how often each unit counts; how many units
+    there are; the sides that have queries. Arguments are those of `mean_interval`."""
     total = 1 + max(max(numbers) for numbers in images)
     edges: list[tuple[int, int]] = []
     starts, texts = [], 0
@@ -152,8 +166,6 @@ def mean_interval(
         texts += len(ranked.t2i)
     unit = components(total, texts, edges)
     units = int(unit.max()) + 1
-    if units < 2 or count < 1:
-        return {}
     # [test][side] → (names of the side, hits (K, units), queries (units,)); all tests have the same sides.
     sides = [
         _sides(ranked, unit[np.asarray(numbers)], unit[total + start :][: len(ranked.t2i)], units)
@@ -167,13 +179,14 @@ def mean_interval(
             ]
         return np.mean([np.append(np.concatenate(test), np.mean(test)) for test in values], axis=0)
 
-    bounds = interval(statistic, units, count=count, seed=seed)
-    names = [f"R@{k}" for k in RECALL_AT]
-    result: dict[str, Any] = {
-        name: dict(zip(names, bounds[s * len(names) :], strict=False))
-        for s, (name, _, _) in enumerate(sides[0])
-    }
-    return {**result, "MR": bounds[-1]}
+    return statistic, units, [name for name, _, _ in sides[0]]
+
+
+def sides_of(names: Sequence[str], numbers: Sequence[Any]) -> dict[str, Any]:
+    """What `recall_statistic` gives, or bounds of each, as the retrieval object has it: by side, and `MR`."""
+    ks = [f"R@{k}" for k in RECALL_AT]
+    sides = {name: dict(zip(ks, numbers[s * len(ks) :], strict=False)) for s, name in enumerate(names)}
+    return {**sides, "MR": numbers[-1]}
 
 
 def _sides(

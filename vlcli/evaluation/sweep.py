@@ -7,16 +7,15 @@ language's texts are in memory. What stands in `langs` is what a command for tha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vlcli.errors import InputError
 from vlcli.evaluation.describe import describe
-from vlcli.evaluation.embed import collect, embed_images
+from vlcli.evaluation.embed import embed_images, take
+from vlcli.evaluation.feature_cache import FeatureCache
 from vlcli.evaluation.gallery import Gallery
 from vlcli.evaluation.metrics import mean_recall
 from vlcli.evaluation.names_by_language import Naming
@@ -38,11 +37,12 @@ def classify_in(
     split: str | None = None,
     batch_size: int = 64,
     precision: str = "fp32",
+    cache: FeatureCache | None = None,
     announce: Announce = silent,
 ) -> dict[str, Any]:
     """`classify` in each language, by `namings`; raises what it does, before a picture is encoded."""
     known = {lang: truth_of(table, naming.column, naming.labels) for lang, naming in namings.items()}
-    options: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
+    options: dict[str, Any] = {"batch_size": batch_size, "precision": precision, "cache": cache}
     images = embed_images(model, table, progress=announce("images", len(table)), **options)
     found: list[Classified] = []
     results = []
@@ -81,6 +81,7 @@ def retrieve_in(
     split: str | None = None,
     batch_size: int = 64,
     precision: str = "fp32",
+    cache: FeatureCache | None = None,
     announce: Announce = silent,
 ) -> dict[str, Any]:
     """`Retrieval.write_metrics` of each language's table (see `load_captions`). A picture that several tables show
@@ -93,7 +94,7 @@ def retrieve_in(
         if not len(table):
             raise InputError("no rows", file=table.source)
     pictures = _Pictures.of(tables, galleries)
-    options: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
+    options: dict[str, Any] = {"batch_size": batch_size, "precision": precision, "cache": cache}
     features = embed_images(model, pictures, progress=announce("images", len(pictures)), **options)
     found, positives, results = [], [], []
     texts = 0
@@ -181,9 +182,4 @@ def _of(features: Any, numbers: Sequence[int]) -> Any:
     """The features of `numbers`, in that order; those of all are not copied."""
     if list(numbers) == list(range(rows_of(features))):
         return features
-
-    def parts() -> Iterator[Any]:
-        for part in tiles(len(numbers), 1024):
-            yield features.rows(torch.tensor(numbers[part]))
-
-    return collect(parts(), len(numbers))
+    return take(features, numbers)

@@ -20,12 +20,14 @@ from vlcli.evaluation.embed import (
     image_batches,
     similarity_of,
 )
+from vlcli.evaluation.feature_cache import FeatureCache
 from vlcli.evaluation.gallery import Gallery
 from vlcli.evaluation.mosaics import Mosaic, pointing
 from vlcli.evaluation.ranking import Top, top
 from vlcli.evaluation.rerank import Matcher, Reranked, refuse_no_ranking, rerank
 from vlcli.evaluation.retrieval import Ranks, ranks, summary
-from vlcli.evaluation.zeroshot import Ensemble, zeroshot
+from vlcli.evaluation.zeroshot import Classified, Ensemble, classified
+from vlcli.evaluation.zeroshot import summary as accuracy
 from vlcli.records.atomic import atomic_file
 from vlcli.text.labels import LabelSet
 from vlcli.text.prompts import PromptSet
@@ -58,6 +60,7 @@ class Retrieval:
         *,
         batch_size: int = 64,
         precision: str = "fp32",
+        cache: FeatureCache | None = None,
         announce: Announce = silent,
         images: Any = None,
     ) -> None:
@@ -67,12 +70,14 @@ class Retrieval:
         self.gallery = Gallery.of(table)
         self.similarity = similarity_of(model)
         self.options: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
+        self.encoding: dict[str, Any] = {**self.options, "cache": cache}
         self.announce = announce
+        self.counted: Ranks | None = None  # what the last `metrics` counted
         if not self.gallery.image_ids:
             raise InputError("no rows", file=table.source)
         if images is None:
             rows = self.gallery.image_rows
-            images = embed_images(model, table, rows, progress=announce("images", len(rows)), **self.options)
+            images = embed_images(model, table, rows, progress=announce("images", len(rows)), **self.encoding)
         self.images = images
 
     @cached_property
@@ -82,12 +87,12 @@ class Retrieval:
 
     @cached_property
     def found(self) -> Ranks:
-        """The rank of every query's best positive."""
+        """The rank of every query's best positive, by the similarity."""
         return ranks(self.similarity, self.images, self.texts, self.gallery.positives)
 
     def encode(self, texts: Sequence[str]) -> Any:
         filled = [self.prompts.fill(text)[0] for text in texts]
-        return embed_texts(self.model, filled, progress=self.announce("texts", len(filled)), **self.options)
+        return embed_texts(self.model, filled, progress=self.announce("texts", len(filled)), **self.encoding)
 
     def metrics(
         self,
@@ -113,6 +118,7 @@ class Retrieval:
             again = self._rerank(rerank_at, add_similarity)
             found = again.ranks
             said = {"rerank": {"k": rerank_at, "score": "match+similarity" if add_similarity else "match"}}
+        self.counted = found
         if predictions is not None:
             for row in self._predictions(found, again):
                 predictions(row)
@@ -257,32 +263,37 @@ def classify(
     lang: str | None = None,
     batch_size: int = 64,
     precision: str = "fp32",
+    cache: FeatureCache | None = None,
     announce: Announce = silent,
+    told: Callable[[Classified], Any] = lambda places: None,
 ) -> dict[str, Any]:
-    """The `zeroshot` object of design §3: rows of `table` with their class in `column` of its frame.
+    """The `zeroshot` object of design §3: rows of `table` with their class in `column` of its frame. `told` is given
+    what the numbers count.
 
     For errors see `truth_of`.
     """
     truth, labels = truth_of(table, column, labels)
     distinct = len(set(labels.names.values()))
-    result = zeroshot(
+    found = classified(
         model,
         image_batches(
             model,
             table,
             batch_size=batch_size,
             precision=precision,
+            cache=cache,
             progress=announce("images", len(truth)),
         ),
         truth,
         labels,
         prompts,
         ensemble=ensemble,
-        bootstrap=bootstrap,
-        seed=seed,
         batch_size=batch_size,
         precision=precision,
+        cache=cache,
         progress=announce("texts", distinct * len(prompts)),
     )
+    told(found)
+    result = accuracy(found, labels, ensemble, bootstrap=bootstrap, seed=seed)
     head = describe(model, table, list(labels.names.values()), split=split, lang=lang)
     return {**head, "labels": labels.name, "prompts": prompts.name, **result}

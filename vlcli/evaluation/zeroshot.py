@@ -23,12 +23,12 @@ import torch.nn.functional as F
 from vlcli.errors import InputError
 from vlcli.evaluation.bootstrap import interval
 from vlcli.evaluation.embed import Progress, collect, embed_texts, similarity_of, to_cpu
-from vlcli.evaluation.metrics import percent
 from vlcli.evaluation.retrieval import rows_of, tile_side, tiles
 from vlcli.text.labels import LabelSet
 from vlcli.text.prompts import PromptSet
 
 if TYPE_CHECKING:
+    from vlcli.evaluation.feature_cache import FeatureCache
     from vlcli.models.dual import ImageTokens, TextTokens
 
 Ensemble = Literal["similarity", "probability"]
@@ -48,6 +48,7 @@ class Classifier:
         ensemble: Ensemble = "similarity",
         batch_size: int = 256,
         precision: str = "fp32",
+        cache: FeatureCache | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.similarity = similarity_of(model)
@@ -57,7 +58,12 @@ class Classifier:
         place = {name: j for j, name in enumerate(distinct)}
         self.columns = torch.tensor([place[name] for name in names])
         self.classes = len(distinct)
-        options: dict[str, Any] = {"batch_size": batch_size, "precision": precision, "progress": progress}
+        options: dict[str, Any] = {
+            "batch_size": batch_size,
+            "precision": precision,
+            "cache": cache,
+            "progress": progress,
+        }
         # Template by template: rows p·classes … (p+1)·classes hold all classes in template p.
         if model.similarity_kind == "global" and ensemble == "similarity":
             self.templates = 1
@@ -125,6 +131,7 @@ def zeroshot(
     seed: int = 0,
     batch_size: int = 256,
     precision: str = "fp32",
+    cache: FeatureCache | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Top-1, top-5 and mean-per-class accuracy in percent, with bootstrap intervals over the images.
@@ -142,6 +149,7 @@ def zeroshot(
         ensemble=ensemble,
         batch_size=batch_size,
         precision=precision,
+        cache=cache,
         progress=progress,
     )
     return summary(found, label_set, ensemble, bootstrap=bootstrap, seed=seed)
@@ -177,6 +185,7 @@ def classified(
     ensemble: Ensemble = "similarity",
     batch_size: int = 256,
     precision: str = "fp32",
+    cache: FeatureCache | None = None,
     progress: Progress | None = None,
 ) -> Classified:
     """What `zeroshot` counts."""
@@ -187,6 +196,7 @@ def classified(
         ensemble=ensemble,
         batch_size=batch_size,
         precision=precision,
+        cache=cache,
         progress=progress,
     )
     truth = torch.as_tensor(np.asarray(labels, dtype=np.int64))
@@ -212,18 +222,22 @@ def mean_accuracies(tests: Sequence[Classified], *, bootstrap: int, seed: int) -
     """The same, as means over several tests of the same images (one a language). An image is drawn for all of them
     at once: what they say of it is not independent.
     """
-    statistics = [_accuracies(test) for test in tests]
+    statistic = accuracy_statistic(tests)
     n = len(tests[0].place)
-
-    def mean(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.mean([statistic(weights) for statistic in statistics], axis=0)
-
-    whole = [percent(share) for share in mean(np.ones(n))]
+    whole = [round(float(value), 4) for value in statistic(np.ones(n))]
     result: dict[str, Any] = dict(zip(NUMBERS, whole, strict=True))
     if bootstrap < 1 or n < 2:
         return {**result, "ci95": {}}
-    bounds = interval(lambda weights: 100 * mean(weights), n, count=bootstrap, seed=seed)
+    bounds = interval(statistic, n, count=bootstrap, seed=seed)
     return {**result, "ci95": dict(zip(NUMBERS, bounds, strict=True))}
+
+
+def accuracy_statistic(
+    tests: Sequence[Classified],
+) -> Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]:
+    """The NUMBERS in percent, as means over the tests, when each image counts with its weight (n,)."""
+    statistics = [_accuracies(test) for test in tests]
+    return lambda weights: 100 * np.mean([statistic(weights) for statistic in statistics], axis=0)
 
 
 def _accuracies(test: Classified) -> Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]:

@@ -130,7 +130,11 @@ def draw_map(found: Map) -> Figure:
                 h, w = (TILE * n / max(pixels.shape[:2]) / 2 for n in pixels.shape[:2])
                 x, y = places[row]
                 axes.imshow(
-                    pixels, extent=(x - w, x + w, y - h, y + h), interpolation="bilinear", aspect="auto"
+                    pixels,
+                    extent=(x - w, x + w, y - h, y + h),
+                    interpolation="bilinear",
+                    zorder=2,
+                    aspect="auto",
                 )
         axes.set_xlim(0, side)
         axes.set_ylim(0, side)

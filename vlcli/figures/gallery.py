@@ -159,26 +159,27 @@ def error_gallery(retrieval: Any) -> Gallery:
     Raises InputError where every query has its answer first.
     """
     gallery, album = retrieval.gallery, Album(retrieval.table)
+    shows = gallery.positives
+
+    def picture(i: int, **about: Any) -> Item:
+        own = gallery.texts[min(shows[i])] if shows[i] else None
+        return album.item(gallery.image_rows[i], text=own, **about)
+
+    def text(j: int, **about: Any) -> Item:
+        return Item(text=gallery.texts[j], **about)
+
     lines = []
-    for direction in ("t2i", "i2t"):
+    for direction, query, answer in (("t2i", text, picture), ("i2t", picture, text)):
         for one in worst(
-            retrieval.similarity, retrieval.images, retrieval.texts, gallery.positives, retrieval.found,
+            retrieval.similarity, retrieval.images, retrieval.texts, shows, retrieval.found,
             direction=direction, count=WORST, k=NEAREST,
         ):  # fmt: skip
-            picture = lambda i, **about: album.item(gallery.image_rows[i], **about)  # noqa: E731
-            text = lambda j, **about: Item(text=gallery.texts[j], **about)  # noqa: E731
-            answers, queries = (text, picture) if direction == "i2t" else (picture, text)
-            shows = gallery.positives
-            results = [
-                answers(
-                    c,
-                    score=score,
-                    right=(c in shows[one.query]) if direction == "i2t" else (one.query in shows[c]),
-                )
-                for c, score in zip(one.candidates, one.scores, strict=True)
-            ]
-            answer = answers(one.positive, score=one.score, right=True)
-            lines.append(Line(queries(one.query), results, one.rank, answer))
+            results = []
+            for c, score in zip(one.candidates, one.scores, strict=True):
+                right = c in shows[one.query] if direction == "i2t" else one.query in shows[c]
+                results.append(answer(c, score=score, right=right))
+            best = answer(one.positive, score=one.score, right=True)
+            lines.append(Line(query(one.query), results, one.rank, best))
     if not lines:
         raise InputError("no error to show: every query has its answer first", file=retrieval.table.source)
     return Gallery("Retrieval errors", lines, album.pictures, _head(retrieval))

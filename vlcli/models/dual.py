@@ -243,9 +243,13 @@ class DualEncoder(nn.Module):
         pooled_only = self.config.similarity == "global"
         return self.project_image(self.image_features(pixels, pooled_only=pooled_only))
 
+    def content_mask(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(B, n): what is neither padding nor [CLS] nor [SEP]."""
+        return mask & (ids != self.tokenizer.cls_id) & (ids != self.tokenizer.sep_id)
+
     def encode_text(self, ids: Tensor, mask: Tensor, keys: Tensor | None = None) -> TextTokens:
         """ids and mask (B, n) → the joint space. A global model's vector stands where `text.pooling` says."""
-        content = mask & (ids != self.tokenizer.cls_id) & (ids != self.tokenizer.sep_id)
+        content = self.content_mask(ids, mask)
         if self.config.similarity == "global":
             state = self.text_state(ids, mask, keys)
             return TextTokens(None, mask, content, _unit(_project(self.text_projection, state, keys)))

@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 
 from vlcli import __version__
+from vlcli.cache import default_directory
 from vlcli.curation.parallel_text import Pair, ParallelText
 from vlcli.errors import UsageError
 from vlcli.models.checkpoint import load_text_encoder
@@ -23,7 +24,6 @@ from vlcli.objectives.teacher import teacher_loss
 from vlcli.recipe_schema import DistillRecipe, StudentConfig
 from vlcli.records.reader import read
 from vlcli.training.engine import Engine, Outcome, Score
-from vlcli.training.features import default_directory
 from vlcli.training.meter import Reporter
 from vlcli.training.parallel_table import ParallelTable, parallel_table
 from vlcli.training.parallel_validation import ParallelValidation

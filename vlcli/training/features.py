@@ -35,15 +35,6 @@ def _cause(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def default_directory(kind: str = "features") -> Path:
-    """`$VLCLI_CACHE`, else `vlcli` in the user's cache directory; each kind in a folder of it."""
-    base = (
-        os.environ.get("VLCLI_CACHE")
-        or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vlcli"
-    )
-    return Path(base) / kind
-
-
 def fingerprint(model: DualEncoder, dtype: np.dtype[Any]) -> str:
     """32 hex over the tower's tensors, preprocessing, what is kept of the output, and its precision."""
     digest = hashlib.sha256()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from vlcli.cache import default_directory
 from vlcli.errors import UsageError
 from vlcli.models.cost import Cost, cost, on_meta
 from vlcli.models.dual import DualEncoder
@@ -15,7 +16,7 @@ from vlcli.models.precision import settled
 from vlcli.recipe_schema import Recipe
 from vlcli.shards.pairs import PairTable
 from vlcli.training.effects import keys_of, without_effect
-from vlcli.training.features import bytes_of, default_directory
+from vlcli.training.features import bytes_of
 from vlcli.training.order import per_epoch
 from vlcli.training.trackers import chosen
 from vlcli.training.validation import Classes
@@ -104,7 +105,7 @@ class Plan:
             return None
         cache = self.recipe.data.cache
         return {
-            "folder": str(default_directory() if cache == "auto" else Path(cache)),
+            "folder": str(default_directory("features") if cache == "auto" else Path(cache)),
             "bytes": self.feature_bytes,
             "within": self.cached,
         }

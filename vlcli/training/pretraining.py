@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from vlcli import __version__
+from vlcli.cache import default_directory
 from vlcli.errors import UsageError
 from vlcli.models.checkpoint import load
 from vlcli.models.dual import DualEncoder, trainable_report
@@ -22,7 +23,7 @@ from vlcli.objectives.contrastive import collisions, total_loss
 from vlcli.recipe_schema import Recipe
 from vlcli.shards.pairs import PairTable
 from vlcli.training.engine import Engine, Outcome, Score
-from vlcli.training.features import FeatureStore, default_directory
+from vlcli.training.features import FeatureStore
 from vlcli.training.gradient_cache import Encoded, chunked
 from vlcli.training.loader import Loader, TrainingBatch
 from vlcli.training.meter import Reporter
@@ -107,7 +108,7 @@ class Pretraining:
             cache = recipe.data.cache
             store = FeatureStore(
                 self.model,
-                default_directory() if cache == "auto" else Path(cache),
+                default_directory("features") if cache == "auto" else Path(cache),
                 precision=recipe.train.precision,
             )
             images = self.table.images + (validation.images if validation else 0)
