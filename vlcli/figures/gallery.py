@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from vlcli.errors import InputError
 from vlcli.evaluation.confusions import worst
@@ -169,7 +169,8 @@ def error_gallery(retrieval: Any) -> Gallery:
         return Item(text=gallery.texts[j], **about)
 
     lines = []
-    for direction, query, answer in (("t2i", text, picture), ("i2t", picture, text)):
+    ways: list[tuple[Literal["i2t", "t2i"], Any, Any]] = [("t2i", text, picture), ("i2t", picture, text)]
+    for direction, query, answer in ways:
         for one in worst(
             retrieval.similarity, retrieval.images, retrieval.texts, shows, retrieval.found,
             direction=direction, count=WORST, k=NEAREST,
