@@ -109,7 +109,7 @@ def page(
         "#{:02x}{:02x}{:02x}".format(*(int(255 * v) for v in colormaps["viridis"](k / 8)[:3]))
         for k in range(9)
     )
-    kept = {digest: base64.b64encode(content).decode() for digest, content in pictures.items()}
+    kept = {digest: base64.b64encode(content).decode() for digest, content in sorted(pictures.items())}
     parts = [
         '<!DOCTYPE html>\n<html lang="zh-Hans"><head><meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
