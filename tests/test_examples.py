@@ -5,6 +5,7 @@ alone imports torch for seconds, and tests/training/test_processes.py is about i
 outside, by the environment; a line that has settings of its own, which go before the environment's, gets them appended.
 """
 
+import base64
 import io
 import json
 import os
@@ -168,6 +169,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("altclip-m9", "lit-clip"):
         (here / "runs" / name).symlink_to("lit-filip")
     tiny_r2d2(here)
+    public_sets(here)
     for name in ("icm.train.jsonl", "icm.val.jsonl"):
         jsonl(here / name, [{**row, "label": i % 2} for i, row in enumerate(rows)])
     with pytest.MonkeyPatch.context() as patch:
@@ -176,6 +178,58 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "visualize", "runs/lit-filip", "--image", "fox.png", "--text", "狐狸", "-o", "fox.figure.json"
         )
     return here
+
+
+def public_sets(here: Path) -> None:
+    """Public data sets of twelve pictures, in the files that their authors publish."""
+    names = {folder: [f"{folder[0]}{k}" for k in range(12)] for folder in ("flickr30k-images", "XTD10")}
+    for folder, stems in names.items():
+        (here / folder).mkdir()
+        for k, stem in enumerate(stems):
+            (here / folder / f"{stem}.jpg").write_bytes(picture(k))
+    for split in ("train", "val", "test"):
+        lines = [
+            f"{stem}#0\t草地上有一只{NAMES[k % 8]}{k}\n" for k, stem in enumerate(names["flickr30k-images"])
+        ]
+        (here / "CNA" / split).mkdir(parents=True)
+        (here / "CNA" / split / f"flickr30k_cna_{split}.txt").write_text("".join(lines), encoding="utf-8")
+    (here / "XTD10" / "test_image_names.txt").write_text("\n".join(f"{s}.jpg" for s in names["XTD10"]))
+    for lang in ("en", "zh", "jp"):
+        captions = "\n".join(f"{lang} {NAMES[k % 8]} {k}" for k in range(12))
+        (here / "XTD10" / f"test_1kcaptions_{lang}.txt").write_text(captions, encoding="utf-8")
+    (here / "MUGE").mkdir()
+    for split in ("valid", "test"):
+        table = [f"{k}\t{base64.urlsafe_b64encode(picture(k)).decode()}\n" for k in range(12)]
+        (here / "MUGE" / f"MR_{split}_imgs.tsv").write_text("".join(table))
+        known = [{"item_ids": [k, k + 1]} if split == "valid" else {} for k in range(8)]
+        queries = [{"query_id": k, "query_text": NAMES[k], **ids} for k, ids in enumerate(known)]
+        jsonl(here / "MUGE" / f"MR_{split}_queries.jsonl", queries)
+    stems = [f"COCO_val2014_{k:012}" for k in range(12)]
+    (here / "val2014").mkdir()
+    for k, stem in enumerate(stems):
+        (here / "val2014" / f"{stem}.jpg").write_bytes(picture(k))
+    said = [
+        {
+            "filename": f"{s}.jpg",
+            "split": "test",
+            "sentences": [{"raw": f"thing {k}", "sentid": k}, {"raw": f"it {k}", "sentid": k + 50}],
+        }
+        for k, s in enumerate(stems)
+    ]
+    (here / "cxc").mkdir()
+    (here / "cxc" / "dataset_coco.json").write_text(json.dumps({"images": said}))
+    texts, images = [f"COCO_val2014:sentid:{k}" for k in range(12)], [f"{stem}.jpg" for stem in stems]
+    for kind, columns, left, right in (
+        ("sts", "caption1,caption2", texts, texts),
+        ("sis", "image1,image2", images, images),
+        ("sits", "caption,image", texts, images),
+    ):
+        rated = [f"{left[k]},{right[(k + s) % 12]},{(k * s) % 6},x" for k in range(12) for s in (1, 2, 3)]
+        content = "\n".join([f"{columns},agg_score,sampling_method", *rated])
+        (here / "cxc" / f"{kind}_test.csv").write_text(content + "\n")
+    rows = [{"text": NAMES[k % 8], "image_path": f"x/f{k % 12}.jpg", "label": k % 2} for k in range(24)]
+    jsonl(here / "ICM" / "val" / "long_itm_val.json", rows)
+    shutil.copytree(here / "flickr30k-images", here / "IQR_IQM_ICR_ICM_images")
 
 
 def named_outputs(line: str) -> list[str]:

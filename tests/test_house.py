@@ -18,6 +18,7 @@ FLOW = [
     "images",
     "curation",
     "shards",
+    "datasets",
     "objectives",
     "models",
     "evaluation",

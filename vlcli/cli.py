@@ -30,6 +30,7 @@ from vlcli.errors import Terminated, UsageError, VlcliError
 
 # command -> the panel of `vlcli --help` it stands in; the module is vlcli.commands.NAME, its function `command`.
 COMMANDS = {
+    "dataset": "Data",
     "filter": "Data",
     "stats": "Data",
     "tokenize": "Data",

@@ -49,3 +49,9 @@ def prompts() -> list[str]:
     from vlcli.text.prompts import BUILT_IN
 
     return list(BUILT_IN)
+
+
+def datasets() -> list[str]:
+    from vlcli.datasets.registry import SETS
+
+    return list(SETS)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from vlcli.commands import _dataset as sets
 from vlcli.commands._options import (
     SEED,
     DataOrNone,
@@ -40,6 +41,7 @@ EXAMPLES = (
     "vlcli finetune runs/r2d2 --data shards/ --val val.jsonl -o runs/coco-cn",
     "vlcli finetune runs/r2d2 --task matching --data icm.train.jsonl --val icm.val.jsonl -o runs/icm",
     "vlcli finetune runs/lit-filip --recipe wukong-retrieval --data shards/ -o runs/flickr30k",
+    "vlcli finetune runs/r2d2 --dataset flickr30k-cna --data CNA/ --image-root flickr30k-images/ -o runs/cna",
 )
 
 MANUAL = {
@@ -80,6 +82,7 @@ def command(
         ),
     ] = None,
     data: DataOrNone = None,
+    dataset: sets.Dataset = None,
     val: Annotated[
         list[str] | None,
         Option(
@@ -111,12 +114,17 @@ def command(
     The model is the checkpoint's; what the recipe says of it (its resolution, what is locked) changes it. The score of
     the checkpoint as it came is said before the first step; afterwards --val chooses the best. What only pre-training
     has, R2D2's head for masked words and its patch mask, stays behind, and is named.
+
+    With --dataset the pairs are the train split of a public set's published files, and those of --val its val split.
     """
     from vlcli.commands._console import Console
     from vlcli.models.quickcheck import find_checkpoint
     from vlcli.recipes import load_finetune_recipe, to_toml
 
     find_checkpoint(checkpoint)
+    if dataset is not None and (data is None or label_column != "label"):
+        cause = "has no --data" if data is None else "has its own labels"
+        raise UsageError(f"--dataset {dataset} {cause}", remedy="--data DIR" if data is None else "")
     if not speaks():  # a launcher's other processes: the first one speaks
         quiet, verbose = True, 0
         if dry_run:
@@ -141,8 +149,17 @@ def command(
         "columns": tuple(column.values()),
         "image_root": image_root,
     }
-    train = load_pairs(data or ["shards/"], head=head, **options)
+    if dataset is not None:
+        reading = sets.read(
+            dataset, data or (), split="train", task=task.value, image_root=image_root, renames=map_
+        )
+        train = sets.load(reading, console, head=head, pairs_only=True, columns=options["columns"])
+    else:
+        train = load_pairs(data or ["shards/"], head=head, **options)
     validation = load_pairs(val, **options) if val else None
+    if dataset is not None and not val:
+        reading = sets.read(dataset, data or (), split="val", task=task.value, image_root=image_root)
+        validation = sets.load(reading, console, pairs_only=True, columns=options["columns"])
     if validation is not None and not len(validation):
         raise UsageError(f"--val {validation.source}: no rows")
     if validation is not None and task is Task.matching:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from typer import Option
 
+from vlcli.commands import _cxc as cxc
+from vlcli.commands import _dataset as sets
 from vlcli.commands import _evaluation as e
 from vlcli.commands import _languages as many
 from vlcli.commands import _options as o
@@ -21,6 +23,11 @@ EXAMPLES = (
     "vlcli retrieve runs/lit-filip --data val.jsonl --gallery errors.html",
     "vlcli retrieve runs/altclip-m9 --data 'xtd.{lang}.jsonl' --langs en,zh,es,fr,ru,ar,ja,ko,it",
     "vlcli retrieve runs/altclip-m9 --data val.jsonl --text-column 'name_{lang}' --langs en,ar,ja --json",
+    "vlcli retrieve runs/lit-filip --dataset flickr30k-cna --data CNA/ --image-root flickr30k-images/",
+    "vlcli retrieve runs/altclip-m9 --dataset xtd --data XTD10/ --langs en,zh,ja",
+    "vlcli retrieve runs/lit-filip --dataset muge --data MUGE/ --split test --predictions best.jsonl "
+    "--predictions-as muge",
+    "vlcli retrieve runs/lit-filip --dataset cxc --data cxc/ --image-root val2014/",
 )
 COMPARED = {
     f"{side}.R@{k}": f"{shown} R@{k}" for side, shown in (("i2t", "I→T"), ("t2i", "T→I")) for k in (1, 5, 10)
@@ -31,6 +38,7 @@ MANUAL = {"ENVIRONMENT": (e.CACHE_VARIABLE,)}
 def command(
     run: e.Run,
     data: o.Data,
+    dataset: sets.Dataset = None,
     query: Annotated[
         str | None,
         Option(
@@ -75,6 +83,14 @@ def command(
             help="Draw the worst ranked queries and what stands before their answer; with --query its results.",
         ),
     ] = None,
+    predictions_as: Annotated[
+        Literal["jsonl", "muge", "chinese-clip", "chinese-clip-tr"],
+        Option(
+            "--predictions-as",
+            help="Rows with texts, scores and ranks; MUGE's submission; or the two files of Chinese-CLIP's evaluation, "
+            "of images for texts and (tr) of texts for images.",
+        ),
+    ] = "jsonl",
     split: e.Split = None,
     lang: e.Lang = None,
     langs: many.Langs = None,
@@ -115,6 +131,10 @@ def command(
     says), in rows whose column lang says so, or in a file each (--data 'xtd.{lang}.jsonl'). An image without a
     text in a language is a candidate there and no query. The average's interval draws an image with its texts in all
     languages at once.
+
+    With --dataset the published files of a set are read, and --split (default: what papers report) and --lang choose
+    among them; MUGE is asked from texts to images alone. Of cxc the recalls also from text to text and from image to
+    image, and the correlations of the cosines with people's ratings.
     """
     import sys
 
@@ -126,7 +146,7 @@ def command(
         r.refuse_with_compare(given)
         e.require_run(compare)
     e.require_run(run)
-    from vlcli.evaluation.captions_by_language import load_captions
+    from vlcli.evaluation.captions_by_language import by_language, load_captions
     from vlcli.records.atomic import refuse_existing
     from vlcli.shards.pairs import load_pairs
     from vlcli.text.languages import named
@@ -155,14 +175,68 @@ def command(
         from vlcli.figures.request import file_names
 
         drawn = file_names(gallery, None, "", force=force)
+    if predictions_as != "jsonl" and (predictions is None or langs is not None):
+        raise UsageError("--predictions-as is about --predictions of one language")
+    if rerank is not None and predictions_as != "jsonl" and rerank.isdecimal() and int(rerank) < 10:
+        raise UsageError(f"--predictions-as {predictions_as} wants the ten best: --rerank 10 or more")
+    if dataset is not None and text_column is not None:
+        raise UsageError("--text-column names a column: a --dataset has none")
+    reading = None
+    if dataset is not None:
+        asked = many.parse(langs, lang) if langs is not None else (lang,) if lang is not None else ()
+        reading = sets.read(dataset, data, split=split, langs=asked, image_root=image_root, renames=renames)
+        sets.require_one_language(reading, lang or langs)
+        split = None  # the rows say it
+        if reading.dataset.task == "cxc":
+            if any(
+                (
+                    query is not None,
+                    mosaics,
+                    rerank is not None,
+                    predictions,
+                    langs,
+                    compare is not None,
+                    gallery,
+                )
+            ):
+                raise UsageError(
+                    "--dataset cxc has its own measures: it goes with none of --query, --mosaics, --rerank, "
+                    "--predictions, --gallery, --langs and --compare",
+                    remedy="--dataset coco has the same captions",
+                )
+            if head is not None:
+                raise UsageError("--dataset cxc has ratings of all its images: it does not go with --head")
+            model = e.open_model(run, device, console)
+            cxc.run(
+                model,
+                reading,
+                prompts,
+                console,
+                r.Lines(results, run, console, force=force),
+                as_json=json,
+                cache=cache,
+                bootstrap=bootstrap,
+                seed=seed,
+                batch_size=batch_size,
+                precision=precision,
+            )
+            return
+        if reading.dataset.task == "matching":
+            raise UsageError(
+                f"--dataset {dataset} is for matching",
+                remedy=f"vlcli zeroshot --task matching --dataset {dataset}",
+            )
     how: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed, "split": split}
     encoding: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
-    reading: dict[str, Any] = {"renames": o.parse_map(renames), "image_root": image_root, "head": head}
+    of_rows: dict[str, Any] = {"renames": o.parse_map(renames), "image_root": image_root, "head": head}
     if langs is not None:
         tags = many.parse(langs, lang)
         templates = {tag: load_prompts(named(prompts, tag)) for tag in tags}
         targets = many.files(predictions, "--predictions", tags, force=force)
-        tables = load_captions(data, tags, column=text_column, **reading)
+        if reading is not None:
+            tables = by_language(sets.load(reading, console, head=head), tags)
+        else:
+            tables = load_captions(data, tags, column=text_column, **of_rows)
 
         from vlcli.evaluation.results_file import settings_of
         from vlcli.evaluation.sweep import retrieve_in
@@ -201,6 +275,7 @@ def command(
         raise UsageError("--text-column is about --langs", remedy=f"--map text={text_column}")
 
     from vlcli.evaluation.gallery import Gallery
+    from vlcli.evaluation.leaderboards import Leaderboard
     from vlcli.evaluation.mosaics import load_mosaics
     from vlcli.evaluation.rerank import depth
     from vlcli.evaluation.results_file import digest, settings_of
@@ -212,8 +287,15 @@ def command(
     if predictions and not force:
         refuse_existing(predictions)
     lines = r.Lines(results, run, console, force=force)
+    wanted = () if predictions_as == "jsonl" else ("text_id",)
+    if reading is not None:
+        table = sets.load(reading, console, head=head, columns=wanted)
+        if len(reading.dataset.directions) == 1:
+            how["directions"] = reading.dataset.directions
+    else:
+        table = load_pairs(data, optional=("split", "lang", *wanted), need_text=query is None, **of_rows)
+    lines_of = None if predictions_as == "jsonl" else Leaderboard(predictions_as, table).lines
     model = e.open_model(run, device, console)
-    table = load_pairs(data, optional=("split", "lang"), need_text=query is None, **reading)
 
     def measure(model: Any, lines: r.Lines, told: Callable[[Any], Any] | None = None) -> dict[str, Any]:
         """Of one checkpoint; `told` asks for what the numbers count."""
@@ -223,6 +305,7 @@ def command(
             found = pool.write_metrics(
                 predictions,
                 force=force,
+                lines=lines_of,
                 lang=lang,
                 rerank_at=rerank_at,
                 add_similarity=add_similarity,
@@ -284,6 +367,8 @@ def command(
     result = measure(model, lines)
     if json:
         e.print_json(result)
+    elif result["MR"] is None:
+        console.note(f"nothing says which images the {result['texts']:,} texts are of: {predictions} is all")
     else:
         show_table(e.title(result), *_table(result))
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
+from vlcli.commands import _dataset as sets
 from vlcli.commands import _evaluation as e
 from vlcli.commands import _languages as many
 from vlcli.commands import _options as o
@@ -21,6 +22,7 @@ EXAMPLES = (
     "vlcli zeroshot runs/lit-filip --data val.jsonl --label-column name",
     "vlcli zeroshot runs/altclip-m9 --data imagenet.jsonl --labels 'labels.{lang}.txt' --langs en,zh,ar,ja",
     "vlcli zeroshot runs/r2d2 --data icm.val.jsonl --task matching",
+    "vlcli zeroshot runs/r2d2 --task matching --dataset icm --data ICM/ --image-root IQR_IQM_ICR_ICM_images/",
 )
 PROMPTS = "wukong-80"
 MANUAL = {"ENVIRONMENT": (e.CACHE_VARIABLE,)}
@@ -44,6 +46,7 @@ class Ensemble(StrEnum):
 def command(
     run: e.Run,
     data: o.Data,
+    dataset: sets.Dataset = None,
     task: Annotated[
         Task,
         Option(
@@ -119,6 +122,10 @@ def command(
         raise UsageError("--labels names classes: --task matching has none")
     if langs is not None and task is Task.matching:
         raise UsageError("--langs names classes in several languages: --task matching has none")
+    if dataset is not None and task is not Task.matching:
+        raise UsageError("--dataset is of --task matching: icm, iqm")
+    if dataset is not None and label_column != "label":
+        raise UsageError("--label-column names a column: a --dataset has its own labels")
     if compare is not None:
         r.refuse_with_compare({"--langs": langs, "--task matching": task is Task.matching})
         e.require_run(compare)
@@ -143,15 +150,22 @@ def command(
     needed = () if swept or predictions is not None else columns
     if predictions is not None and not force:
         refuse_existing(predictions)
-    table = load_pairs(
-        data,
-        renames=o.parse_map(renames),
-        columns=needed,
-        optional=[name for name in dict.fromkeys(("split", "lang", *columns)) if name not in needed],
-        image_root=image_root,
-        head=head,
-        need_text=task is Task.matching,
-    )
+    if dataset is not None:
+        reading = sets.read(
+            dataset, data, split=split, task="matching", image_root=image_root, renames=renames
+        )
+        table = sets.load(reading, console, head=head, columns=("label",))
+        split = None  # the rows say it
+    else:
+        table = load_pairs(
+            data,
+            renames=o.parse_map(renames),
+            columns=needed,
+            optional=[name for name in dict.fromkeys(("split", "lang", *columns)) if name not in needed],
+            image_root=image_root,
+            head=head,
+            need_text=task is Task.matching,
+        )
     require_columns(table, namings)
 
     from vlcli.evaluation.results_file import settings_of

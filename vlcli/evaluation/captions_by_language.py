@@ -42,19 +42,24 @@ def load_captions(
     extra = list(dict.fromkeys((*columns.values(), *NAMING)))
     table = load_pairs(paths, optional=extra, need_text=False, **how)
     there = {lang for lang, name in columns.items() if table.frame[name].null_count() < len(table)}
-    said = {str(value) for value in table.frame["lang"].unique() if value is not None}
-    if column is None and not there and said:
-        for lang in langs:
-            if lang not in said:
-                raise UsageError(
-                    f"--langs {lang}: no row of {table.source} has that lang",
-                    remedy=f"leave it out; there are {', '.join(sorted(said))}",
-                )
-        return {lang: _rows_of(table, lang) for lang in langs}
+    if column is None and not there and table.frame["lang"].null_count() < len(table):
+        return by_language(table, langs)
     for lang, name in columns.items():
         if lang not in there:
             raise absent(lang, name, table.source, "--text-column")
     return {lang: _column_of(table, name) for lang, name in columns.items()}
+
+
+def by_language(table: PairTable, langs: Sequence[str]) -> dict[str, PairTable]:
+    """The rows of each language, which the column `lang` of the frame says. Raises UsageError for one without rows."""
+    said = {str(value) for value in table.frame["lang"].unique() if value is not None}
+    for lang in langs:
+        if lang not in said:
+            raise UsageError(
+                f"--langs {lang}: no row of {table.source} has that lang",
+                remedy=f"leave it out; there are {', '.join(sorted(said))}",
+            )
+    return {lang: _rows_of(table, lang) for lang in langs}
 
 
 def absent(lang: str, column: str, source: str, option: str) -> UsageError:

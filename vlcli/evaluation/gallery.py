@@ -11,7 +11,8 @@ from vlcli.text.prompts import PromptSet
 
 @dataclass(frozen=True)
 class Gallery:
-    """Distinct images (by `image_id`) and distinct texts (after NFC), in order of appearance.
+    """Distinct images (by `image_id`) and distinct texts (after NFC), in order of appearance. Of a row without an
+    image the texts belong to none.
 
     `positives[i]` are the texts that stand beside image i in any row: an image may have several texts and
     a text several images. `image_rows[i]` is the first row that shows image i.
@@ -30,13 +31,16 @@ class Gallery:
         rows: list[int] = []
         positives: list[set[int]] = []
         for row, (image, captions) in enumerate(zip(table.image_ids, table.texts, strict=True)):
+            columns = [
+                texts.setdefault(unicodedata.normalize("NFC", caption), len(texts)) for caption in captions
+            ]
+            if image is None:
+                continue
             i = images.setdefault(image, len(images))
             if i == len(rows):
                 rows.append(row)
                 positives.append(set())
-            for caption in captions:
-                text = unicodedata.normalize("NFC", caption)
-                positives[i].add(texts.setdefault(text, len(texts)))
+            positives[i].update(columns)
         return cls(list(images), rows, list(texts), positives)
 
     def prompted(self, prompts: PromptSet) -> list[str]:

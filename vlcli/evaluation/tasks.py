@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import orjson
 import polars as pl
 
@@ -22,6 +23,7 @@ from vlcli.evaluation.embed import (
 )
 from vlcli.evaluation.feature_cache import FeatureCache
 from vlcli.evaluation.gallery import Gallery
+from vlcli.evaluation.leaderboards import Lines
 from vlcli.evaluation.mosaics import Mosaic, pointing
 from vlcli.evaluation.ranking import Top, top
 from vlcli.evaluation.rerank import Matcher, Reranked, refuse_no_ranking, rerank
@@ -103,10 +105,13 @@ class Retrieval:
         lang: str | None = None,
         rerank_at: int | None = None,
         add_similarity: bool = False,
+        directions: Sequence[str] = ("i2t", "t2i"),
         predictions: Callable[[dict[str, Any]], Any] | None = None,
     ) -> dict[str, Any]:
         """The `retrieve` object of design §3. `predictions` is called with a row for every query. With `rerank_at` the
-        cross encoders of an R2D2 rank that many of each query's best anew (rerank.py)."""
+        cross encoders of an R2D2 rank that many of each query's best anew (rerank.py). Of a direction that is not among
+        `directions` there are no numbers, and none at all where nobody says what shows what (a test set's queries) and
+        predictions are asked for."""
         gallery = self.gallery
         if rerank_at is not None:
             refuse_no_ranking(self.model)
@@ -118,26 +123,32 @@ class Retrieval:
             again = self._rerank(rerank_at, add_similarity)
             found = again.ranks
             said = {"rerank": {"k": rerank_at, "score": "match+similarity" if add_similarity else "match"}}
-        self.counted = found
         if predictions is not None:
             for row in self._predictions(found, again):
                 predictions(row)
-        return {
-            **head,
-            "prompts": self.prompts.name,
-            **said,
-            **summary(found, gallery.positives, bootstrap=bootstrap, seed=seed),
-        }
+        found = Ranks(*(r if side in directions else np.zeros_like(r) for side, r in found._asdict().items()))
+        self.counted = found
+        if predictions is not None and not any(gallery.positives):
+            counts = {"images": len(gallery.image_ids), "texts": len(gallery.texts)}
+            numbers: dict[str, Any] = {**counts, "i2t": None, "t2i": None, "MR": None, "ci95": {}}
+        else:
+            numbers = summary(found, gallery.positives, bootstrap=bootstrap, seed=seed)
+        return {**head, "prompts": self.prompts.name, **said, **numbers}
 
-    def write_metrics(self, path: Path | None, *, force: bool = False, **how: Any) -> dict[str, Any]:
-        """`metrics(**how)`, with a JSONL file of the ten best of every query when there is a `path`."""
+    def write_metrics(
+        self, path: Path | None, *, force: bool = False, lines: Lines | None = None, **how: Any
+    ) -> dict[str, Any]:
+        """`metrics(**how)`, with a JSONL file of the ten best of every query when there is a `path`; `lines` makes of
+        each what a leaderboard wants."""
         if path is None:
             return self.metrics(**how)
         with atomic_file(path, force=force) as file:
-            return self.metrics(
-                predictions=lambda row: file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)),
-                **how,
-            )
+
+            def write(row: dict[str, Any]) -> None:
+                for line in lines(row) if lines is not None else (row,):
+                    file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+
+            return self.metrics(predictions=write, **how)
 
     def _rerank(self, k: int, add_similarity: bool) -> Reranked:
         gallery = self.gallery

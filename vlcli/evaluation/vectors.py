@@ -60,6 +60,20 @@ def mean_token(tokens: Tensor, mask: Tensor | None = None) -> Tensor:
     return F.normalize(tokens.float().sum(1), dim=-1)
 
 
+def image_vectors(found: Any) -> Tensor:
+    """(b, d) one vector of length 1 for each of the images that a dual encoder has encoded."""
+    return mean_token(found.tokens) if found.pooled is None else found.pooled
+
+
+def text_vectors(found: Any, config: Any) -> Tensor:
+    """(b, d) the same of texts; `config` is the model's."""
+    if found.pooled is not None:
+        return found.pooled
+    used = found.content_mask if config.t2i_special_tokens == "exclude" else found.mask
+    # a text of special tokens alone has those
+    return mean_token(found.tokens, torch.where(used.any(1, keepdim=True), used, found.mask))
+
+
 class ModelVectors:
     """A dual encoder's pooled vectors; of a token-wise or reduced one the mean of the tokens, brought to length 1.
 
@@ -86,19 +100,14 @@ class ModelVectors:
     def images(self, pixels: Tensor) -> np.ndarray:
         with inference(self.model, self.precision):
             found = self.model.encode_image(pixels.to(self.model.device))
-        return _plain(mean_token(found.tokens) if found.pooled is None else found.pooled)
+        return _plain(image_vectors(found))
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         ids, mask = self.model.tokenize(list(texts))
         with inference(self.model, self.precision):
             found = self.model.encode_text(ids, mask)
-        if found.pooled is not None:
-            return _plain(found.pooled)
-        content = self.model.config.t2i_special_tokens == "exclude"
-        used = found.content_mask if content else found.mask
-        # a text of special tokens alone has those
-        return _plain(mean_token(found.tokens, torch.where(used.any(1, keepdim=True), used, found.mask)))
+        return _plain(text_vectors(found, self.model.config))
 
 
 class TowerVectors:

@@ -37,7 +37,7 @@ def draw_sweep(table: Table, *, title: str = "") -> Figure:
         height = 3.4 if along else 1.2 + 0.3 * len(table.lines)
         figure = Figure(figsize=(4.6 * wide, height * high + 0.6), facecolor="white", layout="constrained")
         FigureCanvasAgg(figure)
-        panels = figure.subplots(high, wide, squeeze=False).flat
+        panels = list(figure.subplots(high, wide, squeeze=False).flat)
         several = len({evaluation for evaluation, _ in columns}) > 1
         for axes, column in zip(panels, columns, strict=False):
             evaluation, name = column
@@ -54,7 +54,7 @@ def draw_sweep(table: Table, *, title: str = "") -> Figure:
             if (legend := axes.get_legend()) is not None:
                 for text in legend.get_texts():
                     text.set_fontproperties(fonts.properties(size=8))
-        for axes in list(panels):
+        for axes in panels[len(columns) :]:
             axes.set_axis_off()
         legible = "".join(c for c in title if fonts.covers(c))
         figure.suptitle(legible, fontproperties=fonts.properties(size=11), color=INK, x=0.01, ha="left")

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from vlcli.errors import InputError, MissingImage
+from vlcli.images.tsv import TsvIndex
 from vlcli.records.embedded import ParquetImages
 from vlcli.records.references import is_relative, is_url, split_container
 
-_OPEN_FILES = 32  # Parquet files and tars kept open
+_OPEN_FILES = 32  # Parquet files, tars and tables kept open
 MAX_BYTES = 1 << 30  # of one image file
 
 
 class ImageReader:
-    """Reads `path`, `file.parquet#ROW`, `shard.tar#MEMBER` and `data:…;base64,…`.
+    """Reads `path`, `file.parquet#ROW`, `shard.tar#MEMBER`, `images.tsv#ID` and `data:…;base64,…`.
 
     `root`: where relative references start (default: the working directory). Row groups and tar indices are
     kept, so reading in order is cheap and reading at random is possible. Threads may share one; a pickled
@@ -31,7 +32,7 @@ class ImageReader:
 
     def __init__(self, root: Path | str | None = None) -> None:
         self.root = root
-        self._open: OrderedDict[str, ParquetImages | TarIndex] = OrderedDict()
+        self._open: OrderedDict[str, ParquetImages | TarIndex | TsvIndex] = OrderedDict()
         self._lock = threading.Lock()
 
     def read(self, reference: str) -> bytes:
@@ -52,20 +53,18 @@ class ImageReader:
             return _file(reference)
         path, fragment = split
         container = self._container(path)
-        if isinstance(container, TarIndex):
+        if isinstance(container, TarIndex | TsvIndex):
             return container.get(fragment)
         if not (fragment.isascii() and fragment.isdecimal()):
             raise MissingImage(f"{fragment!r} after # is not a row number", file=path)
         return container.get(int(fragment))
 
-    def _container(self, path: str) -> ParquetImages | TarIndex:
+    def _container(self, path: str) -> ParquetImages | TarIndex | TsvIndex:
         with self._lock:
             found = self._open.get(path)
             if found is None:
                 _regular(path)
-                with open(path, "rb") as file:
-                    is_parquet = file.read(4) == b"PAR1"
-                found = self._open[path] = ParquetImages(path) if is_parquet else TarIndex(path)
+                found = self._open[path] = _opened(path)
                 while len(self._open) > _OPEN_FILES:
                     self._open.popitem(last=False)  # closes when no thread reads from it any more
             self._open.move_to_end(path)
@@ -88,6 +87,14 @@ class ImageReader:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["root"])  # type: ignore[misc]
+
+
+def _opened(path: str) -> ParquetImages | TarIndex | TsvIndex:
+    with open(path, "rb") as file:
+        is_parquet = file.read(4) == b"PAR1"
+    if is_parquet:
+        return ParquetImages(path)
+    return TsvIndex(path) if path.lower().endswith(".tsv") else TarIndex(path)
 
 
 class TarIndex:

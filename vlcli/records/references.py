@@ -1,7 +1,7 @@
 """What an image reference is, and how one is moved from one place to another.
 
-A reference is a path, `file.parquet#ROW`, `shard.tar#MEMBER`, `data:image/…;base64,…` or a URL. Only the
-first three are places in the file system: relative ones are relative to *something*, and this module changes
+A reference is a path, `file.parquet#ROW`, `shard.tar#MEMBER`, `images.tsv#ID`, `data:image/…;base64,…` or a URL.
+Only the first four are places in the file system: relative ones are relative to *something*, and this module changes
 to what.
 """
 
@@ -55,7 +55,7 @@ class Relocator:
     def _relocate(self, reference: str) -> str:
         # The name may hold a "/" after "#" (a tar member), which is no folder of the file system.
         container, hash_, fragment = reference.rpartition("#")
-        if hash_ and os.path.splitext(container)[1].lower() in (".tar", ".parquet"):
+        if hash_ and os.path.splitext(container)[1].lower() in (".tar", ".parquet", ".tsv"):
             return self._move(container) + hash_ + fragment
         return self._move(reference)
 
@@ -112,7 +112,7 @@ def split_container(reference: str) -> tuple[str, str] | None:
     if not hash_ or not container or not fragment:
         return None
     suffix = os.path.splitext(container)[1].lower()
-    if suffix == ".tar" or (fragment.isdecimal() and fragment.isascii() and suffix == ".parquet"):
+    if suffix in (".tar", ".tsv") or (fragment.isdecimal() and fragment.isascii() and suffix == ".parquet"):
         return container, fragment
     if os.path.exists(reference):
         return None

@@ -17,6 +17,7 @@ import polars as pl
 
 from vlcli.errors import InputError, UsageError
 from vlcli.parallel import Crew
+from vlcli.records.batch import Batch
 from vlcli.shards.columns import Column
 from vlcli.shards.layout import is_shard_directory
 from vlcli.shards.pixels import ChosenPart, Location, Part, ReferencePart, TarPart
@@ -122,7 +123,8 @@ class PairTable:
     @cached_property
     def images(self) -> int:
         """How many different images the rows show."""
-        return len(np.unique(np.fromiter(map(hash, self.image_ids), np.int64, len(self))))
+        shown = [hash(image) for image in self.image_ids if image is not None]
+        return len(np.unique(np.array(shown, np.int64)))
 
     @cached_property
     def split_hash(self) -> str:
@@ -158,6 +160,8 @@ def load_pairs(
     shard (with `skip_damaged` it is passed over, and in `PairTable.damaged`), a row without image or text.
     With `jobs`, as many processes look through the shards where these are large.
     """
+    from vlcli.records.reader import read
+
     table = PairTable(source=" ".join(paths))
     frames: list[pl.DataFrame] = []
     rows: list[str] = []
@@ -168,7 +172,8 @@ def load_pairs(
 
     def flush_rows() -> None:
         if rows:
-            frames.append(_add_rows(table, rows, renames, group, wanted, image_root, left(), need_text))
+            batches = read(rows, renames=renames, head=left(), image_root=image_root)
+            frames.append(_add_rows(table, batches, group, wanted, need_text))
             rows.clear()
 
     for path in paths:
@@ -190,7 +195,8 @@ def load_pairs(
             frames.append(piece.frame)
     flush_rows()
     if not paths:
-        frames.append(_add_rows(table, [], renames, group, wanted, image_root, head, need_text))
+        batches = read([], renames=renames, head=head, image_root=image_root)
+        frames.append(_add_rows(table, batches, group, wanted, need_text))
     table.frame = _join(frames, columns, optional, len(table))
     return table
 
@@ -214,26 +220,44 @@ def _as_group(value: Any) -> str | None:
     return None if value is None or value == "" else str(value)
 
 
+def table_of(
+    batches: Iterable[Batch],
+    *,
+    source: str,
+    group: str | None = "family",
+    columns: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    need_text: bool = True,
+    need_image: bool = True,
+) -> PairTable:
+    """Pairs from batches that are at hand; for options and errors see `load_pairs`.
+
+    With `need_image=False` rows without an image are allowed (queries of which nobody says what they show); their
+    `image_ids` are None.
+    """
+    table = PairTable(source=source)
+    frame = _add_rows(table, batches, group, [*columns, *optional], need_text, need_image)
+    table.frame = _join([frame], columns, optional, len(table))
+    return table
+
+
 def _add_rows(
     table: PairTable,
-    inputs: list[str],
-    renames: Mapping[str, str] | None,
+    batches: Iterable[Batch],
     group: str | None,
     columns: Sequence[str],
-    image_root: Path | None,
-    head: int | None,
     need_text: bool,
+    need_image: bool = True,
 ) -> pl.DataFrame:
     from vlcli.records.identity import Identity
-    from vlcli.records.reader import read
 
     part, identity, frames = ReferencePart(), Identity(), [pl.DataFrame()]
-    for raw in read(inputs, renames=renames, head=head, image_root=image_root):
+    for raw in batches:
         batch = identity.assign(raw)
         frame = batch.frame
         texts = row_texts(batch)
         for i, (reference, data) in enumerate(zip(frame["image"], frame["image_bytes"], strict=True)):
-            if reference is None and data is None:
+            if need_image and reference is None and data is None:
                 raise InputError("no image", **place(batch, i))
             if need_text and not texts[i]:
                 raise InputError("no text", **place(batch, i))

@@ -11,14 +11,14 @@ SLOT = "{lang}"
 _TAG = re.compile(r"[A-Za-z0-9]+([-_][A-Za-z0-9]+)*")
 
 
-def parse_langs(value: str) -> tuple[str, ...]:
+def parse_langs(value: str, option: str = "--langs") -> tuple[str, ...]:
     """`en,zh` → ("en", "zh"). Raises UsageError for none, for one twice, and for what is no language's tag."""
     langs = tuple(part.strip() for part in value.split(","))
     for lang in langs:
         if not _TAG.fullmatch(lang):
-            raise UsageError(f"--langs {value!r}: {lang!r} names no language", remedy="--langs en,zh, say")
+            raise UsageError(f"{option} {value!r}: {lang!r} names no language", remedy=f"{option} en,zh, say")
         if langs.count(lang) > 1:
-            raise UsageError(f"--langs {value!r}: {lang} twice")
+            raise UsageError(f"{option} {value!r}: {lang} twice")
     return langs
 
 
