@@ -166,7 +166,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     jsonl(here / "runs" / "lit-filip" / "metrics.jsonl", [{"step": 1, "loss": 3.0}])
     for link in ("last", "best"):
         (here / "runs" / "lit-filip" / link).symlink_to("checkpoints/step-00000001")
-    (here / "runs" / "altclip-m9").symlink_to("lit-filip")
+    for name in ("altclip-m9", "lit-clip"):
+        (here / "runs" / name).symlink_to("lit-filip")
     tiny_r2d2(here)
     public_sets(here)
     for name in ("icm.train.jsonl", "icm.val.jsonl"):

@@ -12,9 +12,10 @@ from tiny_models import square, tiny
 from vlcli.errors import InputError, UsageError
 from vlcli.evaluation.alignment import Alignment, Text
 from vlcli.figures import fonts as fonts_module
-from vlcli.figures.alignment import Row, columns, draw, shorten, token_lines, upsample
+from vlcli.figures.alignment import draw, token_lines
 from vlcli.figures.canvas import render
 from vlcli.figures.fonts import NoFont, find_fonts, language_of
+from vlcli.figures.panels import Row, columns, shorten, upsample
 from vlcli.figures.request import Request
 from vlcli.figures.sheet import Source, make_sheet
 
@@ -69,7 +70,7 @@ def test_an_installed_chinese_font_serves_without_the_extra(monkeypatch):
     monkeypatch.setattr(fonts_module, "packaged_font", lambda: None)
     monkeypatch.setattr(fontManager, "ttflist", [*latin, *theirs])
     fonts = find_fonts()
-    assert fonts.families == ("SimHei", "DejaVu Sans")
+    assert fonts.families == ("SimHei", "Noto Sans Arabic", "DejaVu Sans")
     fonts.require(["狐狸"])
 
 
@@ -205,7 +206,7 @@ def test_file_names_of_a_request(tmp_path, monkeypatch):
     assert names(Path("b.png"), "png,svg,json") == {"png": "b.png", "svg": "b.svg", "json": "b.json"}
     assert names(Path("b"), "svg") == {"svg": "b.svg"}
     for bad in ((Path("b.gif"), None), (None, "gif"), (Path("b"), None)):
-        with pytest.raises(UsageError, match="is none of png, svg, json"):
+        with pytest.raises(UsageError, match="is none of png, svg, html, json"):
             names(*bad)
     with pytest.raises(UsageError, match="exists"):
         names(Path("fox.png"), None)
@@ -265,7 +266,7 @@ def test_han_characters_have_the_forms_of_the_texts_language():
 
     pieces = [drawn("直"), drawn("直の")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vlcli.figures.alignment.language_of", lambda text: None)
+        patch.setattr("vlcli.figures.panels.language_of", lambda text, lang=None: None)
         assert drawn("直") == pieces[0]
         assert drawn("直の") != pieces[1]
 

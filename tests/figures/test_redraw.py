@@ -19,7 +19,7 @@ from vlcli.cli import app
 from vlcli.errors import InputError, UsageError
 from vlcli.evaluation.alignment import Alignment
 from vlcli.figures.redraw import Figure
-from vlcli.figures.sheet import Source, make_sheet
+from vlcli.figures.sheet import Question, Source, make_sheet
 from vlcli.models.checkpoint import save_checkpoint
 
 KINDS = ["png", "svg", "json"]
@@ -35,7 +35,9 @@ def drawn(tmp_path_factory):
     sources = [Source(f"{c}.png", (here / f"{c}.png").read_bytes()) for c in COLOURS]
     model = tiny(tower="test_efficientnet")
     sheets = {
-        "pairs": make_sheet(model, sources[:2], ["狐狸", "一只$红色$的狗"], prompt="一张{}的照片"),
+        "pairs": make_sheet(
+            model, sources[:2], ["狐狸", "一只$红色$的狗"], question=Question(prompt="一张{}的照片")
+        ),
         "mosaic": make_sheet(model, sources, ["红色"], mosaic=True),
     }
     files = {}

@@ -116,6 +116,18 @@ def announcing(console: Console) -> Iterator[Callable[[str, int], Callable[[int]
         yield announce
 
 
+def show_picture(png: bytes, console: Console) -> None:
+    """Draw a PNG in the terminal; one line where stderr is none."""
+    if not console.is_terminal:
+        console.note("--show draws on a terminal, and stderr is none")
+        return
+    from vlcli.commands._console import rich_console
+    from vlcli.figures.terminal import half_blocks
+
+    screen = rich_console(sys.stderr)
+    screen.print(half_blocks(png, screen.width, 2 * (screen.height - 2)))
+
+
 def print_json(value: Any) -> None:
     """One JSON value and a newline on stdout."""
     import orjson

@@ -22,6 +22,7 @@ EXAMPLES = (
     "vlcli retrieve runs/lit-filip --data val.jsonl --mosaics mosaics.jsonl --json",
     "vlcli retrieve runs/r2d2 --data flickr30k-cn.jsonl --rerank flickr30k-cn",
     "vlcli retrieve runs/lit-filip --data shards/ --query 一只狐狸 --top 5",
+    "vlcli retrieve runs/lit-filip --data val.jsonl --gallery errors.html",
     "vlcli retrieve runs/altclip-m9 --data 'xtd.{lang}.jsonl' --langs en,zh,es,fr,ru,ar,ja,ko,it",
     "vlcli retrieve runs/altclip-m9 --data val.jsonl --text-column 'name_{lang}' --langs en,ar,ja --json",
     "vlcli retrieve runs/lit-filip --dataset flickr30k-cna --data CNA/ --image-root flickr30k-images/",
@@ -75,6 +76,14 @@ def command(
     prompts: e.Prompts = "none",
     predictions: Annotated[
         Path | None, Option("--predictions", metavar="OUT.jsonl", help="The ten best of every query.")
+    ] = None,
+    gallery: Annotated[
+        Path | None,
+        Option(
+            "--gallery",
+            metavar="FILE.html|.png|.svg|.json",
+            help="Draw the worst ranked queries and what stands before their answer; with --query its results.",
+        ),
     ] = None,
     predictions_as: Annotated[
         Literal["jsonl", "muge", "chinese-clip", "chinese-clip-tr"],
@@ -160,6 +169,14 @@ def command(
         raise UsageError("--add-similarity is of --rerank", remedy="--rerank K")
     if langs is not None and (query is not None or mosaics or rerank is not None):
         raise UsageError("--langs goes with none of --query, --mosaics and --rerank")
+    if gallery is not None and (langs is not None or rerank is not None or compare is not None):
+        raise UsageError("--gallery goes with none of --langs, --rerank and --compare")
+    drawn: dict[str, Path] = {}
+    if gallery is not None:
+        from vlcli.figures.gallery import error_gallery, search_gallery
+        from vlcli.figures.request import file_names
+
+        drawn = file_names(gallery, None, "", force=force)
     if predictions_as != "jsonl" and (predictions is None or langs is not None):
         raise UsageError("--predictions-as is about --predictions of one language")
     if rerank is not None and predictions_as != "jsonl" and rerank.isdecimal() and int(rerank) < 10:
@@ -173,10 +190,20 @@ def command(
         sets.require_one_language(reading, lang or langs)
         split = None  # the rows say it
         if reading.dataset.task == "cxc":
-            if any((query is not None, mosaics, rerank is not None, predictions, langs, compare is not None)):
+            if any(
+                (
+                    query is not None,
+                    mosaics,
+                    rerank is not None,
+                    predictions,
+                    langs,
+                    compare is not None,
+                    gallery,
+                )
+            ):
                 raise UsageError(
                     "--dataset cxc has its own measures: it goes with none of --query, --mosaics, --rerank, "
-                    "--predictions, --langs and --compare",
+                    "--predictions, --gallery, --langs and --compare",
                     remedy="--dataset coco has the same captions",
                 )
             if head is not None:
@@ -276,8 +303,8 @@ def command(
         """Of one checkpoint; `told` asks for what the numbers count."""
 
         def compute() -> dict[str, Any]:
-            gallery = Retrieval(model, table, template, announce=announce, cache=kept, **encoding)
-            found = gallery.write_metrics(
+            pool = Retrieval(model, table, template, announce=announce, cache=kept, **encoding)
+            found = pool.write_metrics(
                 predictions,
                 force=force,
                 lines=lines_of,
@@ -287,9 +314,11 @@ def command(
                 **how,
             )
             if told is not None:
-                told(gallery)
+                told(pool)
+            if drawn:
+                _draw(error_gallery(pool), drawn, console, force=force)
             if pointing:
-                found["pointing"] = gallery.pointing(pointing, bootstrap=bootstrap, seed=seed)
+                found["pointing"] = pool.pointing(pointing, bootstrap=bootstrap, seed=seed)
             return found
 
         how_ranked = None if rerank_at is None else [rerank_at, add_similarity]
@@ -305,16 +334,18 @@ def command(
             **how,
         )
         with e.announcing(console) as announce, e.caching(cache, model, precision, console) as kept:
-            return lines.once(settings, compute, anew=told is not None or predictions is not None)
+            return lines.once(
+                settings, compute, anew=told is not None or predictions is not None or bool(drawn)
+            )
 
     if compare is not None:
         from vlcli.evaluation.comparison import compare_recalls, require_comparable
 
         counted: list[Any] = []
-        both = [measure(model, lines, lambda gallery: counted.append(gallery.counted))]
+        both = [measure(model, lines, lambda pool: counted.append(pool.counted))]
         model = e.open_model(compare, device, console)
         require_comparable(both[0], model.checkpoint_hash)
-        both.append(measure(model, lines.of(compare), lambda gallery: counted.append(gallery.counted)))
+        both.append(measure(model, lines.of(compare), lambda pool: counted.append(pool.counted)))
         positives = Gallery.of(table).positives
         difference = compare_recalls(counted[0], counted[1], positives, bootstrap=bootstrap, seed=seed)
         if json:
@@ -324,8 +355,10 @@ def command(
         return
     if query is not None:
         with e.announcing(console) as announce, e.caching(cache, model, precision, console) as kept:
-            gallery = Retrieval(model, table, template, announce=announce, cache=kept, **encoding)
-            found = list(gallery.search(query, top))
+            pool = Retrieval(model, table, template, announce=announce, cache=kept, **encoding)
+            found = list(pool.search(query, top))
+            if drawn:
+                _draw(search_gallery(pool, query, found), drawn, console, force=force)
         if json or not sys.stdout.isatty():
             for row in found:
                 e.print_json(row)
@@ -340,6 +373,13 @@ def command(
         console.note(f"nothing says which images the {result['texts']:,} texts are of: {predictions} is all")
     else:
         show_table(e.title(result), *_table(result))
+
+
+def _draw(figure: Any, files: dict[str, Path], console: Any, *, force: bool) -> None:
+    from vlcli.figures.write import write_figure
+
+    for file in write_figure(figure, files, force=force):
+        console.note(str(file))
 
 
 def _table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -36,17 +36,29 @@ class Text:
 
 @dataclass(frozen=True)
 class Alignment:
-    """`index` (h, w) is the grid of m_k, `similarity` (h, w) that of h_k; or, of an R2D2, what layer `layer` of its
-    cross encoder attends to (entity.py)."""
+    """What a model finds of a text in a picture. `index` (h, w) is the grid of m_k, `similarity` (h, w) that of h_k;
+    or, of an R2D2, what layer `layer` of its cross encoder attends to (entity.py); or, with a `method`, a map of
+    `layer` of the image tower without indices, from 0 to 1 (gradcam.py). `by_token` (r, h, w) has the map of each of
+    the label's tokens."""
 
     text: Text
-    index: npt.NDArray[np.int64]
+    index: npt.NDArray[np.int64] | None
     similarity: npt.NDArray[np.float32]
     layer: int | None = None
+    method: str | None = None
+    score: float | None = None  # of the whole picture, and what 1 stands for: of a map with a method
+    peak: float | None = None
+    by_token: npt.NDArray[np.float32] | None = None
+
+    @property
+    def parts(self) -> list[npt.NDArray[np.float32]]:
+        """The maps of the label's tokens, where they were asked for."""
+        return [] if self.by_token is None else list(self.by_token)
 
     @property
     def on_label(self) -> npt.NDArray[np.bool_]:
         """(h, w) true where m_k is one of the label's positions."""
+        assert self.index is not None, "a map without indices"
         return np.isin(self.index, self.text.positions)
 
     @property
@@ -54,18 +66,26 @@ class Alignment:
         return float(self.on_label.mean())
 
     def as_json(self) -> dict[str, Any]:
-        """The indices of the figure: everything that is drawn, and nothing that needs the model again."""
-        return {
+        """The numbers of the figure: everything that is drawn, and nothing that needs the model again."""
+        data: dict[str, Any] = {
             "label": self.text.label,
             "prompt": self.text.prompt,
             "tokens": self.text.tokens,
             "label_positions": self.text.positions,
-            "grid": list(self.index.shape),
-            "index": self.index.tolist(),
-            "share_on_label": round(self.share, 6),
-            **({} if self.layer is None else {"layer": self.layer}),
-            "similarity": [[round(float(v), 6) for v in row] for row in self.similarity],
+            "grid": list(self.similarity.shape),
         }
+        if self.method is not None:
+            assert self.score is not None
+            assert self.peak is not None
+            data |= {"method": self.method, "score": round(self.score, 6), "peak": float(f"{self.peak:.6g}")}
+        if self.index is not None:
+            data |= {"index": self.index.tolist(), "share_on_label": round(self.share, 6)}
+        if self.layer is not None:
+            data["layer"] = self.layer
+        data["similarity"] = _rounded(self.similarity)
+        if self.by_token is not None:
+            data["by_token"] = [_rounded(one) for one in self.by_token]
+        return data
 
     @classmethod
     def of_json(cls, data: dict[str, Any]) -> Alignment:
@@ -75,19 +95,38 @@ class Alignment:
             [int(p) for p in data["label_positions"]],
         )
         text = Text(str(data["label"]), str(data["prompt"]), tokens, positions, torch.empty(len(tokens), 0))
-        index = np.array(data["index"], dtype=np.int64)
+        method = data.get("method")
+        index = np.array(data["index"], dtype=np.int64) if method is None else None
         similarity = np.array(data["similarity"], dtype=np.float32)
         grid = tuple(data["grid"])
-        if len(grid) != 2 or index.shape != grid or similarity.shape != grid or not index.size:
+        places = similarity if index is None else index
+        if len(grid) != 2 or places.shape != grid or similarity.shape != grid or not places.size:
             raise ValueError(
-                f"a grid of {grid} with {index.shape} indices and {similarity.shape} similarities"
+                f"a grid of {grid} with {places.shape} indices and {similarity.shape} similarities"
             )
-        if not np.isfinite(similarity).all() or not all(
-            0 <= p < len(tokens) for p in (*positions, *index.flat)
-        ):
+        used = positions if index is None else (*positions, *index.flat)
+        if not np.isfinite(similarity).all() or not all(0 <= p < len(tokens) for p in used):
             raise ValueError("an index without a token, or a similarity that is no number")
+        by_token = None
+        if "by_token" in data:
+            by_token = np.array(data["by_token"], dtype=np.float32)
+            if by_token.shape != (len(positions), *grid) or not np.isfinite(by_token).all():
+                raise ValueError(f"maps of {len(positions)} tokens that are {by_token.shape}")
         layer = data.get("layer")
-        return cls(text, index, similarity, None if layer is None else int(layer))
+        return cls(
+            text,
+            index,
+            similarity,
+            None if layer is None else int(layer),
+            method=None if method is None else str(method),
+            score=None if method is None else float(data["score"]),
+            peak=None if method is None else float(data["peak"]),
+            by_token=by_token,
+        )
+
+
+def _rounded(grid: npt.NDArray[np.float32]) -> list[list[float]]:
+    return [[round(float(v), 6) for v in row] for row in grid]
 
 
 def require_tokens(model: Any) -> None:
@@ -125,12 +164,14 @@ def encode_label(model: Any, label: str, prompt: str = "{}") -> Text:
     return Text(label, filled, model.tokenizer.tokens(plain), positions, features.tokens[0, :length])
 
 
-def align(patches: torch.Tensor, text: Text, grid: tuple[int, int]) -> Alignment:
+def align(patches: torch.Tensor, text: Text, grid: tuple[int, int], *, by_token: bool = False) -> Alignment:
     """Both maps of one image: `patches` (h·w, d) in rows from the top left, `grid` = (h, w)."""
     scores = patches.float() @ text.vectors.T  # (h·w, n)
     index = scores.argmax(1).reshape(grid).numpy()
-    similarity = scores[:, text.positions].mean(1).reshape(grid).numpy()
-    return Alignment(text, index.astype(np.int64), similarity.astype(np.float32))
+    words = scores[:, text.positions]  # (h·w, r)
+    similarity = words.mean(1).reshape(grid).numpy().astype(np.float32)
+    parts = words.T.reshape(-1, *grid).numpy().astype(np.float32) if by_token else None
+    return Alignment(text, index.astype(np.int64), similarity, by_token=parts)
 
 
 def encode_patches(

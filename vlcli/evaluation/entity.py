@@ -50,7 +50,9 @@ def encode_entity(model: Any, label: str, prompt: str = "{}") -> Entity:
     return Entity(text, ids, mask)
 
 
-def attend(model: Any, pixels: torch.Tensor, entity: Entity, layer: int) -> Alignment:
+def attend(
+    model: Any, pixels: torch.Tensor, entity: Entity, layer: int, *, by_token: bool = False
+) -> Alignment:
     """Attention of layer `layer` of the text-image encoder, mean over heads, without the picture's [CLS].
 
     pixels (1, 3, H, W), square. `index`: which token looks most at each patch; `similarity`: the mean attention of the
@@ -67,5 +69,7 @@ def attend(model: Any, pixels: torch.Tensor, entity: Entity, layer: int) -> Alig
     side = round(looks.shape[1] ** 0.5)
     assert side * side == looks.shape[1], f"{looks.shape[1]} patches of a square picture are no square grid"
     index = looks.argmax(0).reshape(side, side).numpy()
-    similarity = looks[text.positions].mean(0).reshape(side, side).numpy()
-    return Alignment(text, index.astype(np.int64), similarity.astype(np.float32), layer)
+    words = looks[text.positions].reshape(-1, side, side)
+    similarity = words.mean(0).numpy().astype(np.float32)
+    parts = words.numpy().astype(np.float32) if by_token else None
+    return Alignment(text, index.astype(np.int64), similarity, layer, by_token=parts)

@@ -1,50 +1,70 @@
-"""Word–patch alignment as a picture: the image, the grid of m_k, the heat map of the label, the tokens.
+"""What a model finds of a text in a picture, as panels: the picture, the grid of m_k, the heat map, the tokens.
 
 The middle panel is the papers' (FILIP §4.5, Wukong §5.4): in each patch's centre stands the index of the
 text token that it matches best, red over the undimmed patch where that token belongs to the label, white
-elsewhere. The right panel shows the mean similarity of the label's tokens.
+elsewhere. The right panel shows the mean similarity of the label's tokens, or whatever map the method makes; after
+it may come a map of each token, and the same of further models.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
-import torch
-import torch.nn.functional as F
 
 from vlcli.evaluation.alignment import Alignment
 from vlcli.figures.canvas import plain_settings
 from vlcli.figures.fonts import Fonts, find_fonts, language_of
+from vlcli.figures.panels import (
+    INK,
+    PAPER,
+    RED,
+    ROOM,
+    Row,
+    columns,
+    grid,
+    grid_title,
+    heat,
+    heat_title,
+    limits_of,
+    picture,
+    scale,
+    shorten,
+    token_title,
+)
 from vlcli.text.direction import after
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANEL = 3.3  # inches
-RED, INK, PAPER = "#e4002b", "#1a1a1a", "#ffffff"
-DIM = (
-    0.62  # of black over the patches that are not on the label: white figures stay legible on white pictures
-)
+LARGE, SMALL = 3.3, 2.4  # inches of a panel's side: of three in a line, of more
+GAP, BAR, SCALE = 0.16, 0.13, 0.75  # between panels; the scale; the scale with its numbers
+LINE = 6  # panels side by side
+LAYOUTS = ("rows", "sheet")
 COLUMNS = 132  # of the token list: a Chinese character takes two
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of a sheet: pixels (H, W, 3) uint8 as the model saw them, what it made of them, a caption."""
+class _Panel:
+    """Something `width` inches wide and as high as a panel."""
 
-    pixels: npt.NDArray[np.uint8]
-    alignment: Alignment
-    caption: str = ""
+    width: float
+    paint: Callable[[Axes], None]
+
+
+def groups(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows that stand side by side: one of the first model, and those of the others after it."""
+    found: list[list[Row]] = []
+    for row in rows:
+        if row.model == 0:
+            found.append([])
+        found[-1].append(row)
+    return found
 
 
 def draw(rows: Sequence[Row], *, fonts: Fonts | None = None) -> Figure:
-    """A figure with one row of three panels for each of `rows`.
+    """A figure with the panels of each picture and text in a line, or in several where they are many.
 
     Raises NoFont naming a character that no font has.
     """
@@ -52,33 +72,86 @@ def draw(rows: Sequence[Row], *, fonts: Fonts | None = None) -> Figure:
     from matplotlib.figure import Figure
 
     fonts = fonts or find_fonts()
-    lines = [token_lines(row.alignment) for row in rows]
-    limits = _limits(rows)
-    fonts.require([row.caption + row.alignment.text.prompt for row in rows])
-    fonts.require([piece for row in lines for line in row for piece, _ in line])
-    strips = [0.26 + 0.24 * len(line) for line in lines]  # inches below the panels, for the tokens
-    head, gap = 0.5, 0.16
+    require_glyphs(rows, fonts)
+    limits = limits_of(rows)
+    parts = groups(rows)
+    side = LARGE if max(_count(group) for group in parts) <= 3 else SMALL
+    head = 0.72 if any(row.name for row in rows) else 0.5
     with plain_settings():
-        width = 3 * PANEL + 4 * gap + 0.75
-        height = sum(head + PANEL + strip for strip in strips)
+        blocks = []  # (lines of panels, lines of tokens, inches for these) of each group
+        for group in parts:
+            strips = _strips(group)
+            room = sum(0.26 + 0.24 * len(lines) for lines in strips) if strips else 0.2
+            blocks.append((_lines(group, limits, side, fonts), strips, room))
+        width = GAP + max(sum(p.width + GAP for p in line) for lines, _, _ in blocks for line in lines)
+        height = sum(len(lines) * (head + side) + room for lines, _, room in blocks)
         figure = Figure(figsize=(width, height), facecolor=PAPER)
         FigureCanvasAgg(figure)
         top = height
-        for row, line, strip in zip(rows, lines, strips, strict=True):
-            bottom = top - head - PANEL
-            boxes = [
-                ((gap + k * (PANEL + gap)) / width, bottom / height, PANEL / width, PANEL / height)
-                for k in range(3)
-            ]
-            axes = [figure.add_axes(box) for box in boxes]
-            _picture(axes[0], row, fonts)
-            _grid(axes[1], row, fonts)
-            image = _heat(axes[2], row, limits, fonts)
-            bar = ((gap + 3 * (PANEL + gap)) / width, bottom / height, 0.13 / width, PANEL / height)
-            _scale(figure.add_axes(bar), image, limits, fonts)
-            _tokens(figure, line, gap / width, (bottom - 0.12) / height, fonts)
-            top -= head + PANEL + strip
+        for lines, strips, room in blocks:
+            for line in lines:
+                bottom, x = top - head - side, GAP
+                for one in line:
+                    across = BAR if one.width == SCALE else one.width
+                    one.paint(figure.add_axes((x / width, bottom / height, across / width, side / height)))
+                    x += one.width + (0 if one.width == SCALE else GAP)
+                top = bottom
+            y = top - 0.12
+            for tokens in strips:
+                _tokens(figure, tokens, GAP / width, y / height, fonts)
+                y -= 0.26 + 0.24 * len(tokens)
+            top -= room
     return figure
+
+
+def require_glyphs(rows: Sequence[Row], fonts: Fonts) -> None:
+    """NoFont, unless every character that a figure of `rows` may show has a glyph."""
+    fonts.require(
+        [row.caption + row.name + row.alignment.text.prompt + row.alignment.text.label for row in rows]
+    )
+    fonts.require([piece for row in rows for line in token_lines(row.alignment) for piece, _ in line])
+
+
+def _count(group: Sequence[Row]) -> int:
+    """Panels of a group, without scales."""
+    return 1 + sum(1 + (row.alignment.index is not None) + len(row.alignment.parts) for row in group)
+
+
+def _lines(
+    group: Sequence[Row], limits: dict[int, tuple[float, float]], side: float, fonts: Fonts
+) -> list[list[_Panel]]:
+    size, room = (11.0, ROOM) if side == LARGE else (9.5, int(ROOM * SMALL / LARGE * 11 / 9.5))
+    lines: list[list[_Panel]] = [[]]
+
+    def add(paint: Callable[[Axes], None]) -> None:
+        if sum(one.width == side for one in lines[-1]) == LINE:
+            lines.append([])
+        lines[-1].append(_Panel(side, paint))
+
+    first = group[0]
+    add(lambda ax: picture(ax, first, fonts, room=room, size=size))
+    for row in group:
+        found, name = row.alignment, shorten(row.name, room) + "\n" if row.name else ""
+        if found.index is not None:
+            title = name + grid_title(found, room + 4)
+            add(lambda ax, row=row, title=title: grid(ax, row, title, fonts, inches=side, size=size))  # type: ignore[misc]
+        maps = [(name + heat_title(found, room), found.similarity)]
+        for part, one in enumerate(found.parts):
+            maps.append((token_title(found, part), one))
+        for title, shown in maps:
+            add(
+                lambda ax, row=row, title=title, shown=shown: heat(  # type: ignore[misc]
+                    ax, row, shown, limits[row.model], title, fonts, size=size
+                )
+            )
+        lines[-1].append(_Panel(SCALE, lambda ax, row=row: scale(ax, limits[row.model], fonts)))  # type: ignore[misc]
+    return lines
+
+
+def _strips(group: Sequence[Row]) -> list[list[list[tuple[str, bool]]]]:
+    """The token lists under a group: what the indices of its grids count, once where models agree."""
+    found = [token_lines(row.alignment) for row in group if row.alignment.index is not None]
+    return [lines for i, lines in enumerate(found) if lines not in found[:i]]
 
 
 def token_lines(alignment: Alignment) -> list[list[tuple[str, bool]]]:
@@ -94,122 +167,6 @@ def token_lines(alignment: Alignment) -> list[list[tuple[str, bool]]]:
         lines[-1].append((piece, place in alignment.text.positions))
         used += room
     return lines
-
-
-def columns(text: str) -> int:
-    """Width of a text in half-width cells."""
-    return sum(_cells(c) for c in text)
-
-
-def _cells(character: str) -> int:
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
-def upsample(similarity: npt.NDArray[np.float32], side: int = 256) -> npt.NDArray[np.float32]:
-    """(h, w) → (side, side), bilinear between the patches' centres."""
-    grid = torch.from_numpy(np.ascontiguousarray(similarity))[None, None]
-    return F.interpolate(grid, size=(side, side), mode="bilinear", align_corners=False)[0, 0].numpy()
-
-
-def _panel(ax: Axes, title: str, fonts: Fonts) -> None:
-    ax.set_xticks([])
-    ax.set_yticks([])
-    for spine in ax.spines.values():
-        spine.set_linewidth(0.6)
-        spine.set_color("#999999")
-    ax.set_title(
-        title,
-        fontproperties=fonts.properties(size=11),
-        language=language_of(title),
-        color=INK,
-        loc="left",
-        pad=5,
-    )
-
-
-def _show(ax: Axes, pixels: Any, **how: Any) -> Any:
-    return ax.imshow(pixels, extent=(0, 1, 1, 0), interpolation="bilinear", **how)
-
-
-def _picture(ax: Axes, row: Row, fonts: Fonts) -> None:
-    _show(ax, row.pixels)
-    _panel(ax, shorten(row.caption or row.alignment.text.label), fonts)
-
-
-def _grid(ax: Axes, row: Row, fonts: Fonts) -> None:
-    from matplotlib.patches import Rectangle
-    from matplotlib.patheffects import withStroke
-
-    found = row.alignment
-    h, w = found.index.shape
-    _show(ax, row.pixels)
-    size = max(4.0, min(15.0, 72 * PANEL / max(h, w) * 0.42))
-    figure_font = fonts.properties(size=size)
-    for r in range(h):
-        for c in range(w):
-            on = bool(found.on_label[r, c])
-            shade = Rectangle(
-                (c / w, r / h),
-                1 / w,
-                1 / h,
-                facecolor="none" if on else (0, 0, 0, DIM),
-                edgecolor=RED if on else (1, 1, 1, 0.25),
-                linewidth=1.1 if on else 0.4,
-                zorder=3 if on else 2,
-            )
-            ax.add_patch(shade)
-            ax.text(
-                (c + 0.5) / w,
-                (r + 0.5) / h,
-                str(int(found.index[r, c])),
-                fontproperties=figure_font,
-                color=RED if on else PAPER,
-                ha="center",
-                va="center_baseline",
-                zorder=4,
-                path_effects=[withStroke(linewidth=size / 5, foreground=PAPER if on else "#000000")],
-            )
-    count = int(found.on_label.sum())
-    what = "word–patch" if found.layer is None else "looked at most by"
-    _panel(ax, f"{what}: {count} of {found.index.size} on the label", fonts)
-
-
-def _heat(ax: Axes, row: Row, limits: tuple[float, float], fonts: Fonts) -> Any:
-    grey = row.pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255
-    _show(ax, 0.35 + 0.65 * grey, cmap="gray", vmin=0, vmax=1)
-    low, high = limits
-    image = _show(ax, upsample(row.alignment.similarity), cmap="viridis", vmin=low, vmax=high, alpha=0.62)
-    layer = row.alignment.layer
-    what = "similarity to" if layer is None else f"attention, layer {layer}:"
-    _panel(ax, after(f"{what} ", shorten(row.alignment.text.label, 33 - columns(what))), fonts)
-    return image
-
-
-def _limits(rows: Sequence[Row]) -> tuple[float, float]:
-    """One scale for all rows, or a word that is nowhere would glow as much as one that is there.
-
-    Flat maps get a little room, so that they show as flat.
-    """
-    low = min(float(row.alignment.similarity.min()) for row in rows)
-    high = max(float(row.alignment.similarity.max()) for row in rows)
-    return (low, high) if high - low > 1e-3 else (low - 0.01, high + 0.01)
-
-
-def _scale(ax: Axes, image: Any, limits: tuple[float, float], fonts: Fonts) -> None:
-    low, high = limits
-    ramp = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
-    extent = (0, 1, low, high)
-    ax.imshow(ramp, aspect="auto", origin="lower", extent=extent, cmap=image.get_cmap(), alpha=0.85)
-    ax.set_xticks([])
-    ax.yaxis.tick_right()
-    ticks = np.linspace(low, high, 5)
-    names = [f"{tick:.2f}".replace("-", "−") for tick in ticks]
-    ax.set_yticks(ticks, names, fontproperties=fonts.properties(size=8))
-    ax.tick_params(length=2, width=0.5, pad=2)
-    for spine in ax.spines.values():
-        spine.set_linewidth(0.5)
 
 
 def _tokens(figure: Figure, lines: list[list[tuple[str, bool]]], x: float, y: float, fonts: Fonts) -> None:
@@ -246,15 +203,3 @@ def _tokens(figure: Figure, lines: list[list[tuple[str, bool]]], x: float, y: fl
         bbox_transform=figure.transFigure,
     )
     figure.add_artist(box)
-
-
-def shorten(text: str, room: int = 34) -> str:
-    """At most `room` half-width cells, an ellipsis for the rest."""
-    if columns(text) <= room:
-        return text
-    kept = ""
-    for character in text:
-        if columns(kept + character) > room - 1:
-            break
-        kept += character
-    return kept + "…"
