@@ -125,7 +125,7 @@ def test_what_cannot_be_is_one_line(place, tmp_path):
     for line, code, said in (
         ((*task, *train, "--val", tmp_path / "more.jsonl"), 3, "'mauve' is in no training row"),
         ((*task, "--data", tmp_path / "one.jsonl", *val), 3, "nothing to tell apart"),
-        ((*task, "--data", tmp_path / "none.jsonl", *val), 3, "label"),
+        ((*task, "--data", tmp_path / "none.jsonl", *val), 2, "label"),
         ((*task, "--data", tmp_path / "gap.jsonl", *val), 3, "no label"),
         ((*task, *train, *val, "--test", place / "val.jsonl"), 2, "val and test rows are the same"),
         ((*task, *train, "--val", place / "train.jsonl"), 2, "train and val rows are the same"),
@@ -151,5 +151,7 @@ def test_a_classifier_goes_where_it_belongs(place, tmp_path):
     ):
         code, told = run(*line)
         assert (code, said in told) == (2, True), told
-    code, told = run("zeroshot", out, "--data", place / "test.jsonl", "--label-column", "id")
-    assert (code, "'test/0' has no name in the classifier's 3" in told) == (3, True)
+    row = {**read(place / "test.jsonl")[0], "image": str(place / "test-0.png"), "label": "mauve"}
+    write(tmp_path / "other.jsonl", [row])
+    code, told = run("zeroshot", out, "--data", tmp_path / "other.jsonl")
+    assert (code, "'mauve' has no name in the classifier's 3" in told) == (3, True)
