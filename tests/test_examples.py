@@ -132,8 +132,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (here / "mt").chmod(0o755)
     for name in ("raw.jsonl", "val.jsonl", "imagenet.jsonl", "flickr30k-cn.jsonl"):
         jsonl(here / name, rows)
-    for split in ("train", "test"):
-        jsonl(here / f"{split}.jsonl", [{**row, "id": f"{split}/{i}"} for i, row in enumerate(rows)])
+    for split in ("train", "test"):  # the same pictures, but other rows
+        jsonl(here / f"{split}.jsonl", [{**row, "text": f"{split} {row['text']}"} for row in rows])
     for lang in NINE:
         jsonl(here / f"xtd.{lang}.jsonl", [{**row, "text": row[f"name_{lang}"]} for row in rows])
     jsonl(here / "demo" / "val.jsonl", [{**row, "image": f"../{row['image']}"} for row in rows])

@@ -119,7 +119,7 @@ def test_what_cannot_be_is_one_line(place, tmp_path):
     write(tmp_path / "more.jsonl", [*rows[1:], {**rows[0], "label": "mauve"}])
     write(tmp_path / "none.jsonl", [{k: v for k, v in row.items() if k != "label"} for row in rows])
     write(tmp_path / "gap.jsonl", [*rows[1:], {**rows[0], "label": None}])
-    write(tmp_path / "one.jsonl", [{**row, "label": "red"} for row in rows])
+    write(tmp_path / "one.jsonl", [{**row, "label": "red"} for row in rows[::-1]])
     task = ("finetune", place / "dual", "--task", "linear-probe", *out)
     train, val = ("--data", place / "train.jsonl"), ("--val", place / "val.jsonl")
     for line, code, said in (
