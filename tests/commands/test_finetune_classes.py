@@ -144,14 +144,15 @@ def test_what_cannot_be_is_one_line(place, tmp_path):
 def test_a_classifier_goes_where_it_belongs(place, tmp_path):
     out = tmp_path / "probe"
     assert run(*probe(place, "--l2", "1", "-o", out, "-q"))[0] == 0
+    row = {**read(place / "test.jsonl")[0], "image": str(place / "test-0.png")}
+    write(tmp_path / "text.jsonl", [{**row, "text": "红色"}])
     for line, said in (
         (probe(place, "-o", out), "exists; --force"),
-        (("retrieve", out, "--data", place / "test.jsonl"), "kind 'classifier'"),
+        (("retrieve", out, "--data", tmp_path / "text.jsonl"), "kind 'classifier'"),
         (("zeroshot", out, "--data", place / "test.jsonl", "--prompts", "none"), "--prompts is for models"),
     ):
         code, told = run(*line)
         assert (code, said in told) == (2, True), told
-    row = {**read(place / "test.jsonl")[0], "image": str(place / "test-0.png"), "label": "mauve"}
-    write(tmp_path / "other.jsonl", [row])
+    write(tmp_path / "other.jsonl", [{**row, "label": "mauve"}])
     code, told = run("zeroshot", out, "--data", tmp_path / "other.jsonl")
     assert (code, "'mauve' has no name in the classifier's 3" in told) == (3, True)
