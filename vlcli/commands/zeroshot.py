@@ -170,7 +170,12 @@ def command(
         from vlcli.commands import _zeroshot_classifier as own
         from vlcli.shards.pairs import load_pairs
 
-        unread = {"--labels": labels, "--prompts": prompts, "--langs": langs, "--classes": classes}
+        unread: dict[str, Any] = {
+            "--labels": labels,
+            "--prompts": prompts,
+            "--langs": langs,
+            "--classes": classes,
+        }
         unread |= {"--compare": compare, "--metric map11": several}
         unread |= {"--task matching": task is not Task.classify}
         own.refuse(unread | {f"--protocol {protocol.value}": protocol is not z.Protocol.zero_shot})
