@@ -24,7 +24,14 @@ from PIL import Image
 from vlcli import manual
 from vlcli.cli import COMMANDS, app
 from vlcli.models.checkpoint import save_checkpoint
-from vlcli.models.config import DualEncoderConfig, ImageTowerConfig, TextEncoderConfig, TextTowerConfig
+from vlcli.models.classifier import Classifier
+from vlcli.models.config import (
+    ClassifierConfig,
+    DualEncoderConfig,
+    ImageTowerConfig,
+    TextEncoderConfig,
+    TextTowerConfig,
+)
 from vlcli.models.dual import DualEncoder
 from vlcli.models.text_encoder import TextEncoder
 from vlcli.text.languages import NINE
@@ -125,6 +132,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (here / "mt").chmod(0o755)
     for name in ("raw.jsonl", "val.jsonl", "imagenet.jsonl", "flickr30k-cn.jsonl"):
         jsonl(here / name, rows)
+    for split in ("train", "test"):  # the same pictures, but other rows
+        jsonl(here / f"{split}.jsonl", [{**row, "text": f"{split} {row['text']}"} for row in rows])
     for lang in NINE:
         jsonl(here / f"xtd.{lang}.jsonl", [{**row, "text": row[f"name_{lang}"]} for row in rows])
     jsonl(here / "demo" / "val.jsonl", [{**row, "image": f"../{row['image']}"} for row in rows])
@@ -156,6 +165,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     jsonl(here / "laion.jsonl", [{**row, "en": f"{row['en']} too"} for row in parallel])
     student = TextEncoder(TextEncoderConfig(text=TextTowerConfig(width=16, layers=1, heads=2)))
     save_checkpoint(student, here / "runs" / "t", recipe={}, lineage={})
+    tower = ImageTowerConfig(name="test_vit")
+    classifier = Classifier(ClassifierConfig(image=tower, labels=("动物", "物品")))
+    save_checkpoint(classifier, here / "runs" / "flowers", recipe={}, lineage={})
     (here / "my.toml").write_text('extends = "emoji-lit-filip"\n', encoding="utf-8")
     step = here / "runs" / "lit-filip" / "checkpoints" / "step-00000001"
     torch.manual_seed(0)

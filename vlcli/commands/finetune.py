@@ -34,6 +34,7 @@ from vlcli.commands._training import (
     run_directory,
     speaks,
 )
+from vlcli.commands._zeroshot_options import L2
 from vlcli.commands.pretrain import RunProgress
 from vlcli.errors import UsageError
 
@@ -41,6 +42,7 @@ EXAMPLES = (
     "vlcli finetune runs/r2d2 --data shards/ --val val.jsonl -o runs/coco-cn",
     "vlcli finetune runs/r2d2 --task matching --data icm.train.jsonl --val icm.val.jsonl -o runs/icm",
     "vlcli finetune runs/lit-filip --recipe wukong-retrieval --data shards/ -o runs/flickr30k",
+    "vlcli finetune runs/lit-filip --task linear-probe --data train.jsonl --val val.jsonl --test test.jsonl -o probe",
     "vlcli finetune runs/r2d2 --dataset flickr30k-cna --data CNA/ --image-root flickr30k-images/ -o runs/cna",
 )
 
@@ -60,6 +62,7 @@ class Task(StrEnum):
 
     retrieval = "retrieval"
     matching = "matching"
+    linear_probe = "linear-probe"
 
 
 def command(
@@ -69,7 +72,11 @@ def command(
     ],
     task: Annotated[
         Task,
-        Option("--task", help="Retrieval, or matching: pairs whose label is 1 or 0, of an R2D2."),
+        Option(
+            "--task",
+            help="Retrieval; matching: pairs whose label is 1 or 0, of an R2D2; linear-probe: classes of images, by a "
+            "head on frozen features.",
+        ),
     ] = Task.retrieval,
     recipe: Annotated[
         str | None,
@@ -88,12 +95,26 @@ def command(
         Option(
             "--val",
             metavar="FILE",
-            help="Pairs that choose the best checkpoint: never the test's; repeatable.",
+            help="Rows that choose the best checkpoint, or a probe's penalty: never the test's; repeatable.",
+        ),
+    ] = None,
+    test: Annotated[
+        list[str] | None,
+        Option(
+            "--test",
+            metavar="FILE",
+            help="Rows that the classifier is measured on, once, at the end; repeatable.",
         ),
     ] = None,
     label_column: Annotated[
-        str, Option("--label-column", metavar="NAME", help="The column of 1 and 0 (--task matching).")
+        str,
+        Option(
+            "--label-column",
+            metavar="NAME",
+            help="The column of 1 and 0 (--task matching), or of the classes.",
+        ),
     ] = "label",
+    l2: L2 = None,
     output: RunOutput = None,
     overrides: Set = None,
     map_: Map = None,
@@ -115,6 +136,9 @@ def command(
     the checkpoint as it came is said before the first step; afterwards --val chooses the best. What only pre-training
     has, R2D2's head for masked words and its patch mask, stays behind, and is named.
 
+    --task linear-probe leaves every weight as it is, and writes a classifier: the image tower with a head on its pooled
+    output, by L-BFGS, the penalty by CLIP's search on --val, then from both. vlcli zeroshot measures it on other rows.
+
     With --dataset the pairs are the train split of a public set's published files, and those of --val its val split.
     """
     from vlcli.commands._console import Console
@@ -130,6 +154,28 @@ def command(
         if dry_run:
             return
     console = Console("finetune", quiet=quiet, verbose=verbose)
+    if task is Task.linear_probe:
+        from vlcli.commands import _finetune_classes as classes
+
+        if overrides:  # which may stand in the environment for the other tasks
+            console.warn(f"--set has no effect: --task {task.value} has no recipe")
+        unread = {"--recipe": recipe, "--seed": seed is not None, "--resume": resume}
+        classes.refuse(unread | {"--dataset": dataset, "--batch-size": batch_size}, task.value)
+        rows = classes.Rows(data, val, test, label_column, head, parse_map(map_), image_root)
+        classes.linear_probe(
+            checkpoint,
+            rows,
+            output or Path("runs") / task.value,
+            console,
+            l2=l2,
+            device=device,
+            precision=precision or "fp32",
+            force=force,
+            dry_run=dry_run,
+        )
+        return
+    if test or l2 is not None:
+        raise UsageError(f"--task {task.value} has no {'--test' if test else '--l2'}")
 
     import vlcli
     from vlcli.shards.pairs import load_pairs

@@ -22,6 +22,7 @@ EXAMPLES = (
     "vlcli zeroshot runs/lit-filip --data val.jsonl --label-column name",
     "vlcli zeroshot runs/altclip-m9 --data imagenet.jsonl --labels 'labels.{lang}.txt' --langs en,zh,ar,ja",
     "vlcli zeroshot runs/lit-filip --data test.jsonl --protocol linear-probe --train train.jsonl --val val.jsonl",
+    "vlcli zeroshot runs/flowers --data test.jsonl --label-column group_zh",
     "vlcli zeroshot runs/lit-filip --data aircraft.jsonl --labels aircraft.txt --dataset aircraft",
     "vlcli zeroshot runs/lit-filip --task simlex --data SimLex-999.txt",
     "vlcli zeroshot runs/lit-filip --task compositional --dataset sugarcrepe --data sugarcrepe/ --image-root val2017/",
@@ -124,6 +125,8 @@ def command(
     averages the image→text similarities, for tokens have no mean. Classes that share a name are reported:
     no score tells them apart, and the first one wins.
 
+    RUN may be a classifier of finetune: it knows its classes, and is asked for the values of --label-column.
+
     With --langs the classes are named in each language: by --labels 'labels.{lang}.txt' from a file each, or
     by --label-column 'name_{lang}' from the data. The interval of the average draws an image for all languages
     at once.
@@ -161,6 +164,40 @@ def command(
             tasks.compositional(run, data, dataset, image_root, common, **where)
         return
     public, goes_by, several = _set(None if published else dataset, metric)
+    from vlcli.models.quickcheck import kind_of
+
+    if kind_of(run) == "classifier":
+        from vlcli.commands import _zeroshot_classifier as own
+        from vlcli.shards.pairs import load_pairs
+
+        unread: dict[str, Any] = {
+            "--labels": labels,
+            "--prompts": prompts,
+            "--langs": langs,
+            "--classes": classes,
+        }
+        unread |= {"--compare": compare, "--metric map11": several}
+        unread |= {"--task matching": task is not Task.classify}
+        own.refuse(unread | {f"--protocol {protocol.value}": protocol is not z.Protocol.zero_shot})
+        options: dict[str, Any] = {"renames": o.parse_map(renames), "columns": (label_column,)}
+        options |= {"optional": ["split", "lang"], "image_root": image_root, "need_text": False}
+        measured = own.measured(
+            run,
+            load_pairs(data, head=head, **options),
+            r.Lines(results, run, console, force=force),
+            console,
+            device=device,
+            column=label_column,
+            metric=goes_by,
+            bootstrap=bootstrap,
+            seed=seed,
+            split=split,
+            batch_size=batch_size,
+            precision=precision,
+        )
+        _tell(measured, public, console)
+        e.print_json(measured) if json else show(measured)
+        return
     if compare is not None:
         r.refuse_with_compare({"--metric map11": several})
     from vlcli.evaluation.names_by_language import name_classes, require_columns

@@ -92,6 +92,8 @@ def card(
     architecture, recipe = config["architecture"], config.get("recipe") or {}
     name = recipe.get("name") or architecture.get("image", {}).get("name") or "checkpoint"
     spoken = dict.fromkeys([*languages, *(r["lang"] for r in results if _is_language(r.get("lang")))])
+    if config.get("kind") == "classifier":
+        return _card_of_classifier(config, layout, results, license)
     alone = config.get("kind") == "text"
     parts = [
         _front_matter(license, list(spoken), architecture, alone),
@@ -103,6 +105,31 @@ def card(
         "## Scores\n\n" + _scores(results),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _card_of_classifier(
+    config: Mapping[str, Any], layout: Layout, results: Sequence[Mapping[str, Any]], license: str
+) -> str:
+    architecture, recipe = config["architecture"], config.get("recipe") or {}
+    labels, image = architecture["labels"], architecture["image"]
+    pixels = image["preprocess"]
+    front = ["---", f"license: {json.dumps(license)}", "library_name: vlcli"]
+    front += ["pipeline_tag: image-classification", "tags:", "- image-classification", "---"]
+    rows = [
+        ("image tower", f"`{image['name']}` of timm, {_parameters(layout, 'image.')}"),
+        ("images", f"{pixels['size']} × {pixels['size']}, {pixels['fit']}, {pixels['interpolation']}"),
+        ("classes", f"{len(labels):,}: {', '.join(labels[:5])}{', …' if len(labels) > 5 else ''}"),
+    ]
+    parts = [
+        "\n".join(front),
+        f"# {recipe.get('name') or 'classifier'}",
+        _opening(recipe, "An image tower with a linear head"),
+        "## Architecture\n\n" + _list(rows),
+        "## Use\n\n`vlcli zeroshot PATH --data test.jsonl --label-column label`",
+        "## Lineage\n\n" + _list(_lineage(config)),
+        "## Scores\n\n" + _scores(results),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 _USE = """```python

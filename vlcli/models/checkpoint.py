@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 
 from vlcli import __version__
 from vlcli.errors import InputError, UsageError
-from vlcli.models.config import DualEncoderConfig, Settings, TextEncoderConfig
+from vlcli.models.classifier import Classifier
+from vlcli.models.config import ClassifierConfig, DualEncoderConfig, Settings, TextEncoderConfig
 from vlcli.models.dual import DualEncoder
 from vlcli.models.layout import layout_stamp, piece_problem
 from vlcli.models.quickcheck import CONFIG, DUAL, WEIGHTS, find_checkpoint, is_foreign
@@ -24,19 +25,25 @@ from vlcli.models.text_encoder import TextEncoder
 from vlcli.text.model_tokenizers import saved_tokenizer
 
 Model = TypeVar("Model", DualEncoder, TextEncoder)
+S = TypeVar("S", bound=Settings)
 
 
 def save_checkpoint(
-    model: DualEncoder | TextEncoder, path: Path, *, recipe: dict[str, Any], lineage: dict[str, Any]
+    model: DualEncoder | TextEncoder | Classifier,
+    path: Path,
+    *,
+    recipe: dict[str, Any],
+    lineage: dict[str, Any],
 ) -> None:
     """Write `model` into the directory `path` (made; the caller renames it into place)."""
     path.mkdir(parents=True, exist_ok=True)
     architecture = model.config.model_dump(mode="json")
+    tokenizer = None if isinstance(model, Classifier) else model.tokenizer
     config = {
         "kind": model.kind,
         "architecture": architecture,
         "layout": layout_stamp(architecture, layout_of(model.state_dict())),
-        "pieces": model.tokenizer.vocab_size,
+        **({} if tokenizer is None else {"pieces": tokenizer.vocab_size}),
         "recipe": recipe,
         "versions": {"vlcli": __version__, "torch": torch.__version__},
         "lineage": lineage,
@@ -49,7 +56,8 @@ def save_checkpoint(
     os.replace(temporary, path / WEIGHTS)
     # safetensors makes a file for its owner alone; the user's umask decides, as for the others
     (path / WEIGHTS).chmod((path / CONFIG).stat().st_mode & 0o777)
-    model.tokenizer.save(path)
+    if tokenizer is not None:
+        tokenizer.save(path)
 
 
 def read_config(path: Path, *, kinds: Sequence[str] = DUAL) -> dict[str, Any]:
@@ -87,15 +95,33 @@ def load_text_encoder(path: str | Path, device: str = "cpu") -> TextEncoder:
     return _of_directory(find_checkpoint(path), (TextEncoder.kind,), TextEncoder, TextEncoderConfig, device)
 
 
+def load_classifier(path: str | Path, device: str = "cpu") -> Classifier:
+    """A classifier ready for inference from a directory that `finetune --task linear-probe` wrote.
+
+    Raises UsageError where there is none, InputError where it is damaged.
+    """
+    place = find_checkpoint(path)
+    config = read_config(place, kinds=(Classifier.kind,))
+    with Uninitialised():
+        model = Classifier(_architecture(ClassifierConfig, config, place))
+    fill(model, place / WEIGHTS)
+    model.checkpoint_hash = checkpoint_hash(place)
+    return model.to(resolve_device(device)).eval()
+
+
+def _architecture(schema: type[S], config: dict[str, Any], place: Path) -> S:
+    try:
+        return schema.model_validate(config["architecture"])
+    except (ValidationError, KeyError) as error:
+        raise InputError(f"architecture: {first_problem(error)}", file=str(place / CONFIG)) from error
+
+
 def _of_directory(
     place: Path, kinds: Sequence[str], build: type[Model], schema: type[Settings], device: str
 ) -> Model:
     """The model of a checkpoint directory of ours, in evaluation mode."""
     config = read_config(place, kinds=kinds)
-    try:
-        architecture: Any = schema.model_validate(config["architecture"])
-    except (ValidationError, KeyError) as error:
-        raise InputError(f"architecture: {first_problem(error)}", file=str(place / CONFIG)) from error
+    architecture: Any = _architecture(schema, config, place)
     tokenizer = saved_tokenizer(place, padding_id=architecture.text.padding_id)
     if problem := piece_problem(tokenizer.vocab_size, architecture.text.vocabulary, config.get("pieces")):
         raise InputError(problem, file=str(place))

@@ -289,3 +289,16 @@ class TextEncoderConfig(Settings):
     text: TextTowerConfig = TextTowerConfig()
     dim: int | None = Field(None, ge=1)
     projection_bias: bool = False
+
+
+class ClassifierConfig(Settings):
+    """An image tower and a linear head on its pooled output: a logit for each of `labels`, in their order."""
+
+    image: ImageTowerConfig = ImageTowerConfig()
+    labels: tuple[str, ...] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> ClassifierConfig:
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError("labels has one twice")
+        return self

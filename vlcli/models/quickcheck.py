@@ -20,7 +20,8 @@ from vlcli.shards.findings import Verdict
 
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocab.txt"
 DUAL = ("dual", "r2d2")  # kinds that have the architecture of a dual encoder
-KNOWN = (*DUAL, "text")  # kinds whose tensors and tokenizer follow from the architecture
+READING = (*DUAL, "text")  # kinds that read texts, and have a tokenizer
+KNOWN = (*READING, "classifier")  # kinds whose tensors follow from the architecture
 TOKENIZERS = (VOCABULARY, "tokenizer.json")  # word pieces of BERT's rules, and all else
 FOREIGN_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl")
 FOREIGN_MARKS = (
@@ -160,7 +161,7 @@ def _check_config(path: Path, verdict: Verdict) -> dict[str, Any] | None:
     if not isinstance(config, dict):
         verdict.add("config", path, "not a JSON object")
         return None
-    if config.get("kind") in KNOWN and not any((path.parent / name).is_file() for name in TOKENIZERS):
+    if config.get("kind") in READING and not any((path.parent / name).is_file() for name in TOKENIZERS):
         verdict.add("missing", path.parent, f"no {VOCABULARY}")
     return config
 
@@ -184,7 +185,8 @@ def _check_fit(path: Path, config: dict[str, Any], layout: Layout, verdict: Verd
     if deep:
         from vlcli.models.deepcheck import check_numbers, check_tokenizer
 
-        check_tokenizer(path, config, table, verdict)
+        if config.get("kind") != "classifier":
+            check_tokenizer(path, config, table, verdict)
         check_numbers(path / WEIGHTS, layout, verdict)
 
 

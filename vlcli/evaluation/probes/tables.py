@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from vlcli.errors import UsageError
@@ -40,11 +41,7 @@ def probe_tables(
     """
     tables = {"train": train, "val": val, "test": test}
     tables = {name: table for name, table in tables.items() if table is not None}
-    hashes: dict[str, str] = {}
-    for name, table in tables.items():
-        if table.split_hash in hashes:
-            raise UsageError(f"{hashes[table.split_hash]} and {name} rows are the same: {table.source}")
-        hashes[table.split_hash] = name
+    refuse_same(tables)
     labels = labels or _values(tables.values(), column)
     truths = {name: truth_of(table, column, labels) for name, table in tables.items()}
     found = {
@@ -75,6 +72,15 @@ def probe_tables(
             for image in tables[name].image_ids
         ),
     }
+
+
+def refuse_same(tables: Mapping[str, Any]) -> None:
+    """UsageError where two of the tables are one: what is learnt from or chosen by tells nothing of the rest."""
+    hashes: dict[str, str] = {}
+    for name, table in tables.items():
+        if table.split_hash in hashes:
+            raise UsageError(f"{hashes[table.split_hash]} and {name} rows are the same: {table.source}")
+        hashes[table.split_hash] = name
 
 
 def _values(tables: Any, column: str) -> LabelSet:
