@@ -1,7 +1,7 @@
 """Every example of every command runs as it is printed, in a folder where the files that it names exist.
 
-Those that train a ViT-L/14 run with --dry-run appended, and without `accelerate launch -m` before them: the launcher
-alone imports torch for seconds, and tests/training/test_processes.py is about it. Training is otherwise shortened from
+Those that train a ViT-L/14, and sweeps, run with --dry-run, and without `accelerate launch -m` before them: it alone
+imports torch for seconds, and tests/training/test_processes.py is about it. Training is otherwise shortened from
 outside, by the environment; a line that has settings of its own, which go before the environment's, gets them appended.
 """
 
@@ -170,6 +170,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (here / "runs" / name).symlink_to("lit-filip")
     tiny_r2d2(here)
     public_sets(here)
+    class_files(here, rows)
     for name in ("icm.train.jsonl", "icm.val.jsonl"):
         jsonl(here / name, [{**row, "label": i % 2} for i, row in enumerate(rows)])
     with pytest.MonkeyPatch.context() as patch:
@@ -182,6 +183,27 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "retrieve", "runs/lit-filip", "--data", "val.jsonl", "--cache", "off", "--results", place
             )
     return here
+
+
+def class_files(here: Path, rows: list[dict]) -> None:
+    """Labelled rows to learn from and to be tested on, pairs of words, and captions of nearly the same words."""
+    for name, some in (("train", rows[:8]), ("test", rows[8:]), ("aircraft", rows)):
+        jsonl(here / f"{name}.jsonl", some)
+    (here / "aircraft.txt").write_text("\n".join(NAMES) + "\n", encoding="utf-8")
+    words = [f"{NAMES[i]}\t{NAMES[i + 1]}\tN\t{i}.5\t1\t1\t{1 + i % 4}\t0\t{i % 2}\t1" for i in range(7)]
+    head = "word1\tword2\tPOS\tSimLex999\tconc(w1)\tconc(w2)\tconcQ\tAssoc(USF)\tSimAssoc333\tSD(SimLex)"
+    (here / "SimLex-999.txt").write_text("\n".join([head, *words]) + "\n", encoding="utf-8")
+    (here / "sugarcrepe").mkdir()
+    (here / "val2017").mkdir()
+    cases = {}
+    for k in range(4):
+        (here / "val2017" / f"{k:012}.jpg").write_bytes(picture(k))
+        cases[str(k)] = {
+            "filename": f"{k:012}.jpg",
+            "caption": "a dog on a cat",
+            "negative_caption": "a cat on a dog",
+        }
+    (here / "sugarcrepe" / "swap_obj.json").write_text(json.dumps(cases))
 
 
 def public_sets(here: Path) -> None:
@@ -263,6 +285,13 @@ def test_it_runs_as_printed(line, prepared, tmp_path, monkeypatch, capsys):
     dry = "ViT-L-14.pt" in line
     assert dry or not line.startswith(LAUNCHER)
     printed = f"{line.removeprefix(LAUNCHER)} --dry-run" if dry else line + shortened(line)
+    if line.startswith("vlcli sweep"):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
+        run_vlcli(*shlex.split(os.path.expandvars(line).replace("sweep", "sweep --dry-run", 1))[1:])
+        plan = capsys.readouterr().out.splitlines()
+        assert plan
+        run_vlcli(*shlex.split(plan[0])[1:], "--dry-run")
+        return
     if any(c in line for c in "|>"):
         program = tmp_path / "vlcli"
         program.write_text(f'#!/bin/sh\nexec {sys.executable} -m vlcli "$@"\n')

@@ -53,7 +53,7 @@ def test_both_ensembles_equal_a_loop_over_templates_and_classes(kind, ensemble):
         from vlcli.images.decode import decode
 
         expected = literal_scores(model, model.preprocess(decode(data)), ensemble)
-        assert torch.allclose(found[i], expected, atol=2e-6)
+        assert torch.allclose(found[i].double(), expected, atol=2e-6)
 
 
 def test_the_two_ensembles_are_not_the_same_number():
@@ -62,7 +62,7 @@ def test_the_two_ensembles_are_not_the_same_number():
         Classifier(tiny("global"), NAMES, PROMPTS, ensemble=e).scores(images)
         for e in ("similarity", "probability")
     )
-    assert not torch.allclose(one, other)
+    assert not torch.allclose(one.double(), other.double())
 
 
 def test_chunks_of_classes_change_nothing(monkeypatch):

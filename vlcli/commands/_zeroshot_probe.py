@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vlcli.commands import _evaluation as e
 
 if TYPE_CHECKING:
     from vlcli.commands._console import Console
+    from vlcli.commands._results import Lines
 
 
 def learn(
@@ -15,7 +17,9 @@ def learn(
     protocol: Any,
     test: Any,
     tables: dict[str, Any],
+    settings: Callable[..., dict[str, Any]],
     how: dict[str, Any],
+    lines: Lines,
     *,
     cache: str,
     console: Console,
@@ -23,11 +27,14 @@ def learn(
     """The result of a protocol that learns; `tables` has `train` and perhaps `val`."""
     from vlcli.evaluation.probes.tables import probe_tables
 
-    with e.announcing(console) as announce, e.caching(cache, model, how["precision"], console) as kept:
-        return probe_tables(model, protocol, test, **tables, cache=kept, announce=announce, **how)
+    def compute() -> dict[str, Any]:
+        with e.announcing(console) as announce, e.caching(cache, model, how["precision"], console) as kept:
+            return probe_tables(model, protocol, test, **tables, cache=kept, announce=announce, **how)
+
+    return lines.once(settings(model, **_depends(protocol, tables, how)), compute)
 
 
-def learning(protocol: str, tables: dict[str, Any], how: dict[str, Any]) -> dict[str, Any]:
+def _depends(protocol: str, tables: dict[str, Any], how: dict[str, Any]) -> dict[str, Any]:
     """All that a protocol's numbers depend on beside the model and the data (see `settings_of`)."""
     used = {"knn": ("k",), "few-shot": ("shots", "l2")}.get(protocol, ("l2",))
     rows = {name: None if table is None else table.split_hash for name, table in tables.items()}

@@ -1,7 +1,8 @@
-"""`zeroshot --task simlex|compositional`: files of their own instead of a table of pairs."""
+"""`zeroshot --task matching|simlex|compositional`: what is asked instead of the class of an image."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,36 @@ if TYPE_CHECKING:
     from vlcli.commands._results import Lines
 
 SCORES = {"text": "text score", "image": "image score", "group": "group score"}
+
+
+def match(
+    model: Any,
+    table: Any,
+    settings: Callable[..., dict[str, Any]],
+    how: dict[str, Any],
+    lines: Lines,
+    console: Console,
+    *,
+    predictions: Path | None,
+    force: bool,
+) -> dict[str, Any]:
+    """The AUC of telling whether text and image of a row belong together."""
+    from vlcli.evaluation.matching import matching
+
+    def compute() -> dict[str, Any]:
+        with e.announcing(console) as announce:
+            return matching(model, table, predictions=predictions, force=force, announce=announce, **how)
+
+    asked = settings(model, column=how["column"], lang=how["lang"], task="matching")
+    return lines.once(asked, compute, anew=predictions is not None)
+
+
+def show_matching(result: dict[str, Any]) -> None:
+    """What `match` found."""
+    from vlcli.commands._console import show_table
+
+    count = f"{result['n']} pairs" + ("" if result["auc"] is None else f", {result['positives']} match")
+    show_table(e.title(result), ["", count], [["AUC", e.cell(result["auc"], result["ci95"].get("auc"))]])
 
 
 def simlex(

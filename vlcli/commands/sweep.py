@@ -18,7 +18,8 @@ EXAMPLES = (
     "vlcli sweep --grid recipe=emoji-lit-clip,emoji-lit-filip --grid head=1000,5000 -j 2 -- pretrain --data shards/",
     "vlcli sweep --variant 'R2D2:' --variant 'w/o TgD: objective.r2d2.target_distillation.enabled=false'"
     " -- pretrain --recipe emoji-r2d2 --data shards/ --val val.jsonl",
-    "vlcli sweep --grid optimizer.lr=1e-4,3e-4 --part $SLURM_ARRAY_TASK_ID/8 -- pretrain --recipe lit-filip",
+    "vlcli sweep --grid optimizer.lr=1e-4,3e-4 --seeds 0,1,2,3 --part $SLURM_ARRAY_TASK_ID/8"
+    " -- pretrain --recipe lit-filip --init image=ViT-L-14.pt",
 )
 
 MANUAL = {

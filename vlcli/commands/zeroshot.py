@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -129,7 +128,7 @@ def command(
     by --label-column 'name_{lang}' from the data. The interval of the average draws an image for all languages
     at once.
     """
-    from vlcli.commands._console import Console, show_table
+    from vlcli.commands._console import Console
     from vlcli.commands._zeroshot_show import PLACES, show, show_languages
     from vlcli.errors import UsageError
 
@@ -149,9 +148,9 @@ def command(
         e.require_run(compare)
     e.require_run(run)
     console = Console("zeroshot", quiet=quiet, verbose=verbose)
-    if task in (Task.simlex, Task.compositional):
-        from vlcli.commands import _zeroshot_tasks as tasks
+    from vlcli.commands import _zeroshot_tasks as tasks
 
+    if task in (Task.simlex, Task.compositional):
         common: dict[str, Any] = {"lang": lang, "bootstrap": bootstrap, "seed": seed}
         common |= {"batch_size": batch_size, "precision": precision}
         kept = r.Lines(results, run, console, force=force)
@@ -172,6 +171,8 @@ def command(
     from vlcli.text.prompts import PARALLEL, load_prompts
 
     subset = load_subset(classes) if classes else None
+    templates: Any = None
+    names: Any = None
     if langs is None:
         templates = load_prompts(prompts or PROMPTS)
         names = restricted(load_labels(labels) if labels else None, subset)
@@ -204,13 +205,10 @@ def command(
     require_columns(table, namings)
 
     from vlcli.evaluation.results_file import settings_of
-    from vlcli.evaluation.sweep import classify_in
-    from vlcli.evaluation.tasks import classify
 
     lines = r.Lines(results, run, console, force=force)
     model = e.open_model(run, device, console)
     how: dict[str, Any] = {
-        "ensemble": ensemble.value,
         "bootstrap": bootstrap,
         "seed": seed,
         "split": split,
@@ -220,110 +218,36 @@ def command(
     settings = functools.partial(settings_of, table=table, command="zeroshot", bootstrap=bootstrap, seed=seed)
     settings = functools.partial(settings, split=split, precision=precision)
     if task is Task.matching:
-        from vlcli.evaluation.matching import matching
-
-        with e.announcing(console) as announce:
-            found = lines.once(
-                settings(model, column=label_column, lang=lang, task="matching"),
-                lambda: matching(
-                    model,
-                    table,
-                    column=label_column,
-                    predictions=predictions,
-                    force=force,
-                    bootstrap=bootstrap,
-                    seed=seed,
-                    split=split,
-                    lang=lang,
-                    batch_size=batch_size,
-                    precision=precision,
-                    announce=announce,
-                ),
-                anew=predictions is not None,
-            )
-        if json:
-            e.print_json(found)
-        else:
-            count = f"{found['n']} pairs" + ("" if found["auc"] is None else f", {found['positives']} match")
-            show_table(e.title(found), ["", count], [["AUC", e.cell(found["auc"], found["ci95"].get("auc"))]])
+        how |= {"column": label_column, "lang": lang}
+        result = tasks.match(
+            model, table, settings, how, lines, console, predictions=predictions, force=force
+        )
+        e.print_json(result) if json else tasks.show_matching(result)
         return
-    how |= {"metric": goes_by}
     if protocol is not z.Protocol.zero_shot:
-        from vlcli.commands._zeroshot_probe import learn, learning
+        from vlcli.commands._zeroshot_probe import learn
 
-        del how["ensemble"]
-        tables = {
-            "train": load_pairs(train or [], **rows),
-            "val": load_pairs(val, **rows) if val else None,
-        }
+        tables = {"train": load_pairs(train or [], **rows), "val": load_pairs(val, **rows) if val else None}
         how |= {"column": label_column, "labels": names, "features": features.value, "lang": lang}
-        how |= {"k": k, "l2": l2, "shots": shots}
-        result = lines.once(
-            settings(model, **learning(protocol.value, tables, how)),
-            lambda: learn(model, protocol.value, table, tables, how, cache=cache, console=console),
+        how |= {"metric": goes_by, "k": k, "l2": l2, "shots": shots}
+        result = learn(
+            model, protocol.value, table, tables, settings, how, lines, cache=cache, console=console
         )
         _tell(result, public, console)
         e.print_json(result) if json else show(result)
         return
-    how |= {"several": several}
-    settings = functools.partial(settings, metric=None if goes_by == "top1" else goes_by)
+    from vlcli.commands._zeroshot_names import Names
 
-    def measure(model: Any, lines: r.Lines, told: Callable[[Any], Any] | None = None) -> dict[str, Any]:
-        """Of one checkpoint; `told` asks for what the numbers count."""
-        with e.announcing(console) as announce, e.caching(cache, model, precision, console) as how["cache"]:
-            if namings:
-                return lines.sweep(
-                    {
-                        tag: settings(
-                            model,
-                            prompts=by.prompts,
-                            labels=by.labels,
-                            column=by.column,
-                            lang=tag,
-                            ensemble=how["ensemble"],
-                        )
-                        for tag, by in namings.items()
-                    },
-                    lambda: classify_in(model, table, namings, announce=announce, **how),
-                )
-            return lines.once(
-                settings(
-                    model,
-                    prompts=templates,
-                    labels=names,
-                    column=label_column,
-                    lang=lang,
-                    ensemble=how["ensemble"],
-                ),
-                lambda: classify(
-                    model,
-                    table,
-                    templates,
-                    column=label_column,
-                    labels=names,
-                    lang=lang,
-                    announce=announce,
-                    told=told or (lambda places: None),
-                    **how,
-                ),
-                anew=told is not None,
-            )
-
+    how |= {"ensemble": ensemble.value, "metric": goes_by, "several": several}
+    naming = Names(table, templates, names, namings, label_column, lang, settings, how, console, cache)
     if compare is not None:
-        from vlcli.evaluation.comparison import compare_accuracies, require_comparable
-
-        places: list[Any] = []
-        both = [measure(model, lines, lambda tally: places.append(tally.classified))]
-        model = e.open_model(compare, device, console)
-        require_comparable(both[0], model.checkpoint_hash)
-        both.append(measure(model, lines.of(compare), lambda tally: places.append(tally.classified)))
-        difference = compare_accuracies(*places, bootstrap=bootstrap, seed=seed)
+        both, difference = naming.compare(model, compare, device, lines)
         if json:
             e.print_json({"results": both, "difference": difference})
         else:
             r.show_comparison(both, difference, [run, compare], PLACES)
         return
-    result = measure(model, lines)
+    result = naming.measure(model, lines)
     for one in result["langs"] if namings else [result]:
         _tell(one, public, console, where=f"{one['lang']}: " if namings else "")
     if namings:

@@ -33,7 +33,7 @@ Ensemble = Literal["similarity", "probability"]
 
 
 class Classifier:
-    """`names` in the templates of `prompts`, encoded once; `scores(images)` gives (b, len(names)) float64."""
+    """`names` in the templates of `prompts`, encoded once; `scores(images)` gives (b, len(names))."""
 
     def __init__(
         self,
@@ -52,7 +52,8 @@ class Classifier:
         # Equal names are one text: encoded once, and their scores are equal to the last bit.
         distinct = list(dict.fromkeys(names))
         place = {name: j for j, name in enumerate(distinct)}
-        self.columns = torch.tensor([place[name] for name in names])
+        # Of each name the place among the distinct ones; None where each has its own.
+        self.columns = None if len(distinct) == len(names) else torch.tensor([place[name] for name in names])
         self.classes = len(distinct)
         options: dict[str, Any] = {
             "batch_size": batch_size,
@@ -70,14 +71,23 @@ class Classifier:
             self.texts = embed_texts(model, filled, **options)
 
     def scores(self, images: ImageTokens) -> torch.Tensor:
-        """(b, classes) float64 of a batch of image features; the argmax is the predicted class."""
+        """(b, classes) of a batch of image features, float64 where it is a mean; the argmax is the predicted class."""
         if self.templates == 1 and self.ensemble == "similarity":
-            return self._template(images, 0)[:, self.columns].double()
-        total = torch.zeros(rows_of(images), len(self.columns), dtype=torch.float64)
-        for p in range(self.templates):
-            score = self._template(images, p)[:, self.columns].double()
-            total += score.softmax(1) if self.ensemble == "probability" else score
-        return total / self.templates
+            total = self._template(images, 0)
+        else:
+            total = torch.zeros(rows_of(images), self.classes, dtype=torch.float64)
+            for p in range(self.templates):
+                score = self._template(images, p).double()
+                total += self._probabilities(score) if self.ensemble == "probability" else score
+            total /= self.templates
+        return total if self.columns is None else total[:, self.columns]
+
+    def _probabilities(self, score: torch.Tensor) -> torch.Tensor:
+        """Over the classes, of which several may have one name."""
+        if self.columns is None:
+            return score.softmax(1)
+        shares = torch.bincount(self.columns, minlength=self.classes)
+        return (score + shares.log()).softmax(1) / shares
 
     def _template(self, images: ImageTokens, p: int) -> torch.Tensor:
         """(b, distinct names) image→text similarity in template p."""
@@ -92,7 +102,7 @@ class Classifier:
 
 def _mean_text(model: Any, names: list[str], prompts: PromptSet, options: dict[str, Any]) -> TextTokens:
     """Pooled vectors averaged over the templates and normalised again, a few classes at a time."""
-    step = max(1, max(options["batch_size"], 1024) // len(prompts))
+    step = max(1, options["batch_size"] // len(prompts))
 
     def batches() -> Iterator[TextTokens]:
         for part in tiles(len(names), step):
