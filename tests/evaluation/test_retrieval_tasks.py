@@ -9,6 +9,7 @@ from vlcli.errors import InputError, UsageError
 from vlcli.evaluation.gallery import Gallery
 from vlcli.evaluation.mosaics import Mosaic
 from vlcli.evaluation.ranking import top
+from vlcli.evaluation.search import Query, search
 from vlcli.evaluation.tasks import Retrieval
 from vlcli.text.prompts import PromptSet, load_prompts
 
@@ -71,7 +72,7 @@ def test_without_a_split_column_the_split_goes_by_its_hash():
 def test_search_ranks_the_images_by_text_to_image_similarity():
     rows = table()
     gallery = Retrieval(tiny(), rows, NONE)
-    found = list(gallery.search("红色", 4))
+    found = search(gallery, Query("红色"), 4)
     expected = gallery.similarity(gallery.images, gallery.encode(["红色"])).t2i[:, 0]
     assert [row["rank"] for row in found] == [1, 2, 3, 4]
     assert [row["score"] for row in found] == pytest.approx(

@@ -22,6 +22,7 @@ from vlcli.errors import InputError, UsageError
 from vlcli.evaluation.confusions import worst
 from vlcli.evaluation.projection import pca, project
 from vlcli.evaluation.retrieval import ranks
+from vlcli.evaluation.search import Query, search
 from vlcli.evaluation.tasks import Retrieval
 from vlcli.figures.embedding_map import make_map
 from vlcli.figures.fonts import NoFont, find_fonts
@@ -238,8 +239,8 @@ def test_galleries_are_redrawn_from_their_html(tmp_path):
     made = error_gallery(retrieval)
     assert {line.query.image is None for line in made.lines} == {True, False}
     assert all(line.rank > 1 and line.answer.right for line in made.lines)
-    found = list(retrieval.search("红色", 3))
-    for name, one in (("errors", made), ("search", search_gallery(retrieval, "红色", found))):
+    found = search(retrieval, Query("红色"), 3)
+    for name, one in (("errors", made), ("search", search_gallery(retrieval, Query("红色"), found))):
         files = one.render(KINDS)
         (tmp_path / f"{name}.html").write_bytes(files["html"])
         assert Figure.read(tmp_path / f"{name}.html").sheet().render(KINDS) == files

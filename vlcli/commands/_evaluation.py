@@ -128,6 +128,14 @@ def show_picture(png: bytes, console: Console) -> None:
     screen.print(half_blocks(png, screen.width, 2 * (screen.height - 2)))
 
 
+def draw(figure: Any, files: dict[str, Path], console: Console, *, force: bool) -> None:
+    """Write a figure into `files`, and say so."""
+    from vlcli.figures.write import write_figure
+
+    for file in write_figure(figure, files, force=force):
+        console.note(str(file))
+
+
 def print_json(value: Any) -> None:
     """One JSON value and a newline on stdout."""
     import orjson

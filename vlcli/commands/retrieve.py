@@ -14,6 +14,7 @@ from vlcli.commands import _evaluation as e
 from vlcli.commands import _languages as many
 from vlcli.commands import _options as o
 from vlcli.commands import _results as r
+from vlcli.commands import _retrieve_query as q
 
 EXAMPLES = (
     "vlcli retrieve runs/lit-filip --data flickr30k-cn.jsonl",
@@ -22,6 +23,7 @@ EXAMPLES = (
     "vlcli retrieve runs/lit-filip --data val.jsonl --mosaics mosaics.jsonl --json",
     "vlcli retrieve runs/r2d2 --data flickr30k-cn.jsonl --rerank flickr30k-cn",
     "vlcli retrieve runs/lit-filip --data shards/ --query 一只狐狸 --top 5",
+    "vlcli retrieve runs/lit-filip --data shards/ --query-image fox.png --plus 雪 --minus 草地 --gallery fox.html",
     "vlcli retrieve runs/lit-filip --data val.jsonl --gallery errors.html",
     "vlcli retrieve runs/altclip-m9 --data 'xtd.{lang}.jsonl' --langs en,zh,es,fr,ru,ar,ja,ko,it",
     "vlcli retrieve runs/altclip-m9 --data val.jsonl --text-column 'name_{lang}' --langs en,ar,ja --json",
@@ -41,15 +43,13 @@ def command(
     run: e.Run,
     data: o.Data,
     dataset: sets.Dataset = None,
-    query: Annotated[
-        str | None,
-        Option(
-            "--query",
-            metavar="TEXT",
-            help="Rank the images for this text, a JSON line each when piped or with --json; no metrics.",
-        ),
-    ] = None,
-    top: Annotated[int, Option("--top", min=1, metavar="K", help="Results of --query.")] = 10,
+    query: q.Text = None,
+    query_image: q.Image = None,
+    plus: q.Plus = None,
+    minus: q.Minus = None,
+    text_scale: q.TextScale = None,
+    image_scale: q.ImageScale = 1,
+    top: q.Top = 10,
     mosaics: Annotated[
         Path | None,
         Option(
@@ -82,7 +82,7 @@ def command(
         Option(
             "--gallery",
             metavar="FILE.html|.png|.svg|.json",
-            help="Draw the worst ranked queries and what stands before their answer; with --query its results.",
+            help="Draw the worst ranked queries and what stands before their answer; of a search its results.",
         ),
     ] = None,
     predictions_as: Annotated[
@@ -137,14 +137,16 @@ def command(
     With --dataset the published files of a set are read, and --split (default: what papers report) and --lang choose
     among them; MUGE is asked from texts to images alone. Of cxc the recalls also from text to text and from image to
     image, and the correlations of the cosines with people's ratings.
-    """
-    import sys
 
+    A search with --query alone ranks by the model's text→image similarity. A picture, or a picture or text with --plus
+    and --minus, is one vector of length 1 (the sum of such vectors, each by its scale), and cosines rank; of a
+    token-wise or reduced model the vector of a picture or text is the mean of its tokens, brought to length 1.
+    """
     from vlcli.commands._console import Console, show_table
     from vlcli.errors import UsageError
 
     if compare is not None:
-        given = {"--langs": langs, "--query": query, "--mosaics": mosaics, "--predictions": predictions}
+        given = {"--langs": langs, "--mosaics": mosaics, "--predictions": predictions}
         r.refuse_with_compare(given)
         e.require_run(compare)
     e.require_run(run)
@@ -155,25 +157,19 @@ def command(
     from vlcli.text.prompts import load_prompts
 
     console = Console("retrieve", quiet=quiet, verbose=verbose)
-    if query is not None and (mosaics or predictions):
-        raise UsageError(
-            "--query ranks images for one text: it goes with neither --mosaics nor --predictions"
-        )
-    if query is not None and results is not None:
-        raise UsageError("--query has no metrics: it does not go with --results")
-    if query is not None and not query.strip():
-        raise UsageError("--query is empty")
-    if query is not None and rerank is not None:
-        raise UsageError("--query ranks images by cosine: it does not go with --rerank")
+    asked_for = q.parse(query, query_image, plus, minus, text_scale, image_scale)
+    if asked_for is not None:
+        measured = {"--mosaics": mosaics, "--predictions": predictions, "--results": results}
+        q.refuse(asked_for, {**measured, "--rerank": rerank, "--compare": compare, "--langs": langs})
     if add_similarity and rerank is None:
         raise UsageError("--add-similarity is of --rerank", remedy="--rerank K")
-    if langs is not None and (query is not None or mosaics or rerank is not None):
-        raise UsageError("--langs goes with none of --query, --mosaics and --rerank")
+    if langs is not None and (mosaics or rerank is not None):
+        raise UsageError("--langs goes with neither --mosaics nor --rerank")
     if gallery is not None and (langs is not None or rerank is not None or compare is not None):
         raise UsageError("--gallery goes with none of --langs, --rerank and --compare")
     drawn: dict[str, Path] = {}
     if gallery is not None:
-        from vlcli.figures.gallery import error_gallery, search_gallery
+        from vlcli.figures.gallery import error_gallery
         from vlcli.figures.request import file_names
 
         drawn = file_names(gallery, None, "", force=force)
@@ -192,7 +188,7 @@ def command(
         if reading.dataset.task == "cxc":
             if any(
                 (
-                    query is not None,
+                    asked_for is not None,
                     mosaics,
                     rerank is not None,
                     predictions,
@@ -202,7 +198,7 @@ def command(
                 )
             ):
                 raise UsageError(
-                    "--dataset cxc has its own measures: it goes with none of --query, --mosaics, --rerank, "
+                    "--dataset cxc has its own measures: it goes with none of a query, --mosaics, --rerank, "
                     "--predictions, --gallery, --langs and --compare",
                     remedy="--dataset coco has the same captions",
                 )
@@ -295,7 +291,7 @@ def command(
         if len(reading.dataset.directions) == 1:
             how["directions"] = reading.dataset.directions
     else:
-        table = load_pairs(data, optional=("split", "lang", *wanted), need_text=query is None, **of_rows)
+        table = load_pairs(data, optional=("split", "lang", *wanted), need_text=asked_for is None, **of_rows)
     lines_of = None if predictions_as == "jsonl" else Leaderboard(predictions_as, table).lines
     model = e.open_model(run, device, console)
 
@@ -316,7 +312,7 @@ def command(
             if told is not None:
                 told(pool)
             if drawn:
-                _draw(error_gallery(pool), drawn, console, force=force)
+                e.draw(error_gallery(pool), drawn, console, force=force)
             if pointing:
                 found["pointing"] = pool.pointing(pointing, bootstrap=bootstrap, seed=seed)
             return found
@@ -353,18 +349,10 @@ def command(
         else:
             r.show_comparison(both, difference, [run, compare], COMPARED)
         return
-    if query is not None:
+    if asked_for is not None:
         with e.announcing(console) as announce, e.caching(cache, model, precision, console) as kept:
             pool = Retrieval(model, table, template, announce=announce, cache=kept, **encoding)
-            found = list(pool.search(query, top))
-            if drawn:
-                _draw(search_gallery(pool, query, found), drawn, console, force=force)
-        if json or not sys.stdout.isatty():
-            for row in found:
-                e.print_json(row)
-        else:
-            rows = [[str(r["rank"]), f"{r['score']:.4f}", r["id"], " / ".join(r["text"])] for r in found]
-            show_table(f"{query} · checkpoint {model.checkpoint_hash}", ["", "score", "id", "text"], rows)
+            q.run(asked_for, pool, top, drawn, console, as_json=json, force=force)
         return
     result = measure(model, lines)
     if json:
@@ -373,13 +361,6 @@ def command(
         console.note(f"nothing says which images the {result['texts']:,} texts are of: {predictions} is all")
     else:
         show_table(e.title(result), *_table(result))
-
-
-def _draw(figure: Any, files: dict[str, Path], console: Any, *, force: bool) -> None:
-    from vlcli.figures.write import write_figure
-
-    for file in write_figure(figure, files, force=force):
-        console.note(str(file))
 
 
 def _table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -53,7 +53,7 @@ def require_one(prompts: PromptSet) -> None:
 
 
 class Retrieval:
-    """A gallery encoded once, for metrics, predictions and searches."""
+    """A gallery whose sides are encoded once, when first asked for: of metrics, predictions and searches."""
 
     def __init__(
         self,
@@ -78,10 +78,15 @@ class Retrieval:
         self.counted: Ranks | None = None  # what the last `metrics` counted
         if not self.gallery.image_ids:
             raise InputError("no rows", file=table.source)
-        if images is None:
-            rows = self.gallery.image_rows
-            images = embed_images(model, table, rows, progress=announce("images", len(rows)), **self.encoding)
-        self.images = images
+        if images is not None:
+            self.images = images
+
+    @cached_property
+    def images(self) -> Any:
+        """The features of the gallery's pictures."""
+        rows = self.gallery.image_rows
+        told = self.announce("images", len(rows))
+        return embed_images(self.model, self.table, rows, progress=told, **self.encoding)
 
     @cached_property
     def texts(self) -> Any:
@@ -200,19 +205,14 @@ class Retrieval:
                 "rank": int(found.t2i[one.query]) or None,
             }
 
-    def search(self, query: str, k: int) -> Iterator[dict[str, Any]]:
-        """The `k` images that fit `query` best (by text→image similarity), best first."""
-        texts = self.encode([query])
-        best = next(top(self.similarity, self.images, texts, k=k, direction="t2i"))
-        for place, (i, score) in enumerate(zip(best.candidates, best.scores, strict=True), start=1):
-            row = self.gallery.image_rows[i]
-            yield {
-                "rank": place,
-                "score": score,
-                "id": self.table.ids[row],
-                "image_id": self.gallery.image_ids[i],
-                "text": self.table.texts[row],
-            }
+    def row(self, i: int) -> dict[str, Any]:
+        """What is said of image i where it is found."""
+        row = self.gallery.image_rows[i]
+        return {
+            "id": self.table.ids[row],
+            "image_id": self.gallery.image_ids[i],
+            "text": self.table.texts[row],
+        }
 
     def pointing(self, mosaics: Sequence[Mosaic], *, bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
         """The pointing test on mosaics whose ids are those of the table's rows."""

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from vlcli.errors import InputError
 from vlcli.evaluation.confusions import worst
+from vlcli.evaluation.search import Query
 from vlcli.figures.canvas import FORMATS, render
 from vlcli.figures.gallery_page import draw_gallery, gallery_html
 from vlcli.figures.html import as_json
@@ -125,10 +126,13 @@ class Album:
 
     def item(self, row: int, **about: Any) -> Item:
         """The picture of a row, by its id."""
-        content = self.table.image_bytes(row)
+        return self.stranger(self.table.ids[row], self.table.image_bytes(row), **about)
+
+    def stranger(self, name: str, content: bytes, **about: Any) -> Item:
+        """A picture that need not be of the table."""
         digest = hashlib.sha256(content).hexdigest()
         self.pictures[digest] = content
-        return Item(self.table.ids[row], digest, **about)
+        return Item(name, digest, **about)
 
     def results(
         self, title: str, found: Iterable[tuple[Item, Sequence[dict[str, Any]]]], head: dict[str, Any]
@@ -147,10 +151,13 @@ class Album:
         return Gallery(title, lines, self.pictures, head)
 
 
-def search_gallery(retrieval: Any, query: str, found: Sequence[dict[str, Any]]) -> Gallery:
-    """What `retrieval.search(query)` gave."""
-    head = _head(retrieval)
-    return Album(retrieval.table).results("Search", [(Item(text=query), found)], head)
+def search_gallery(retrieval: Any, query: Query, found: Sequence[dict[str, Any]]) -> Gallery:
+    """What `search(retrieval, query, k)` gave."""
+    album = Album(retrieval.table)
+    asked = Item(text=query.words or None)
+    if query.picture is not None:
+        asked = album.stranger(query.name, query.picture, text=query.words or None)
+    return album.results("Search", [(asked, found)], _head(retrieval))
 
 
 def error_gallery(retrieval: Any) -> Gallery:

@@ -1,0 +1,147 @@
+"""What `retrieve` is asked for instead of metrics: its options, one search, what is shown of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
+
+from vlcli.commands import _evaluation as e
+
+if TYPE_CHECKING:
+    from vlcli.commands._console import Console
+    from vlcli.evaluation.search import Query
+
+PANEL = "Search"
+
+Text = Annotated[
+    str | None,
+    Option(
+        "--query",
+        metavar="TEXT",
+        help="Rank the images for this text, a JSON line each when piped or with --json; no metrics.",
+        rich_help_panel=PANEL,
+    ),
+]
+Image = Annotated[
+    Path | None,
+    Option(
+        "--query-image",
+        metavar="FILE",
+        help="Rank the images for this picture; with --query, --plus or --minus for it and them together.",
+        rich_help_panel=PANEL,
+    ),
+]
+Plus = Annotated[
+    str | None,
+    Option(
+        "--plus",
+        metavar="TEXT",
+        help="Add this text to the query; one vector is image-scale · image + text-scale · text.",
+        rich_help_panel=PANEL,
+    ),
+]
+Minus = Annotated[
+    str | None,
+    Option("--minus", metavar="TEXT", help="Take this text from the query.", rich_help_panel=PANEL),
+]
+TextScale = Annotated[
+    float | None,
+    Option(
+        "--text-scale",
+        min=0.001,
+        metavar="X",
+        help="Weight of the texts.",
+        show_default="2 of what is added to a picture, else 1",
+        rich_help_panel=PANEL,
+    ),
+]
+ImageScale = Annotated[
+    float,
+    Option("--image-scale", min=0.001, metavar="X", help="Weight of --query-image.", rich_help_panel=PANEL),
+]
+Top = Annotated[int, Option("--top", min=1, metavar="K", help="Results of a search.", rich_help_panel=PANEL)]
+
+
+def parse(
+    text: str | None,
+    image: Path | None,
+    plus: str | None,
+    minus: str | None,
+    text_scale: float | None,
+    image_scale: float,
+) -> Query | None:
+    """The query that the options are, None where they are none. Raises UsageError, InputError for no picture."""
+    from vlcli.errors import UsageError
+
+    if image_scale != 1 and image is None:
+        raise UsageError("--image-scale is the weight of --query-image, which is not given")
+    if text_scale is not None and plus is None and minus is None and (text is None or image is None):
+        raise UsageError("--text-scale weighs texts against something: give --plus, --minus or both queries")
+    if text is None and image is None and plus is None and minus is None:
+        return None
+    from vlcli.evaluation.search import Query
+
+    return Query(
+        text,
+        None if image is None else _picture(image),
+        "" if image is None else str(image),
+        plus,
+        minus,
+        text_scale,
+        image_scale,
+    )
+
+
+def _picture(file: Path) -> bytes:
+    from vlcli.errors import InputError, UsageError
+    from vlcli.images.decode import decode
+
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"--query-image {file}: {error.strerror}") from None
+    try:
+        decode(content)
+    except ValueError as error:
+        raise InputError(f"no picture: {error}", file=str(file)) from None
+    return content
+
+
+def refuse(query: Query, others: dict[str, Any]) -> None:
+    """UsageError for an option that is about metrics."""
+    from vlcli.errors import UsageError
+
+    own = "--query" if query.picture is None else "--query-image"
+    for flag, value in others.items():
+        if value is not None:
+            raise UsageError(f"{own} has no metrics: it does not go with {flag}")
+
+
+def show(query: Query, found: list[dict[str, Any]], checkpoint: str, *, as_json: bool) -> None:
+    """The rows as JSON lines, on a terminal as a table."""
+    import sys
+
+    from vlcli.commands._console import show_table
+
+    if as_json or not sys.stdout.isatty():
+        for row in found:
+            e.print_json(row)
+        return
+    rows = [[str(one["rank"]), f"{one['score']:.4f}", one["id"], " / ".join(one["text"])] for one in found]
+    show_table(f"{query.title} · checkpoint {checkpoint}", ["", "score", "id", "text"], rows)
+
+
+def run(
+    query: Query, pool: Any, top: int, drawn: dict[str, Path], console: Console, *, as_json: bool, force: bool
+) -> None:
+    """Search the gallery, draw what --gallery names, and print."""
+    from vlcli.evaluation.search import search
+
+    found = search(pool, query, top)
+    if drawn:
+        from vlcli.figures.gallery import search_gallery
+
+        e.draw(search_gallery(pool, query, found), drawn, console, force=force)
+    show(query, found, pool.model.checkpoint_hash, as_json=as_json)
