@@ -65,7 +65,7 @@ class Query:
         if self.is_text:
             return self.text or ""
         first = self.text if self.picture is None else None
-        shown = []
+        shown: list[str] = []
         for text, scale in self.texts:
             factor = "" if abs(scale) == 1 else f"{abs(scale):g}·"
             sign = "" if text is first and not shown else "− " if scale < 0 else "+ "
@@ -94,7 +94,7 @@ def query_vector(model: Any, query: Query, prompts: PromptSet, **encoding: Any) 
     length = float(np.linalg.norm(total))
     if length < 1e-6:
         raise UsageError(f"the parts of the query cancel out: {query.title}")
-    return total / np.float32(length)
+    return (total / length).astype(np.float32)
 
 
 def nearest(blocks: Iterable[Block], vector: npt.NDArray[np.float32], k: int) -> list[tuple[int, float]]:
