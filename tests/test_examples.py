@@ -272,7 +272,11 @@ def public_sets(here: Path) -> None:
 
 def named_outputs(line: str) -> list[str]:
     words = shlex.split(line.replace(">", " > "))
-    return [words[i + 1] for i, word in enumerate(words[:-1]) if word in ("-o", ">", "--report", "--rejects")]
+    return [
+        words[i + 1]
+        for i, word in enumerate(words[:-1])
+        if word in ("-o", ">", "--report", "--rejects", "--hold-out-to")
+    ]
 
 
 def shortened(line: str) -> str:
