@@ -11,7 +11,7 @@ from vlcli.datasets.table import open_dataset
 from vlcli.errors import InputError, UsageError
 
 
-def refused(error, name, *paths, match, **how):
+def assert_refused(error, name, *paths, match, **how):
     with pytest.raises(error, match=match) as caught:
         read(name, *paths, **how)
     assert "\n" not in str(caught.value)
@@ -36,7 +36,7 @@ def test_a_damaged_query(tmp_path, damage, match):
     muge(tmp_path)
     with (tmp_path / "MR_valid_queries.jsonl").open("a", encoding="utf-8") as file:
         file.write(damage)
-    refused(InputError, "muge", tmp_path, match=match)
+    assert_refused(InputError, "muge", tmp_path, match=match)
 
 
 def test_a_damaged_table_of_pictures(tmp_path):
@@ -44,11 +44,11 @@ def test_a_damaged_table_of_pictures(tmp_path):
     table = tmp_path / "MR_valid_imgs.tsv"
     whole = table.read_text()
     table.write_text(whole + "77 no tab\n")
-    refused(InputError, "muge", tmp_path, match=r"imgs\.tsv:13: no tab")
+    assert_refused(InputError, "muge", tmp_path, match=r"imgs\.tsv:13: no tab")
     table.write_text(whole + whole.splitlines()[0])
-    refused(InputError, "muge", tmp_path, match=r"imgs\.tsv:13: image 1076345 for the second time")
+    assert_refused(InputError, "muge", tmp_path, match=r"imgs\.tsv:13: image 1076345 for the second time")
     table.unlink()
-    refused(UsageError, "muge", tmp_path, match=r"no MR_valid_imgs\.tsv beside it")
+    assert_refused(UsageError, "muge", tmp_path, match=r"no MR_valid_imgs\.tsv beside it")
 
 
 def test_captions_that_do_not_hold_to_their_format(tmp_path):
@@ -61,9 +61,9 @@ def test_captions_that_do_not_hold_to_their_format(tmp_path):
     ):
         good = {"flickr30k-cn": "1#zhm#0 猫:n", "flickr30k-cna": "1#0\t猫", "flickr30k": "1.jpg,A cat"}[name]
         path = write(tmp_path / file, f"{good}\n{line}\n")
-        refused(InputError, name, tmp_path, match=rf"{re.escape(file)}:2: not ")
+        assert_refused(InputError, name, tmp_path, match=rf"{re.escape(file)}:2: not ")
         path.write_bytes(good.encode() + b"\n1#0\t\xff\xfe\n")
-        refused(InputError, name, tmp_path, match=rf"{re.escape(file)}:2: not UTF-8 \(byte 5\)")
+        assert_refused(InputError, name, tmp_path, match=rf"{re.escape(file)}:2: not UTF-8 \(byte 5\)")
         path.unlink()
 
 
@@ -71,8 +71,10 @@ def test_images_that_are_missing(tmp_path):
     coco_cn(tmp_path)
     (tmp_path / "images" / "COCO_train2014_000000128475.jpg").unlink()
     match = r"coco-cn_test\.txt:2: its image COCO_train2014_000000128475\.jpg is not in .*; --image-root DIR"
-    refused(InputError, "coco-cn", tmp_path, match=match)
-    refused(UsageError, "coco-cn", tmp_path, match="no such directory", image_root=tmp_path / "nowhere")
+    assert_refused(InputError, "coco-cn", tmp_path, match=match)
+    assert_refused(
+        UsageError, "coco-cn", tmp_path, match="no such directory", image_root=tmp_path / "nowhere"
+    )
 
 
 def test_a_document_that_is_cut(tmp_path):
@@ -81,33 +83,33 @@ def test_a_document_that_is_cut(tmp_path):
     whole = file.read_text()
     for cut in range(1, len(whole), 37):
         file.write_text(whole[:cut])
-        refused(InputError, "coco", tmp_path, match=r"dataset_coco\.json:1: not JSON")
+        assert_refused(InputError, "coco", tmp_path, match=r"dataset_coco\.json:1: not JSON")
     file.write_text(whole.replace('"raw"', '"rough"', 1))
-    refused(InputError, "coco", tmp_path, match=r"image COCO_val2014_0+\.jpg: no raw")
+    assert_refused(InputError, "coco", tmp_path, match=r"image COCO_val2014_0+\.jpg: no raw")
     write(
         tmp_path / "captions_val2014.json",
         json.dumps({"images": [], "annotations": [{"id": 1, "image_id": 3}]}),
     )
-    refused(InputError, "coco", tmp_path, match="annotation 1: no image has the id 3", split="val2014")
+    assert_refused(InputError, "coco", tmp_path, match="annotation 1: no image has the id 3", split="val2014")
 
 
 def test_lines_that_do_not_go_with_the_images(tmp_path):
     xtd(tmp_path)
     captions = tmp_path / "XTD10" / "test_1kcaptions_zh.txt"
     captions.write_text("一\n\n", encoding="utf-8")
-    refused(InputError, "xtd", tmp_path, match=r"test_1kcaptions_zh\.txt:2: no caption")
+    assert_refused(InputError, "xtd", tmp_path, match=r"test_1kcaptions_zh\.txt:2: no caption")
     captions.write_text("一\n二\n三", encoding="utf-8")
-    refused(
+    assert_refused(
         InputError, "xtd", tmp_path, match=r"test_1kcaptions_zh\.txt: 3 lines beside the 2 of .*names\.txt"
     )
-    refused(UsageError, "xtd", tmp_path, match=r"no test_1kcaptions_ko\.txt", langs=["ko"])
+    assert_refused(UsageError, "xtd", tmp_path, match=r"no test_1kcaptions_ko\.txt", langs=["ko"])
 
 
 def test_a_gzip_that_is_cut(tmp_path):
     multi30k(tmp_path)
     file = tmp_path / "task2/raw/test_2016.3.de.gz"
     file.write_bytes(file.read_bytes()[:-9])
-    refused(
+    assert_refused(
         InputError, "multi30k", tmp_path, match=r"test_2016\.3\.de\.gz:\d: compressed data are damaged or cut"
     )
 
@@ -115,7 +117,7 @@ def test_a_gzip_that_is_cut(tmp_path):
 def test_labels_that_are_neither(tmp_path):
     pictures(tmp_path, ["cat.jpg"])
     json_lines(tmp_path / "long_itm_val.json", [{"text": "猫", "image_path": "cat.jpg", "label": 2}])
-    refused(InputError, "icm", tmp_path, match=r"long_itm_val\.json:1: label is 2, not 0 or 1")
+    assert_refused(InputError, "icm", tmp_path, match=r"long_itm_val\.json:1: label is 2, not 0 or 1")
 
 
 def test_what_is_asked_for_and_is_not_there(tmp_path):
@@ -129,7 +131,9 @@ def test_what_is_asked_for_and_is_not_there(tmp_path):
         open_dataset("muge", [str(tmp_path / "nowhere")])
     with pytest.raises(UsageError, match="is for matching"):
         open_dataset("icm", [str(tmp_path)], task="retrieval")
-    refused(UsageError, "muge", tmp_path, match=r"muge: no MR_valid_queries\.jsonl or valid_texts\.jsonl")
+    assert_refused(
+        UsageError, "muge", tmp_path, match=r"muge: no MR_valid_queries\.jsonl or valid_texts\.jsonl"
+    )
     json_lines(tmp_path / "captions.jsonl", [{"image/key": "a", "en": {"caption": ["x"]}}])
     pictures(tmp_path, ["a.jpg"])
-    refused(UsageError, "crossmodal-3600", tmp_path, match="no captions in zh", langs=["zh"])
+    assert_refused(UsageError, "crossmodal-3600", tmp_path, match="no captions in zh", langs=["zh"])

@@ -25,11 +25,12 @@ Text = Annotated[
     ),
 ]
 Image = Annotated[
-    Path | None,
+    str | None,
     Option(
         "--query-image",
-        metavar="FILE",
-        help="Rank the images for this picture; with --query, --plus or --minus for it and them together.",
+        metavar="PATH|REF",
+        help="Rank the images for this picture, file.parquet#ROW or shard.tar#MEMBER; with --query, --plus or --minus "
+        "for it and them together.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -66,7 +67,7 @@ Top = Annotated[int, Option("--top", min=1, metavar="K", help="Results of a sear
 
 def parse(
     text: str | None,
-    image: Path | None,
+    image: str | None,
     plus: str | None,
     minus: str | None,
     text_scale: float | None,
@@ -86,7 +87,7 @@ def parse(
     return Query(
         text,
         None if image is None else _picture(image),
-        "" if image is None else str(image),
+        image or "",
         plus,
         minus,
         text_scale,
@@ -94,18 +95,18 @@ def parse(
     )
 
 
-def _picture(file: Path) -> bytes:
-    from vlcli.errors import InputError, UsageError
+def _picture(reference: str) -> bytes:
+    from vlcli.errors import InputError
     from vlcli.images.decode import decode
+    from vlcli.images.named import named_picture
+    from vlcli.images.resolve import ImageReader
 
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise UsageError(f"--query-image {file}: {error.strerror}") from None
+    with ImageReader(None) as reader:
+        content = named_picture(reference, reader)
     try:
         decode(content)
     except ValueError as error:
-        raise InputError(f"no picture: {error}", file=str(file)) from None
+        raise InputError(f"no picture: {error}", file=reference) from None
     return content
 
 

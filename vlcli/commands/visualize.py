@@ -221,7 +221,6 @@ def command(
     from vlcli.figures.redraw import Figure
     from vlcli.figures.request import Request
     from vlcli.figures.sheet import Question, check_texts
-    from vlcli.figures.write import write_figure
 
     console = Console("visualize", quiet=quiet, verbose=verbose)
     pictures: dict[str, Any] = {
@@ -249,12 +248,7 @@ def command(
             name=Path(run).name,
             against=[(Path(one).name, e.open_model(one, device, console)) for one in against or []],
         )
-    for file in write_figure(sheet, targets, force=force):
-        console.note(str(file))
-    if show:
-        e.show_picture(sheet.render(["png"])["png"], console)
-    if json:
-        e.print_json(sheet.as_json())
+    _hand_out(sheet, targets, console, show=show, json=json, force=force)
 
 
 def _draw_map(
@@ -276,7 +270,6 @@ def _draw_map(
     """--method map."""
     from vlcli.figures.embedding_map import KINDS, make_map
     from vlcli.figures.request import file_names
-    from vlcli.figures.write import write_figure
     from vlcli.shards.pairs import load_pairs
 
     name = f"{Path(run).resolve().name}.map"
@@ -285,12 +278,21 @@ def _draw_map(
     model = e.open_model(run, device, console)
     with e.announcing(console) as announce:
         found = make_map(model, table, projection, seed=seed, progress=announce("images", len(table)))
-    for file in write_figure(found, targets, force=force):
+    _hand_out(found, targets, console, show=show, json=json, force=force)
+
+
+def _hand_out(
+    figure: Any, targets: dict[str, Path], console: Any, *, show: bool, json: bool, force: bool
+) -> None:
+    """To its files, to the terminal, to stdout."""
+    from vlcli.figures.write import write_figure
+
+    for file in write_figure(figure, targets, force=force):
         console.note(str(file))
     if show:
-        e.show_picture(found.render(["png"])["png"], console)
+        e.show_picture(figure.render(["png"])["png"], console)
     if json:
-        e.print_json(found.as_json())
+        e.print_json(figure.as_json())
 
 
 def _refuse(method: Method, layer: int | None, *, again: bool, grad: bool, by_token: bool) -> None:

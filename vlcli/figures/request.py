@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlcli.errors import MissingImage, UsageError
+from vlcli.errors import UsageError
 from vlcli.figures.sheet import KINDS, MAX_ROWS, Sheet, Source, make_sheet
+from vlcli.images.named import named_picture
 from vlcli.images.resolve import ImageReader
-from vlcli.records.references import is_relative, is_url, split_container
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")  # of a folder
 
@@ -50,7 +50,10 @@ class Request:
         if not images and not data:
             raise UsageError("no picture", remedy="give --image, or --data and --id")
         with ImageReader(image_root) as reader:
-            sources = [_picture(reference, reader) for reference in _listed(images, image_root)]
+            sources = [
+                Source(reference, named_picture(reference, reader))
+                for reference in _listed(images, image_root)
+            ]
         rows = _rows(data, ids, head, renames, image_root) if data else []
         wanted = [unicodedata.normalize("NFC", text) for text in texts]
         if ids and not wanted:
@@ -129,7 +132,9 @@ def given_pictures(
     if bool(data) != bool(ids):
         raise UsageError("--data and --id go together: the rows to draw")
     with ImageReader(image_root) as reader:
-        sources = [_picture(reference, reader) for reference in _listed(images, image_root)]
+        sources = [
+            Source(reference, named_picture(reference, reader)) for reference in _listed(images, image_root)
+        ]
     return sources + (_rows(data, ids, None, renames, image_root) if data else [])
 
 
@@ -146,21 +151,6 @@ def _listed(images: Sequence[str], image_root: Path | None) -> list[str]:
             raise UsageError(f"{folder}: {len(inside):,} pictures: a figure has 1 to {MAX_ROWS['sheet']}")
         found += [str(Path(reference) / name) for name in inside]
     return found
-
-
-def _picture(reference: str, reader: ImageReader) -> Source:
-    """The picture that the command line names: one that is not there is a slip of the hand, not damage."""
-    if not (reference.startswith("data:") or is_url(reference)):
-        container = split_container(reference)
-        path = Path(container[0] if container is not None else reference)
-        if is_relative(reference) and reader.root is not None:
-            path = reader.root / path
-        if not path.is_file():
-            raise UsageError(f"{path}: {'is a directory' if path.is_dir() else 'no such file'}")
-    try:
-        return Source(reference, reader.read(reference))
-    except MissingImage as error:
-        raise UsageError(str(error)) from None
 
 
 def _rows(
