@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from vlcli.errors import UsageError
 from vlcli.models.config import Settings
 from vlcli.recipe_schema import DistillRecipe, Recipe
+from vlcli.recipe_schema_diffusion import DiffusionRecipe
 
 FINETUNE = (
     "finetune"  # the folder of recipes that start from a checkpoint and have no whole model of their own
@@ -87,6 +88,8 @@ def load_finetune_recipe(
     Raises UsageError for a recipe that wants a ranking part where the architecture has none.
     """
     values = _extended(find(name, FINETUNE), ())
+    if "diffusion" in values:
+        raise UsageError(f"recipe {name} is of --task diffusion-kv")
     for override in overrides or []:
         _set(values, override)
     changes = values.get("model", {})
@@ -96,9 +99,21 @@ def load_finetune_recipe(
     return _validated(name, values, Recipe)
 
 
-def load_finetune_on_its_paper(name: str, overrides: list[str] | None = None) -> Recipe:
+def load_diffusion_recipe(name: str, overrides: list[str] | None = None) -> DiffusionRecipe:
+    """As `load_recipe`, of `finetune --task diffusion-kv`: a recipe with a table `[diffusion]`."""
+    values = _extended(find(name, FINETUNE), ())
+    if "diffusion" not in values:
+        raise UsageError(f"recipe {name} has no table [diffusion]", remedy="it is of another --task")
+    for override in overrides or []:
+        _set(values, override)
+    return _validated(name, values, DiffusionRecipe)
+
+
+def load_finetune_on_its_paper(name: str, overrides: list[str] | None = None) -> Recipe | DiffusionRecipe:
     """A named recipe of `finetune`, on a model of its paper in place of a checkpoint's."""
-    find(name, FINETUNE)
+    if "diffusion" in _extended(find(name, FINETUNE), ()):
+        kept = load_diffusion_recipe(name, overrides)
+        return kept.model_copy(update={"name": f"{FINETUNE}/{kept.name}"})
     model = load_recipe(MODELS[name.partition("-")[0]]).model
     found = load_finetune_recipe(name, model.model_dump(mode="json"), overrides)
     return found.model_copy(update={"name": f"{FINETUNE}/{found.name}"})
@@ -183,7 +198,7 @@ def _nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
 
 
-def to_toml(recipe: Recipe | DistillRecipe) -> str:
+def to_toml(recipe: Settings) -> str:
     """The resolved recipe as TOML that `load_recipe` reads back equal."""
     import tomli_w
 

@@ -43,6 +43,7 @@ EXAMPLES = (
     "vlcli finetune runs/r2d2 --task matching --data icm.train.jsonl --val icm.val.jsonl -o runs/icm",
     "vlcli finetune runs/lit-filip --recipe wukong-retrieval --data shards/ -o runs/flickr30k",
     "vlcli finetune runs/lit-filip --task linear-probe --data train.jsonl --val val.jsonl --test test.jsonl -o probe",
+    "vlcli finetune stable-diffusion-v1-4/ --task diffusion-kv --encoder runs/altclip-m9 --data shards/ -o runs/kv",
     "vlcli finetune runs/r2d2 --dataset flickr30k-cna --data CNA/ --image-root flickr30k-images/ -o runs/cna",
 )
 
@@ -52,6 +53,11 @@ MANUAL = {
         ("r2d2-matching", "R2D2 App. C: ranking of labelled pairs; for an r2d2."),
         ("filip-retrieval", "FILIP Table 10: 392 pixels, all weights, 1/#positives for each caption."),
         ("align-flickr30k, align-coco", "ALIGN §5.1: 3,000 or 6,000 steps of pre-training's loss at 1e-5."),
+        (
+            "altclip-diffusion",
+            "AltCLIP §5.4, which gives no values: Stable Diffusion's keys and values for AltCLIP.",
+        ),
+        ("emoji-diffusion", "The same in miniature: a tiny diffusion model, 32 pixels."),
         ("wukong-retrieval", "Wukong §5.3, which gives no values: FILIP's, at the checkpoint's resolution."),
     ),
 }
@@ -63,19 +69,24 @@ class Task(StrEnum):
     retrieval = "retrieval"
     matching = "matching"
     linear_probe = "linear-probe"
+    diffusion_kv = "diffusion-kv"
 
 
 def command(
     checkpoint: Annotated[
         str,
-        Argument(metavar="RUN", help="A run directory (its best checkpoint) or a checkpoint to start from."),
+        Argument(
+            metavar="RUN",
+            help="A run directory (its best checkpoint) or a checkpoint to start from; of diffusion-kv a directory in "
+            "Stable Diffusion's format.",
+        ),
     ],
     task: Annotated[
         Task,
         Option(
             "--task",
             help="Retrieval; matching: pairs whose label is 1 or 0, of an R2D2; linear-probe: classes of images, by a "
-            "head on frozen features.",
+            "head on frozen features; diffusion-kv: keys and values of a diffusion model.",
         ),
     ] = Task.retrieval,
     recipe: Annotated[
@@ -85,6 +96,16 @@ def command(
             metavar="NAME|FILE.toml",
             help="How; without it r2d2-matching, or by the checkpoint: r2d2-retrieval, filip-retrieval (of tokens), "
             "wukong-retrieval.",
+            show_default=False,
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        Option(
+            "--encoder",
+            metavar="RUN",
+            help="The text encoder that is to guide a diffusion model (--task diffusion-kv): a run or a checkpoint; "
+            "without it an AltDiffusion directory's own.",
             show_default=False,
         ),
     ] = None,
@@ -139,13 +160,18 @@ def command(
     --task linear-probe leaves every weight as it is, and writes a classifier: the image tower with a head on its pooled
     output, by L-BFGS, the penalty by CLIP's search on --val, then from both. vlcli zeroshot measures it on other rows.
 
+    --task diffusion-kv reads a UNet, a VAE and a scheduler in Stable Diffusion's format, or AltDiffusion's, and trains
+    the keys and values of the cross-attention, nothing else, so that the states of --encoder guide it. They alone are
+    saved; vlcli generate puts them back. --val chooses by the loss, with a noise and a time that stay the same.
+
     With --dataset the pairs are the train split of a public set's published files, and those of --val its val split.
     """
     from vlcli.commands._console import Console
     from vlcli.models.quickcheck import find_checkpoint
     from vlcli.recipes import load_finetune_recipe, to_toml
 
-    find_checkpoint(checkpoint)
+    if task is not Task.diffusion_kv:
+        find_checkpoint(checkpoint)
     if dataset is not None and (data is None or label_column != "label"):
         cause = "has no --data" if data is None else "has its own labels"
         raise UsageError(f"--dataset {dataset} {cause}", remedy="--data DIR" if data is None else "")
@@ -159,7 +185,7 @@ def command(
 
         if overrides:  # which may stand in the environment for the other tasks
             console.warn(f"--set has no effect: --task {task.value} has no recipe")
-        unread = {"--recipe": recipe, "--seed": seed is not None, "--resume": resume}
+        unread = {"--encoder": encoder, "--recipe": recipe, "--seed": seed is not None, "--resume": resume}
         classes.refuse(unread | {"--dataset": dataset, "--batch-size": batch_size}, task.value)
         rows = classes.Rows(data, val, test, label_column, head, parse_map(map_), image_root)
         classes.linear_probe(
@@ -176,6 +202,30 @@ def command(
         return
     if test or l2 is not None:
         raise UsageError(f"--task {task.value} has no {'--test' if test else '--l2'}")
+    if task is Task.diffusion_kv:
+        from vlcli.commands import _finetune_classes as classes
+        from vlcli.commands import _finetune_diffusion as diffusion
+
+        classes.refuse({"--dataset": dataset, "--label-column": label_column != "label"}, task.value)
+        diffusion.key_values(
+            checkpoint,
+            encoder,
+            recipe,
+            diffusion.Rows(data, val, head, parse_map(map_), image_root),
+            output,
+            console,
+            overrides=overrides,
+            seed=seed,
+            precision=precision,
+            batch_size=batch_size,
+            device=device,
+            resume=resume,
+            force=force,
+            dry_run=dry_run,
+        )
+        return
+    if encoder is not None:
+        raise UsageError(f"--task {task.value} has no --encoder")
 
     import vlcli
     from vlcli.shards.pairs import load_pairs

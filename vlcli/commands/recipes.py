@@ -13,6 +13,7 @@ from vlcli.errors import UsageError
 if TYPE_CHECKING:
     from vlcli.models.cost import Cost, TextCost
     from vlcli.recipe_schema import DistillRecipe, Recipe
+    from vlcli.recipe_schema_diffusion import DiffusionRecipe
 
 EXAMPLES = (
     "vlcli recipes list",
@@ -69,7 +70,8 @@ def command(
         }
         print(orjson.dumps(tables, option=orjson.OPT_INDENT_2).decode())
     elif action == "show":
-        print("\n".join(_said(costs[recipe.name]) + to_toml(recipe) for recipe in chosen), end="")
+        said = {name: _said(cost) for name, cost in costs.items()}
+        print("\n".join(said.get(r.name, "") + to_toml(r) for r in chosen), end="")
     elif action == "list":
         width = max(len(recipe.name) for recipe in chosen)
         for recipe in chosen:
@@ -79,12 +81,15 @@ def command(
             print(f"{recipe.name}: ok")
 
 
-def _cost(recipe: Recipe | DistillRecipe, *, only_build: bool) -> Cost | TextCost | None:
-    """What the recipe's model costs; None where it is only to be built."""
+def _cost(recipe: Recipe | DistillRecipe | DiffusionRecipe, *, only_build: bool) -> Cost | TextCost | None:
+    """What the recipe's model costs; None where it is only to be built, or is no part of the recipe."""
     from vlcli.models.config import TextEncoderConfig
     from vlcli.models.cost import cost, on_meta, text_cost, text_on_meta
     from vlcli.recipe_schema import DistillRecipe
+    from vlcli.recipe_schema_diffusion import DiffusionRecipe
 
+    if isinstance(recipe, DiffusionRecipe):
+        return None
     precision = recipe.train.precision
     if isinstance(recipe, DistillRecipe):
         student = text_on_meta(TextEncoderConfig(text=recipe.model.text))

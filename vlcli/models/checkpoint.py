@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -24,12 +24,15 @@ from vlcli.models.storage import Uninitialised, fill, layout_of
 from vlcli.models.text_encoder import TextEncoder
 from vlcli.text.model_tokenizers import saved_tokenizer
 
+if TYPE_CHECKING:
+    from vlcli.models.key_values import KeyValues
+
 Model = TypeVar("Model", DualEncoder, TextEncoder)
 S = TypeVar("S", bound=Settings)
 
 
 def save_checkpoint(
-    model: DualEncoder | TextEncoder | Classifier,
+    model: DualEncoder | TextEncoder | Classifier | KeyValues,
     path: Path,
     *,
     recipe: dict[str, Any],
@@ -38,7 +41,7 @@ def save_checkpoint(
     """Write `model` into the directory `path` (made; the caller renames it into place)."""
     path.mkdir(parents=True, exist_ok=True)
     architecture = model.config.model_dump(mode="json")
-    tokenizer = None if isinstance(model, Classifier) else model.tokenizer
+    tokenizer = getattr(model, "tokenizer", None)
     config = {
         "kind": model.kind,
         "architecture": architecture,

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from vlcli.errors import VlcliError
 from vlcli.models.checkpoint import first_problem
 from vlcli.models.config import ClassifierConfig, DualEncoderConfig, TextEncoderConfig
+from vlcli.models.key_values_config import KeyValuesConfig
 from vlcli.models.layout import FLOATS, Layout, misfits, piece_problem
 from vlcli.models.storage import layout_of_architecture
 from vlcli.shards.findings import Verdict
@@ -46,8 +47,8 @@ def check_architecture(path: Path, kind: str, architecture: Any, layout: Layout,
 
 @lru_cache(maxsize=4)  # the checkpoints of a run have one architecture
 def _expected(kind: str, architecture: str) -> Layout:
-    schemas: dict[str, type[TextEncoderConfig | ClassifierConfig]]
-    schemas = {"text": TextEncoderConfig, "classifier": ClassifierConfig}
+    schemas: dict[str, type[TextEncoderConfig | ClassifierConfig | KeyValuesConfig]]
+    schemas = {"text": TextEncoderConfig, "classifier": ClassifierConfig, "diffusion-kv": KeyValuesConfig}
     schema = schemas.get(kind, DualEncoderConfig)
     return layout_of_architecture(schema.model_validate(json.loads(architecture)))
 

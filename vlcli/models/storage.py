@@ -15,6 +15,7 @@ from vlcli.errors import InputError
 from vlcli.models.classifier import Classifier
 from vlcli.models.config import ClassifierConfig, DualEncoderConfig, TextEncoderConfig
 from vlcli.models.dual import DualEncoder
+from vlcli.models.key_values_config import KeyValuesConfig
 from vlcli.models.layout import Layout, in_one_line, misfits
 from vlcli.models.text_encoder import TextEncoder
 
@@ -66,8 +67,12 @@ class _NoTokenizer:
     vocab_size = 0
 
 
-def layout_of_architecture(config: DualEncoderConfig | TextEncoderConfig | ClassifierConfig) -> Layout:
+def layout_of_architecture(
+    config: DualEncoderConfig | TextEncoderConfig | ClassifierConfig | KeyValuesConfig,
+) -> Layout:
     """The tensors of a model of that architecture."""
+    if isinstance(config, KeyValuesConfig):
+        return {name: ("F32", shape) for name, shape in config.tensors.items()}
     with torch.device("meta"):
         if isinstance(config, ClassifierConfig):
             return layout_of(Classifier(config).state_dict())
