@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from vlcli.errors import UsageError
 from vlcli.models.config import Settings
 from vlcli.recipe_schema import DistillRecipe, Recipe
-from vlcli.recipe_schema_diffusion import DiffusionRecipe
+from vlcli.recipe_schema_kv import KeyValuesRecipe
 
 FINETUNE = (
     "finetune"  # the folder of recipes that start from a checkpoint and have no whole model of their own
@@ -99,20 +99,20 @@ def load_finetune_recipe(
     return _validated(name, values, Recipe)
 
 
-def load_diffusion_recipe(name: str, overrides: list[str] | None = None) -> DiffusionRecipe:
+def load_key_values_recipe(name: str, overrides: list[str] | None = None) -> KeyValuesRecipe:
     """As `load_recipe`, of `finetune --task diffusion-kv`: a recipe with a table `[diffusion]`."""
     values = _extended(find(name, FINETUNE), ())
     if "diffusion" not in values:
         raise UsageError(f"recipe {name} has no table [diffusion]", remedy="it is of another --task")
     for override in overrides or []:
         _set(values, override)
-    return _validated(name, values, DiffusionRecipe)
+    return _validated(name, values, KeyValuesRecipe)
 
 
-def load_finetune_on_its_paper(name: str, overrides: list[str] | None = None) -> Recipe | DiffusionRecipe:
+def load_finetune_on_its_paper(name: str, overrides: list[str] | None = None) -> Recipe | KeyValuesRecipe:
     """A named recipe of `finetune`, on a model of its paper in place of a checkpoint's."""
     if "diffusion" in _extended(find(name, FINETUNE), ()):
-        kept = load_diffusion_recipe(name, overrides)
+        kept = load_key_values_recipe(name, overrides)
         return kept.model_copy(update={"name": f"{FINETUNE}/{kept.name}"})
     model = load_recipe(MODELS[name.partition("-")[0]]).model
     found = load_finetune_recipe(name, model.model_dump(mode="json"), overrides)

@@ -98,10 +98,10 @@ def key_values(
 ) -> None:
     """Train into a run's directory, or say what would be done."""
     from vlcli.models.diffusion_directory import require_diffusion
-    from vlcli.recipes import load_diffusion_recipe, to_toml
+    from vlcli.recipes import load_key_values_recipe, to_toml
 
     settings = recipe_settings(overrides, seed=seed, precision=precision, batch_size=batch_size)
-    resolved = load_diffusion_recipe(recipe or RECIPE, settings)
+    resolved = load_key_values_recipe(recipe or RECIPE, settings)
     out = run_directory(output, resolved.name, resume=resume, force=force, dry_run=dry_run)
     require_diffusion(model)
     train, validation = rows.tables()
@@ -114,12 +114,12 @@ def key_values(
         return
     from vlcli.models.conditioner import Conditioner
     from vlcli.models.diffusion_directory import open_diffusion
-    from vlcli.training.diffusion import DiffusionTraining
     from vlcli.training.finetuning import fine_tune
+    from vlcli.training.key_values import KeyValuesTraining
 
     conditioner = Conditioner(open_text_side(model, encoder), resolved.diffusion.states)
     with DiffusionProgress(console) as reporter:
-        run = DiffusionTraining(
+        run = KeyValuesTraining(
             resolved,
             open_diffusion(model),
             conditioner,

@@ -13,7 +13,7 @@ from vlcli.errors import UsageError
 if TYPE_CHECKING:
     from vlcli.models.cost import Cost, TextCost
     from vlcli.recipe_schema import DistillRecipe, Recipe
-    from vlcli.recipe_schema_diffusion import DiffusionRecipe
+    from vlcli.recipe_schema_kv import KeyValuesRecipe
 
 EXAMPLES = (
     "vlcli recipes list",
@@ -81,14 +81,14 @@ def command(
             print(f"{recipe.name}: ok")
 
 
-def _cost(recipe: Recipe | DistillRecipe | DiffusionRecipe, *, only_build: bool) -> Cost | TextCost | None:
+def _cost(recipe: Recipe | DistillRecipe | KeyValuesRecipe, *, only_build: bool) -> Cost | TextCost | None:
     """What the recipe's model costs; None where it is only to be built, or is no part of the recipe."""
     from vlcli.models.config import TextEncoderConfig
     from vlcli.models.cost import cost, on_meta, text_cost, text_on_meta
     from vlcli.recipe_schema import DistillRecipe
-    from vlcli.recipe_schema_diffusion import DiffusionRecipe
+    from vlcli.recipe_schema_kv import KeyValuesRecipe
 
-    if isinstance(recipe, DiffusionRecipe):
+    if isinstance(recipe, KeyValuesRecipe):
         return None
     precision = recipe.train.precision
     if isinstance(recipe, DistillRecipe):

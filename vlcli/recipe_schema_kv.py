@@ -21,17 +21,17 @@ class DiffusionConfig(Settings):
     size: int | None = Field(None, ge=8)
 
 
-class DiffusionDataConfig(PairsConfig):
+class KeyValuesDataConfig(PairsConfig):
     batch_size: int = Field(512, ge=1)
 
 
-class DiffusionTrainConfig(TrainConfig):
+class KeyValuesTrainConfig(TrainConfig):
     """`best`: the lowest loss on the validation pairs, each with a noise and a time of its own, always the same."""
 
     best: Literal["loss"] = "loss"  # type: ignore[assignment]
 
 
-class DiffusionRecipe(Settings):
+class KeyValuesRecipe(Settings):
     """Fine-tuning of a diffusion model's keys and values, as data."""
 
     name: str
@@ -40,8 +40,8 @@ class DiffusionRecipe(Settings):
     diffusion: DiffusionConfig = DiffusionConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
-    data: DiffusionDataConfig = DiffusionDataConfig()
-    train: DiffusionTrainConfig = DiffusionTrainConfig()
+    data: KeyValuesDataConfig = KeyValuesDataConfig()
+    train: KeyValuesTrainConfig = KeyValuesTrainConfig()
 
     @property
     def peak_lr(self) -> float:

@@ -23,7 +23,7 @@ from vlcli.models.diffusion_directory import DiffusionModel
 from vlcli.models.dropout import pair_key
 from vlcli.models.dual import trainable_report
 from vlcli.models.key_values import load_key_values, new_key_values
-from vlcli.recipe_schema_diffusion import DiffusionRecipe
+from vlcli.recipe_schema_kv import KeyValuesRecipe
 from vlcli.shards.pairs import PairTable
 from vlcli.training.engine import Engine, Outcome, Score
 from vlcli.training.loader import Loader, TrainingBatch
@@ -122,12 +122,12 @@ class Denoising:
         return (said.float() - target.float()).square().flatten(1).mean(1)
 
 
-class DiffusionTraining:
-    """A run: `DiffusionTraining(recipe, source, conditioner, train, out, reporter, …).run()`."""
+class KeyValuesTraining:
+    """A run: `KeyValuesTraining(recipe, source, conditioner, train, out, reporter, …).run()`."""
 
     def __init__(
         self,
-        recipe: DiffusionRecipe,
+        recipe: KeyValuesRecipe,
         source: DiffusionModel,
         conditioner: Conditioner,
         train: PairTable,
