@@ -24,6 +24,13 @@ def is_diffusion(path: str) -> bool:
     return (Path(path) / "model_index.json").is_file() or (Path(path) / "unet").is_dir()
 
 
+def refuse(options: Mapping[str, Any], what: str) -> None:
+    """UsageError for options that would do nothing; those that were not given are None, False or empty."""
+    for name, value in options.items():
+        if value is not None and value is not False:
+            raise UsageError(f"{name} is not for {what}")
+
+
 @dataclass(frozen=True)
 class Asked:
     """Where the prompts come from: --text, --prompts, or rows."""
@@ -84,6 +91,7 @@ def pictures(
     steps: int,
     guidance: float,
     device: str,
+    precision: str,
     batch_size: int | None,
     force: bool,
 ) -> None:
@@ -118,7 +126,7 @@ def pictures(
             for prompt in group:
                 _say_cut(prompt, guided, console)
             texts = [prompt.text for prompt in group]
-            found = guided(texts, seed=seed, steps=steps, guidance=guidance)
+            found = guided(texts, seed=seed, steps=steps, guidance=guidance, precision=precision)
             for prompt, picture in zip(group, found, strict=True):
                 columns = {"lang": prompt.lang} if prompt.lang else {}
                 book.add(picture, prompt.text, origin, name=prompt.name, columns=columns)

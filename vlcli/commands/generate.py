@@ -1,7 +1,8 @@
-"""vlcli generate: captions out of pictures."""
+"""vlcli generate: captions out of pictures, pictures out of prompts."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from typer import Argument, Option
@@ -9,11 +10,14 @@ from typer import Argument, Option
 from vlcli.commands import _options as o
 from vlcli.errors import UsageError
 
-CAPTIONS = "Captions"  # a panel of --help
+CAPTIONS, PICTURES = "Captions", "Pictures"  # panels of --help
 
 EXAMPLES = (
     "vlcli generate runs/captioner --caption val.jsonl -o captions.jsonl",
     "vlcli generate runs/captioner --caption shards/ --decode beam --beams 5 --format coco -o results.json",
+    "vlcli generate stable-diffusion-v1-4/ --kv runs/kv --encoder runs/altclip-m9 --text en=fox --text zh=狐狸 -o fox/",
+    "vlcli generate stable-diffusion-v1-4/ val.jsonl --langs en,zh --map 'text=name_{lang}' --kv runs/kv"
+    " --encoder runs/altclip-m9 -o pictures/",
 )
 
 
@@ -22,7 +26,8 @@ def command(
         list[str] | None,
         Argument(
             metavar="RUN [FILE]",
-            help="A run or checkpoint, then pairs: paths, globs, directories, shards; no path or - is stdin.",
+            help="A run or checkpoint, or a diffusion model's directory; then pairs: paths, globs, directories, shards;"
+            " no path or - is stdin.",
             show_default=False,
         ),
     ] = None,
@@ -121,6 +126,73 @@ def command(
             rich_help_panel=CAPTIONS,
         ),
     ] = None,
+    text: Annotated[
+        list[str] | None,
+        Option(
+            "--text",
+            metavar="[LANG=]TEXT",
+            help="Draw this, in place of rows' texts; repeatable: a text each, perhaps with its language.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        Option(
+            "--prompts",
+            metavar="FILE",
+            help="The same from a file: a JSON object of language and text, or a language, a tab and a text a line.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    langs: Annotated[
+        str | None,
+        Option(
+            "--langs",
+            metavar="LANG,...",
+            help="Each row in each of these languages; {lang} in --map stands for one.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    kv: Annotated[
+        str | None,
+        Option(
+            "--kv",
+            metavar="RUN",
+            help="Keys and values of finetune --task diffusion-kv, in place of the diffusion model's own.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        Option(
+            "--encoder",
+            metavar="RUN",
+            help="The text encoder that guides it, the one that --kv was trained with; default: an AltDiffusion's own.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        Option(
+            "--steps",
+            min=1,
+            metavar="N",
+            help="Steps from noise to a picture.",
+            show_default="50",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        Option(
+            "--guidance",
+            min=0.0,
+            metavar="X",
+            help="How many times what the text changes counts; 1: as it is.",
+            show_default="7.5",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
     to: o.To = None,
     renames: o.Map = None,
     from_: o.From = None,
@@ -131,18 +203,34 @@ def command(
     seed: o.Seed = 0,
     device: o.Device = "auto",
     precision: o.Precision = "fp32",
-    batch_size: o.BatchSize = 64,
+    batch_size: Annotated[
+        int | None,
+        Option(
+            "--batch-size",
+            min=1,
+            metavar="N",
+            help="Images or texts a forward pass.",
+            show_default="64 captions, 4 pictures",
+        ),
+    ] = None,
     force: o.Force = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
 ) -> None:
-    """Describe pictures in words.
+    """Describe pictures in words, or draw what words describe.
 
     --caption writes each row of the input with `caption_generated`, what the captioner says of its picture, and
     `score`, the mean log-probability of the caption's tokens and of its end. Spaces stand between words of Latin
     script, and not beside Chinese ones. A row whose picture cannot be read is bad. What is written of a row depends
     neither on the others nor on --batch-size; a drawn caption depends on --seed and the row's number.
+
+    A diffusion model in Stable Diffusion's format (model_index.json, unet/, vae/, scheduler/; AltDiffusion's too) draws
+    --text, --prompts or the first text of each row, guided by --encoder. All of a --seed begin with the same noise. The
+    directory -o (pictures/) holds a PNG for each, which says what made it, and pairs.jsonl, whose rows are pairs with
+    `generated_by`; of prompts in languages also grid.png and grid.svg, the pictures with their prompts. A prompt that
+    is longer than what the encoder reads is named. Nothing is downloaded, and weights are read from safetensors alone.
     """
+    from vlcli.commands import _generate_diffusion as diffusion
     from vlcli.commands._console import Console
     from vlcli.models.quickcheck import find_checkpoint
 
@@ -150,8 +238,32 @@ def command(
     if not named:
         raise UsageError("no checkpoint", remedy="vlcli generate RUN --caption FILE...")
     run = named.pop(0)
-    find_checkpoint(run)
     console = Console("generate", quiet=quiet, verbose=verbose)
+    if diffusion.is_diffusion(run):
+        unread = {"--caption": caption, "--decode": decode, "--beams": beams, "--min-length": min_length}
+        unread |= {"--max-length": max_length, "--top-p": top_p, "--temperature": temperature}
+        unread |= {"--repetition-penalty": repetition_penalty, "--format": format, "--to": to}
+        diffusion.refuse(unread | {"--image-root": image_root, "--rejects": rejects}, "a diffusion model")
+        diffusion.refuse({"--max-bad": max_bad != "0"}, "a diffusion model")
+        diffusion.pictures(
+            run,
+            kv,
+            encoder,
+            diffusion.Asked(text, prompts, o.gather(named, files_from), from_, renames, langs, head),
+            output,
+            console,
+            seed=seed,
+            steps=50 if steps is None else steps,
+            guidance=7.5 if guidance is None else guidance,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            force=force,
+        )
+        return
+    find_checkpoint(run)
+    unread = {"--text": text, "--prompts": prompts, "--langs": langs, "--kv": kv, "--encoder": encoder}
+    diffusion.refuse(unread | {"--steps": steps, "--guidance": guidance}, "a captioner")
     if not caption:
         raise UsageError("nothing says what to generate", remedy="--caption describes the pictures of rows")
 
@@ -168,5 +280,5 @@ def command(
         console,
         device=device,
         precision=precision,
-        batch_size=batch_size,
+        batch_size=batch_size or 64,
     )

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from vlcli.errors import UsageError
+from vlcli.evaluation.embed import inference
 from vlcli.generation.pictures import noise_of, to_pictures
 from vlcli.models.conditioner import Conditioner
 from vlcli.models.diffusers_extra import need_diffusers
@@ -85,7 +86,9 @@ class Guided:
         return noise_of(seed, [ONE], (int(self.model.unet.config.in_channels), side, side))
 
     @torch.no_grad()
-    def __call__(self, texts: Sequence[str], *, seed: int, steps: int, guidance: float) -> list[Image.Image]:
+    def __call__(
+        self, texts: Sequence[str], *, seed: int, steps: int, guidance: float, precision: str = "fp32"
+    ) -> list[Image.Image]:
         """A picture of each text. `guidance`: how many times what the text changes counts, beside no text at all; 1
         or less: as it is."""
         try:
@@ -95,15 +98,16 @@ class Guided:
         states, n = self.conditioner.of_texts(texts), len(texts)
         # what a scheduler draws on its way is the same for every picture, too
         drawn = [torch.Generator(self.device).manual_seed(pair_key(seed, ONE, "steps")) for _ in texts]
-        found = self.pipeline(
-            prompt_embeds=states,
-            negative_prompt_embeds=self.conditioner.of_texts([""]).expand(n, -1, -1),
-            latents=self.noise(seed).to(self.device).expand(n, -1, -1, -1),
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            generator=drawn,
-            height=self.model.size,
-            width=self.model.size,
-            output_type="pt",
-        ).images
+        with inference(self.conditioner, precision):
+            found = self.pipeline(
+                prompt_embeds=states,
+                negative_prompt_embeds=self.conditioner.of_texts([""]).expand(n, -1, -1),
+                latents=self.noise(seed).to(self.device).expand(n, -1, -1, -1),
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                generator=drawn,
+                height=self.model.size,
+                width=self.model.size,
+                output_type="pt",
+            ).images
         return to_pictures(2 * found - 1)
