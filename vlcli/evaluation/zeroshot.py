@@ -12,7 +12,7 @@ ever held.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -185,8 +185,9 @@ def classified(
     precision: str = "fp32",
     cache: FeatureCache | None = None,
     progress: Progress | None = None,
+    scored: Callable[[torch.Tensor], None] | None = None,
 ) -> Tally:
-    """What `zeroshot` counts."""
+    """What `zeroshot` counts. `scored` is given the scores of each batch of images."""
     classifier = Classifier(
         model,
         list(label_set.names.values()),
@@ -204,6 +205,8 @@ def classified(
         scores = classifier.scores(batch)
         if metric == "map11" and ensemble == "similarity":
             scores = probabilities(scores)
+        if scored is not None:
+            scored(scores)
         tally.add(scores, truth[done : done + len(scores)])
         done += len(scores)
     if not done:
