@@ -76,9 +76,13 @@ def test_what_comes_out_is_pairs(tmp_path):
 
 
 def test_a_directory_appears_whole_or_not_at_all(tmp_path):
-    with pytest.raises(RuntimeError), album(tmp_path / "out") as pages:
-        pages.add(Image.new("RGB", (4, 4)), "a", ORIGIN, name="a")
-        raise RuntimeError
+    def stopped():
+        with album(tmp_path / "out") as pages:
+            pages.add(Image.new("RGB", (4, 4)), "a", ORIGIN, name="a")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        stopped()
     assert not list(tmp_path.iterdir())
     (tmp_path / "out").mkdir()
     with pytest.raises(UsageError, match="exists"), album(tmp_path / "out"):

@@ -1,4 +1,4 @@
-"""The three parts of text-to-image, small enough to build in a test and of random weights, and a few coloured pictures."""
+"""The three parts of text-to-image, random and small enough to build in a test, and a few coloured pictures."""
 
 import io
 import json
