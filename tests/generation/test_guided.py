@@ -147,7 +147,9 @@ def test_rows_by_language(place, tmp_path):
 
 def test_a_prompt_that_is_too_long_is_said(place, tmp_path, capsys):
     assert draw(place, tmp_path / "out", "--text", "zh=" + "红" * 30) == 0
-    assert "prompt zh: 32 tokens, of which the text encoder reads 12" in capsys.readouterr().err
+    assert (
+        "1 prompts are longer than the 12 tokens that are read, and were cut: zh" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,5 +173,5 @@ def test_another_encoder_is_refused_and_so_is_none(place, tmp_path):
         draw(place, tmp_path / "out", "--text", "a", "--encoder", place / "other")
     with pytest.raises(UsageError, match="name a run or a checkpoint with --encoder"):
         vlcli("generate", place / "sd", "--text", "a", "-o", tmp_path / "out")
-    with pytest.raises(UsageError, match="--kv is not for a captioner"):
+    with pytest.raises(UsageError, match="--kv is not for this checkpoint"):
         vlcli("generate", place / "kv", "--kv", place / "kv", "-o", tmp_path / "out")

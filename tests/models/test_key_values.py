@@ -130,4 +130,3 @@ def test_states_of_a_text_do_not_depend_on_the_others():
     assert together.shape == (3, conditioner.length, WIDTH)
     for text, states in zip(texts, together, strict=True):
         torch.testing.assert_close(conditioner.of_texts([text])[0], states)
-    assert conditioner.tokens("红色") == 4

@@ -45,7 +45,7 @@ class Asked:
 
     def read(self) -> Iterable[Any]:
         """The prompts. UsageError where they come from several places, or from nowhere."""
-        from vlcli.generation.prompts import parse_prompts, read_prompts
+        from vlcli.generation.prompts_by_language import read_prompts, tagged_prompts
 
         said = [name for name, value in (("--text", self.texts), ("--prompts", self.prompts)) if value]
         said += ["rows"] if self.rows else []
@@ -55,28 +55,27 @@ class Asked:
         if self.langs is not None and not self.rows:
             raise UsageError("--langs goes with rows", remedy="--text zh=… says a prompt's language")
         if self.texts:
-            return parse_prompts(self.texts)
+            return tagged_prompts(self.texts)
         return read_prompts(self.prompts) if self.prompts is not None else self._of_rows()
 
     def _of_rows(self) -> Iterable[Any]:
         from vlcli.commands._options import parse_map
         from vlcli.generation.prompts import row_prompts
+        from vlcli.generation.prompts_by_language import prompts_by_language
+        from vlcli.records.reader import read
         from vlcli.text.languages import named, parse_langs
 
+        given = list(self.renames or ())
         how: dict[str, Any] = {"format": self.format, "head": self.head}
         if self.langs is None:
-            return row_prompts(self.rows, renames=parse_map(list(self.renames or ())), **how)
+            return row_prompts(read(self.rows, renames=parse_map(given), **how))
         if "-" in self.rows:
             raise UsageError("--langs reads the rows once for each language, and stdin only once")
-        return chain.from_iterable(
-            row_prompts(
-                self.rows,
-                renames=parse_map([named(value, lang) for value in self.renames or ()]),
-                lang=lang,
-                **how,
-            )
-            for lang in parse_langs(self.langs)
-        )
+
+        def rows(lang: str) -> Any:
+            return read(self.rows, renames=parse_map([named(value, lang) for value in given]), **how)
+
+        return prompts_by_language(rows, parse_langs(self.langs))
 
 
 def pictures(
@@ -97,14 +96,13 @@ def pictures(
 ) -> None:
     """Draw every prompt from the same noise into a directory."""
     from vlcli.commands._finetune_diffusion import open_text_side
+    from vlcli.commands._generate_pictures import Long, refuse_output
     from vlcli.models.diffusion_directory import open_diffusion, require_diffusion
     from vlcli.records.atomic import refuse_existing
 
-    out = output or "pictures"
-    if out == "-":
-        raise UsageError("pictures go to a directory", remedy="name one with -o")
+    out = refuse_output(output)
     if not force:
-        refuse_existing(Path(out))
+        refuse_existing(out)
     require_diffusion(model)
     prompts = iter(asked.read())
     first = list(islice(prompts, MOST_KNOWN))
@@ -119,30 +117,22 @@ def pictures(
 
     guided = Guided(open_diffusion(model), text_side, kv, resolve_device(device))
     origin = generated_by(guided.models, **guided.origin(seed=seed, steps=steps, guidance=guidance))
-    drawn: list[Any] = []
+    long, drawn = Long(guided.conditioner.encoder, console), []
     with album(out, force=force) as book:
         every = chain(first, prompts)
         while group := list(islice(every, batch_size or AT_ONCE)):
-            for prompt in group:
-                _say_cut(prompt, guided, console)
+            cut = long.among(group)
             texts = [prompt.text for prompt in group]
             found = guided(texts, seed=seed, steps=steps, guidance=guidance, precision=precision)
             for prompt, picture in zip(group, found, strict=True):
-                columns = {"lang": prompt.lang} if prompt.lang else {}
-                book.add(picture, prompt.text, origin, name=prompt.name, columns=columns)
+                made = origin | ({"cut": True} if prompt.name in cut else {})
+                book.add(picture, prompt.text, made, name=prompt.name, columns=prompt.columns)
                 drawn += [(picture, prompt)] if grid else []
         if grid:
             _draw_grid(book.place, drawn, origin)
         count = book.count
-    console.note(f"{count} pictures of {guided.model.size} px, {steps} steps, seed {seed}; {out}")
-
-
-def _say_cut(prompt: Any, guided: Any, console: Console) -> None:
-    if (tokens := guided.cut(prompt.text)) is not None:
-        length = guided.conditioner.length
-        console.warn(
-            f"prompt {prompt.name}: {tokens} tokens, of which the text encoder reads {length}: its end is not drawn"
-        )
+    long.tell()
+    console.note(f"{count:,} pictures of {guided.model.size} px, {steps} steps, seed {seed}; {out}")
 
 
 def _drawable(prompts: Sequence[Any], console: Console) -> bool:
@@ -150,8 +140,9 @@ def _drawable(prompts: Sequence[Any], console: Console) -> bool:
     and fit. NoFont, before anything is computed, for a character without a glyph."""
     from vlcli.figures.fonts import find_fonts
     from vlcli.figures.prompts import MOST
+    from vlcli.generation.prompts_by_language import lang_of
 
-    if not any(prompt.lang for prompt in prompts):
+    if not any(map(lang_of, prompts)):
         return False
     if len(prompts) > MOST:
         console.note(f"more than {MOST} pictures are no grid: none is drawn")
@@ -162,9 +153,10 @@ def _drawable(prompts: Sequence[Any], console: Console) -> bool:
 
 def _draw_grid(place: Path, drawn: Sequence[Any], origin: Mapping[str, Any]) -> None:
     from vlcli.figures.prompts import Drawn, prompt_grid
+    from vlcli.generation.prompts_by_language import lang_of
 
     models = ", ".join(f"{name} {value}" for name, value in origin["models"].items())
     foot = f"seed {origin['seed']}, {origin['steps']} steps, guidance {origin['guidance']:g}, {models}"
-    figures = prompt_grid([Drawn(picture, prompt.text, prompt.lang) for picture, prompt in drawn], foot)
+    figures = prompt_grid([Drawn(picture, prompt.text, lang_of(prompt)) for picture, prompt in drawn], foot)
     for kind, content in figures.items():
         (place / f"{GRID}.{kind}").write_bytes(content)

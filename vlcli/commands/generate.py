@@ -1,4 +1,4 @@
-"""vlcli generate: captions out of pictures, pictures out of prompts."""
+"""vlcli generate: captions out of pictures, and pictures out of texts."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ EXAMPLES = (
     "vlcli generate stable-diffusion-v1-4/ --kv runs/kv --encoder runs/altclip-m9 --text en=fox --text zh=狐狸 -o fox/",
     "vlcli generate stable-diffusion-v1-4/ val.jsonl --langs en,zh --map 'text=name_{lang}' --kv runs/kv"
     " --encoder runs/altclip-m9 -o pictures/",
+    "vlcli generate runs/decoder --prior runs/prior --clip runs/clip --text 红苹果 --text 狐狸 --seed 0 -o pictures/",
 )
 
 
@@ -131,7 +132,8 @@ def command(
         Option(
             "--text",
             metavar="[LANG=]TEXT",
-            help="Draw this, in place of rows' texts; repeatable: a text each, perhaps with its language.",
+            help="Draw this; repeatable. Without it RUN draws the first text of each row. Of a diffusion model's a"
+            " language may stand in front.",
             rich_help_panel=PICTURES,
         ),
     ] = None,
@@ -140,7 +142,7 @@ def command(
         Option(
             "--prompts",
             metavar="FILE",
-            help="The same from a file: a JSON object of language and text, or a language, a tab and a text a line.",
+            help="Of a diffusion model the same from a file: a JSON object of language and text, or a language, a tab and a text a line.",
             rich_help_panel=PICTURES,
         ),
     ] = None,
@@ -171,6 +173,24 @@ def command(
             rich_help_panel=PICTURES,
         ),
     ] = None,
+    prior: Annotated[
+        str | None,
+        Option(
+            "--prior",
+            metavar="RUN",
+            help="Of finetune --task t2i --stage prior: what makes embeddings of texts, for RUN, a decoder.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    clip: Annotated[
+        str | None,
+        Option(
+            "--clip",
+            metavar="RUN",
+            help="The dual encoder that both were trained with.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
     steps: Annotated[
         int | None,
         Option(
@@ -188,8 +208,30 @@ def command(
             "--guidance",
             min=0.0,
             metavar="X",
-            help="How many times what the text changes counts; 1: as it is.",
-            show_default="7.5",
+            help="How far away from what would be drawn of nothing; 1: what the text says, 0: nothing.",
+            show_default="2; of a diffusion model 7.5",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    prior_steps: Annotated[
+        int | None,
+        Option(
+            "--prior-steps",
+            min=1,
+            metavar="N",
+            help="Steps from noise to an embedding.",
+            show_default="25",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    prior_guidance: Annotated[
+        float | None,
+        Option(
+            "--prior-guidance",
+            min=0.0,
+            metavar="X",
+            help="The same guidance, of the prior.",
+            show_default="1",
             rich_help_panel=PICTURES,
         ),
     ] = None,
@@ -217,12 +259,20 @@ def command(
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
 ) -> None:
-    """Describe pictures in words, or draw what words describe.
+    """Describe pictures in words, or draw pictures of words.
 
     --caption writes each row of the input with `caption_generated`, what the captioner says of its picture, and
     `score`, the mean log-probability of the caption's tokens and of its end. Spaces stand between words of Latin
     script, and not beside Chinese ones. A row whose picture cannot be read is bad. What is written of a row depends
     neither on the others nor on --batch-size; a drawn caption depends on --seed and the row's number.
+
+    Where RUN is a decoder of finetune --task t2i, it draws texts: --clip reads them, --prior makes image embeddings of
+    them, RUN pictures of those, and parts that were not trained with one another are refused. -o is a directory: PNGs
+    that carry prompt, seed, steps, guidance and the hashes of all parts, and pairs.jsonl with a row for each, which
+    keeps the id and the columns of the row that the text is from. The noise that a picture starts from depends on
+    --seed and on the row's id, or the place of --text. The same command gives the same bytes; another --batch-size may
+    move a pixel by one level of 255. Texts longer than the dual encoder reads are cut, counted and named. Needs the
+    extra vlcli[generate].
 
     A diffusion model in Stable Diffusion's format (model_index.json, unet/, vae/, scheduler/; AltDiffusion's too) draws
     --text, --prompts or the first text of each row, guided by --encoder. All of a --seed begin with the same noise. The
@@ -243,6 +293,12 @@ def command(
         unread = {"--caption": caption, "--decode": decode, "--beams": beams, "--min-length": min_length}
         unread |= {"--max-length": max_length, "--top-p": top_p, "--temperature": temperature}
         unread |= {"--repetition-penalty": repetition_penalty, "--format": format, "--to": to}
+        unread |= {
+            "--prior": prior,
+            "--clip": clip,
+            "--prior-steps": prior_steps,
+            "--prior-guidance": prior_guidance,
+        }
         diffusion.refuse(unread | {"--image-root": image_root, "--rejects": rejects}, "a diffusion model")
         diffusion.refuse({"--max-bad": max_bad != "0"}, "a diffusion model")
         diffusion.pictures(
@@ -262,8 +318,37 @@ def command(
         )
         return
     find_checkpoint(run)
-    unread = {"--text": text, "--prompts": prompts, "--langs": langs, "--kv": kv, "--encoder": encoder}
-    diffusion.refuse(unread | {"--steps": steps, "--guidance": guidance}, "a captioner")
+    of_diffusion = {"--prompts": prompts, "--langs": langs, "--kv": kv, "--encoder": encoder}
+    diffusion.refuse(of_diffusion, "this checkpoint, but for a diffusion model")
+    from vlcli.commands import _generate_pictures as pictures
+
+    way = {"steps": steps, "guidance": guidance, "prior_steps": prior_steps, "prior_guidance": prior_guidance}
+    if not caption and pictures.draws(run, text):
+        if (
+            to is not None
+            or rejects is not None
+            or max_bad != "0"
+            or image_root is not None
+            or format is not None
+        ):
+            raise UsageError(
+                "pictures of texts have none of --to, --format, --image-root, --max-bad, --rejects"
+            )
+        pictures.pictures(
+            run,
+            prior,
+            clip,
+            pictures.Prompts(text, o.gather(named, files_from), from_, o.parse_map(renames), head),
+            output,
+            {"seed": seed, **way},
+            console,
+            device=device,
+            precision=precision,
+            batch_size=batch_size or 64,
+            force=force,
+        )
+        return
+    pictures.refuse({"--text": text, "--prior": prior, "--clip": clip} | way)
     if not caption:
         raise UsageError("nothing says what to generate", remedy="--caption describes the pictures of rows")
 

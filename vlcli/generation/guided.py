@@ -75,11 +75,6 @@ class Guided:
             "states": self.conditioner.states,
         }
 
-    def cut(self, text: str) -> int | None:
-        """How many tokens a text has, where the encoder does not read all of them."""
-        tokens = self.conditioner.tokens(text)
-        return tokens if tokens > self.conditioner.length else None
-
     def noise(self, seed: int) -> Tensor:
         """(1, c, h, w): where every picture of a seed begins."""
         side = self.model.size // self.model.factor

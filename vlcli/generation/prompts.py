@@ -1,108 +1,50 @@
-"""Prompts: what a command line or a file says in which language."""
+"""Texts to draw: from the command line, or the first text of each row of the input."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from vlcli.errors import InputError, UsageError
-from vlcli.records.reader import read
+from vlcli.records.batch import Batch
+from vlcli.records.identity import Identity
+from vlcli.shards.rows import place, plain, row_texts
+from vlcli.text.model_tokenizers import ModelTokenizer
 
-_TAGGED = re.compile(r"([a-z]{2,3}(?:-[A-Za-z0-9]+)*)=(.*)", re.DOTALL)
-_TAG = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*")
+# What a row says of the picture that it had; its own comes in their place.
+OF_A_PICTURE = {"image", "image_id", "width", "height", "text", "text_candidates"}
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """A text, its language where it is said, and a name."""
+class Prompt(NamedTuple):
+    """`name` is the id of its row; its noise is drawn from the seed and `name`. `columns` are carried on."""
 
+    name: str
     text: str
-    lang: str | None = None
-    name: str = ""
+    columns: dict[str, Any]
 
 
-def parse_prompts(values: Sequence[str]) -> list[Prompt]:
-    """`["zh=一只猫", "a cat"]`: texts, with a language's tag in front or without."""
-    found = []
-    for value in values:
-        tagged = _TAGGED.fullmatch(value)
-        found.append(Prompt(tagged[2], tagged[1]) if tagged else Prompt(value))
-    return _named(found)
+def given_prompts(texts: Sequence[str]) -> Iterator[Prompt]:
+    """Of texts on a command line, by their positions. UsageError for an empty one."""
+    for number, text in enumerate(texts):
+        if not text.strip():
+            raise UsageError("--text is empty: there is nothing to draw")
+        yield Prompt(f"text/{number}", text, {})
 
 
-def read_prompts(file: Path) -> list[Prompt]:
-    """A JSON object of language and text, or lines of language, tab and text. UsageError where there is no such file,
-    InputError naming the line that is neither."""
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"{file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 ({error.reason})", file=str(file)) from error
-    found = _of_json(text, file) if text.lstrip().startswith("{") else _of_lines(text, file)
-    if not found:
-        raise InputError("it holds no prompt", file=str(file))
-    return _named(found)
+def row_prompts(batches: Iterable[Batch]) -> Iterator[Prompt]:
+    """Of rows, by their ids. InputError, with its place, for a row without a text."""
+    identity = Identity()
+    for raw in batches:
+        batch = identity.assign(raw)
+        texts, names = row_texts(batch), batch.frame["id"].to_list()
+        for i, row in enumerate(batch.rows()):
+            if not texts[i]:
+                raise InputError("no text to draw", **place(batch, i))
+            columns = {name: plain(value) for name, value in row.items() if name not in OF_A_PICTURE}
+            yield Prompt(names[i], texts[i][0], columns)
 
 
-def row_prompts(
-    paths: Sequence[str],
-    *,
-    renames: Mapping[str, str] | None = None,
-    format: str | None = None,
-    head: int | None = None,
-    lang: str | None = None,
-) -> Iterator[Prompt]:
-    """The (first) text of each row, in the language of its column `lang` or in the given one. InputError for a row
-    without a text."""
-    number = 0
-    for batch in read(paths, format=format, renames=renames, head=head):
-        frame = batch.frame.select("id", "text", "line")
-        said = batch.values("lang") if lang is None else [lang] * len(batch)
-        for (name, texts, line), spoken in zip(frame.iter_rows(), said, strict=True):
-            if not texts or texts[0] is None or not texts[0].strip():
-                place: dict[str, Any] = {"line": line} if batch.text_lines else {"row": line}
-                raise InputError("no text to draw", file=batch.file, **place)
-            own = name if name is not None else f"{number:06}"
-            spoken = spoken if isinstance(spoken, str) and spoken else None
-            yield Prompt(texts[0], spoken, own if lang is None else f"{own}/{lang}")
-            number += 1
-
-
-def _of_json(text: str, file: Path) -> list[Prompt]:
-    try:
-        pairs: list[tuple[str, Any]] = json.loads(text, object_pairs_hook=list)
-    except json.JSONDecodeError as error:
-        raise InputError(f"not JSON ({error.msg})", file=str(file), line=error.lineno) from error
-    for lang, value in pairs:
-        if not _TAG.fullmatch(lang) or not isinstance(value, str):
-            raise InputError(f"{lang!r}: not a language and a text", file=str(file))
-    return [Prompt(value, lang) for lang, value in pairs]
-
-
-def _of_lines(text: str, file: Path) -> list[Prompt]:
-    found = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        lang, tab, value = line.partition("\t")
-        if not tab or not _TAG.fullmatch(lang.strip()):
-            raise InputError("not a language, a tab and a text", file=str(file), line=number)
-        found.append(Prompt(value.strip(), lang.strip()))
-    return found
-
-
-def _named(prompts: Iterable[Prompt]) -> list[Prompt]:
-    """Each with a name of its own: its language, or its number."""
-    found: list[Prompt] = []
-    taken: set[str] = set()
-    for number, prompt in enumerate(prompts):
-        name = prompt.lang or f"{number:06}"
-        name = f"{name}-{number:06}" if name in taken else name
-        taken.add(name)
-        found.append(Prompt(prompt.text, prompt.lang, name))
-    return found
+def too_long(tokenizer: ModelTokenizer, prompts: Sequence[Prompt], context: int) -> list[Prompt]:
+    """Those whose end a model of `context` tokens does not see."""
+    specials = int(tokenizer.encode([""], length=context)[1].sum())
+    return [one for one in prompts if len(tokenizer.content(one.text)) + specials > context]

@@ -22,7 +22,6 @@ from vlcli.models.quickcheck import kind_of
 from vlcli.models.text_encoder import TextEncoder
 
 TEXT_SIDE = ("text.", "text_head.", "text_projection.")
-ENDLESS = 1 << 16  # tokens: longer than any prompt
 
 
 class Conditioner:
@@ -68,10 +67,6 @@ class Conditioner:
     def to(self, device: torch.device) -> Conditioner:
         self.encoder.to(device)
         return self
-
-    def tokens(self, text: str) -> int:
-        """How many tokens a text has, uncut and with those that begin and end it."""
-        return int(self.encoder.tokenizer.encode([text], length=ENDLESS)[1].sum())
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """ids and mask (B, length) of texts; a longer one is cut."""

@@ -9,7 +9,7 @@ TITLES = {
     "prior": "A prior: from a text to the image embedding of a dual encoder",
     "decoder": "A decoder: from the image embedding of a dual encoder to a small picture",
 }
-USE = "`vlcli generate DECODER --prior PRIOR --clip CLIP --text 红苹果 -o pictures/`, all three trained with one another."
+USE = "`vlcli generate DECODER --prior PRIOR --clip CLIP --text 红苹果 -o pictures/`, all three of one training."
 
 
 def front_matter(license: str) -> str:

@@ -1,4 +1,4 @@
-"""Training of what stands behind a dual encoder: a prior or a decoder, by the error of what it says of noisy samples."""
+"""Training of what stands behind a dual encoder: a prior or a decoder, by the error of what it says of noise."""
 
 from __future__ import annotations
 

@@ -5,21 +5,22 @@ import json
 import pytest
 
 from vlcli.errors import InputError, UsageError
-from vlcli.generation.prompts import parse_prompts, read_prompts, row_prompts
+from vlcli.generation.prompts_by_language import lang_of, prompts_by_language, read_prompts, tagged_prompts
+from vlcli.records.reader import read
 
 
 def said(prompts):
-    return [(prompt.lang, prompt.text, prompt.name) for prompt in prompts]
+    return [(lang_of(prompt), prompt.text, prompt.name) for prompt in prompts]
 
 
 def test_a_tag_in_front_is_a_language():
-    found = parse_prompts(["zh=一只猫", "pt-BR=um = dois", "E=mc²", "a cat", "zh=狗"])
+    found = tagged_prompts(["zh=一只猫", "pt-BR=um = dois", "E=mc²", "a cat", "zh=狗"])
     assert said(found) == [
         ("zh", "一只猫", "zh"),
         ("pt-BR", "um = dois", "pt-BR"),
-        (None, "E=mc²", "000002"),
-        (None, "a cat", "000003"),
-        ("zh", "狗", "zh-000004"),
+        (None, "E=mc²", "text/2"),
+        (None, "a cat", "text/3"),
+        ("zh", "狗", "text/4"),
     ]
 
 
@@ -56,26 +57,20 @@ def rows(file, *values):
 
 
 def test_rows_in_several_languages(tmp_path):
-    file = rows(
-        tmp_path / "r.jsonl",
-        {"id": "a", "name_en": "cat", "name_zh": "猫"},
-        {"name_en": "dog", "name_zh": "狗"},
-    )
-    assert said(row_prompts(file, renames={"name_zh": "text"}, lang="zh")) == [
+    both = {"id": "a", "name_en": "cat", "name_zh": "猫"}, {"id": "b", "name_en": "dog", "name_zh": "狗"}
+    file = rows(tmp_path / "r.jsonl", *both)
+
+    def texts(lang):
+        return read(file, renames={f"name_{lang}": "text"})
+
+    assert said(prompts_by_language(texts, ("zh", "en"))) == [
         ("zh", "猫", "a/zh"),
-        ("zh", "狗", "000001/zh"),
+        ("zh", "狗", "b/zh"),
+        ("en", "cat", "a/en"),
+        ("en", "dog", "b/en"),
     ]
 
 
-def test_a_row_has_its_own_language_and_its_first_text(tmp_path):
-    file = rows(
-        tmp_path / "r.jsonl", {"id": "a", "text": ["cat", "a cat"], "lang": "en"}, {"id": "b", "text": "dog"}
-    )
-    assert said(row_prompts(file)) == [("en", "cat", "a"), (None, "dog", "b")]
-    assert said(row_prompts(file, head=1)) == [("en", "cat", "a")]
-
-
-def test_a_row_without_a_text_is_named(tmp_path):
-    file = rows(tmp_path / "r.jsonl", {"id": "a", "text": "cat"}, {"id": "b", "text": " "})
-    with pytest.raises(InputError, match=r"r\.jsonl:2: no text to draw"):
-        list(row_prompts(file))
+def test_an_empty_text_is_refused():
+    with pytest.raises(UsageError, match="is empty"):
+        tagged_prompts(["zh= "])
