@@ -184,7 +184,7 @@ class PairsConfig(Settings):
     epoch_pairs: int | None = Field(None, ge=2)
 
     @model_validator(mode="after")
-    def _something_to_draw(self) -> DataConfig:
+    def _something_to_draw(self) -> PairsConfig:
         if not self.draw:
             raise ValueError("draw names no form of text")
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:

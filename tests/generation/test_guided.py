@@ -129,7 +129,7 @@ def test_nine_languages_are_pairs_and_a_grid(place, tmp_path, capsys):
     assert "longer" not in capsys.readouterr().err
     file = tmp_path / "nine.json"
     file.write_text(json.dumps(NINE, ensure_ascii=False), encoding="utf-8")
-    assert draw(place, tmp_path / "b", "--prompts", file) == 0
+    assert draw(place, tmp_path / "b", "--texts", file) == 0
     for name in ("grid.png", "grid.svg", "pairs.jsonl", "000005.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
 
 from vlcli.commands._plan import mixture_lines
 from vlcli.commands._training import Progress, curves, fate, recipe_settings, run_directory
@@ -16,6 +18,15 @@ if TYPE_CHECKING:
     from vlcli.commands._console import Console
 
 RECIPE = "altclip-diffusion"
+
+Encoder = Annotated[
+    str | None,
+    Option(
+        "--encoder",
+        metavar="RUN",
+        help="The text encoder that guides a diffusion model: a run or a checkpoint; default: an AltDiffusion's own.",
+    ),
+]
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,10 @@ def refuse(options: Mapping[str, Any], what: str) -> None:
 
 @dataclass(frozen=True)
 class Asked:
-    """Where the prompts come from: --text, --prompts, or rows."""
+    """Where the prompts come from: --text, --texts, or rows."""
 
     texts: Sequence[str] | None
-    prompts: Path | None
+    file: Path | None
     rows: Sequence[str]
     format: str | None
     renames: Sequence[str] | None
@@ -47,16 +47,16 @@ class Asked:
         """The prompts. UsageError where they come from several places, or from nowhere."""
         from vlcli.generation.prompts_by_language import read_prompts, tagged_prompts
 
-        said = [name for name, value in (("--text", self.texts), ("--prompts", self.prompts)) if value]
+        said = [name for name, value in (("--text", self.texts), ("--texts", self.file)) if value]
         said += ["rows"] if self.rows else []
         if len(said) != 1:
             given = f"prompts from {' and '.join(said)}" if said else "no prompts"
-            raise UsageError(given, remedy="--text zh=…, or --prompts FILE, or rows")
+            raise UsageError(given, remedy="--text zh=…, or --texts FILE, or rows")
         if self.langs is not None and not self.rows:
             raise UsageError("--langs goes with rows", remedy="--text zh=… says a prompt's language")
         if self.texts:
             return tagged_prompts(self.texts)
-        return read_prompts(self.prompts) if self.prompts is not None else self._of_rows()
+        return read_prompts(self.file) if self.file is not None else self._of_rows()
 
     def _of_rows(self) -> Iterable[Any]:
         from vlcli.commands._options import parse_map

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from vlcli.commands import _dataset as sets
+from vlcli.commands import _finetune_diffusion as diffusion
 from vlcli.commands import _finetune_t2i as t2i
 from vlcli.commands._options import (
     SEED,
@@ -115,16 +116,7 @@ def command(
             show_default=False,
         ),
     ] = None,
-    encoder: Annotated[
-        str | None,
-        Option(
-            "--encoder",
-            metavar="RUN",
-            help="The text encoder that is to guide a diffusion model (--task diffusion-kv): a run or a checkpoint; "
-            "without it an AltDiffusion directory's own.",
-            show_default=False,
-        ),
-    ] = None,
+    encoder: diffusion.Encoder = None,
     data: DataOrNone = None,
     dataset: sets.Dataset = None,
     val: Annotated[
@@ -226,7 +218,6 @@ def command(
         raise UsageError(f"--task {task.value} has no {'--test' if test else '--l2'}")
     if task is Task.diffusion_kv:
         from vlcli.commands import _finetune_classes as classes
-        from vlcli.commands import _finetune_diffusion as diffusion
 
         classes.refuse({"--dataset": dataset, "--label-column": label_column != "label"}, task.value)
         diffusion.key_values(

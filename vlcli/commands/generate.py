@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from typer import Argument, Option
 
 from vlcli.commands import _options as o
+from vlcli.commands._finetune_diffusion import Encoder
 from vlcli.errors import UsageError
 
 CAPTIONS, PICTURES = "Captions", "Pictures"  # panels of --help
@@ -137,12 +138,13 @@ def command(
             rich_help_panel=PICTURES,
         ),
     ] = None,
-    prompts: Annotated[
+    texts: Annotated[
         Path | None,
         Option(
-            "--prompts",
+            "--texts",
             metavar="FILE",
-            help="Of a diffusion model the same from a file: a JSON object of language and text, or a language, a tab and a text a line.",
+            help="The same from a file: a JSON object of language and text, or a language, a tab and a text a line. Of"
+            " diffusion models.",
             rich_help_panel=PICTURES,
         ),
     ] = None,
@@ -164,15 +166,7 @@ def command(
             rich_help_panel=PICTURES,
         ),
     ] = None,
-    encoder: Annotated[
-        str | None,
-        Option(
-            "--encoder",
-            metavar="RUN",
-            help="The text encoder that guides it, the one that --kv was trained with; default: an AltDiffusion's own.",
-            rich_help_panel=PICTURES,
-        ),
-    ] = None,
+    encoder: Encoder = None,
     prior: Annotated[
         str | None,
         Option(
@@ -275,7 +269,7 @@ def command(
     extra vlcli[generate].
 
     A diffusion model in Stable Diffusion's format (model_index.json, unet/, vae/, scheduler/; AltDiffusion's too) draws
-    --text, --prompts or the first text of each row, guided by --encoder. All of a --seed begin with the same noise. The
+    --text, --texts or the first text of each row, guided by --encoder. All of a --seed begin with the same noise. The
     directory -o (pictures/) holds a PNG for each, which says what made it, and pairs.jsonl, whose rows are pairs with
     `generated_by`; of prompts in languages also grid.png and grid.svg, the pictures with their prompts. A prompt that
     is longer than what the encoder reads is named. Nothing is downloaded, and weights are read from safetensors alone.
@@ -305,7 +299,7 @@ def command(
             run,
             kv,
             encoder,
-            diffusion.Asked(text, prompts, o.gather(named, files_from), from_, renames, langs, head),
+            diffusion.Asked(text, texts, o.gather(named, files_from), from_, renames, langs, head),
             output,
             console,
             seed=seed,
@@ -318,7 +312,7 @@ def command(
         )
         return
     find_checkpoint(run)
-    of_diffusion = {"--prompts": prompts, "--langs": langs, "--kv": kv, "--encoder": encoder}
+    of_diffusion = {"--texts": texts, "--langs": langs, "--kv": kv, "--encoder": encoder}
     diffusion.refuse(of_diffusion, "this checkpoint, but for a diffusion model")
     from vlcli.commands import _generate_pictures as pictures
 

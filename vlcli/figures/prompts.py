@@ -103,7 +103,8 @@ def wrapped(
     def fits(line: str) -> bool:
         return bool(renderer.get_text_width_height_descent(line, font, False)[0] <= width)
 
-    lines, rest = [], " ".join(text.split())
+    lines: list[str] = []
+    rest = " ".join(text.split())
     while rest and len(lines) < most:
         keep = len(rest)
         while keep > 1 and not fits(rest[:keep]):

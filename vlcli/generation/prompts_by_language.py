@@ -49,7 +49,7 @@ def read_prompts(file: Path) -> list[Prompt]:
 
 
 def prompts_by_language(rows: Callable[[str], Iterable[Batch]], langs: Sequence[str]) -> Iterator[Prompt]:
-    """The first text of each row in one language after the other; `rows(lang)` reads them with that language's texts."""
+    """The first text of each row, one language after the other; `rows(lang)` reads them with that one's texts."""
     for lang in langs:
         for name, text, columns in row_prompts(rows(lang)):
             yield Prompt(f"{name}/{lang}", text, columns | {"lang": lang})
