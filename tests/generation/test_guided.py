@@ -99,9 +99,13 @@ def test_the_encoder_is_the_one_of_training(place):
         Guided(open_diffusion(place / "sd"), encoder(seed=1), str(place / "kv"), CPU)
 
 
-def test_a_scheduler_that_cannot_take_so_few_steps_says_so(place):
-    with pytest.raises(UsageError, match="--steps 100000"):
-        guided(place)(["apple"], seed=0, steps=100_000, guidance=1.0)
+def test_steps_that_a_scheduler_cannot_take(place):
+    model = guided(place)
+    with pytest.raises(UsageError, match="--steps 1001: the model was trained with 1000"):
+        model(["apple"], seed=0, steps=1001, guidance=1.0)
+    model.model.scheduler.register_to_config(skip_prk_steps=False)  # Runge-Kutta first: four steps
+    with pytest.raises(UsageError, match="--steps 3: too few for the model's PNDMScheduler"):
+        model(["apple"], seed=0, steps=3, guidance=1.0)
 
 
 def vlcli(*arguments):

@@ -75,6 +75,18 @@ class Guided:
             "states": self.conditioner.states,
         }
 
+    def _set_steps(self, steps: int) -> None:
+        scheduler = self.model.scheduler
+        if steps > (most := scheduler.config.num_train_timesteps):
+            raise UsageError(f"--steps {steps}: the model was trained with {most}")
+        try:
+            scheduler.set_timesteps(steps)
+        except (ValueError, IndexError) as error:  # a multistep method wants a few to begin with
+            name = type(scheduler).__name__
+            raise UsageError(
+                f"--steps {steps}: too few for the model's {name}", remedy="take more"
+            ) from error
+
     def noise(self, seed: int) -> Tensor:
         """(1, c, h, w): where every picture of a seed begins."""
         side = self.model.size // self.model.factor
@@ -86,10 +98,7 @@ class Guided:
     ) -> list[Image.Image]:
         """A picture of each text. `guidance`: how many times what the text changes counts, beside no text at all; 1
         or less: as it is."""
-        try:
-            self.model.scheduler.set_timesteps(steps)
-        except (ValueError, IndexError) as error:
-            raise UsageError(f"--steps {steps}: {' '.join(str(error).split())}") from error
+        self._set_steps(steps)
         states, n = self.conditioner.of_texts(texts), len(texts)
         # what a scheduler draws on its way is the same for every picture, too
         drawn = [torch.Generator(self.device).manual_seed(pair_key(seed, ONE, "steps")) for _ in texts]
