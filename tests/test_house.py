@@ -22,6 +22,7 @@ FLOW = [
     "objectives",
     "models",
     "evaluation",
+    "generation",
     "recipe_schema",
     "recipes",
     "training",

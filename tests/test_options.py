@@ -39,7 +39,9 @@ OWN_MEANING = {
     "--dataset": "zeroshot's are also sets of labelled images, of whatever form",
     "--recipe": "finetune has one for each task",
     "--jobs": "worker processes, of sweep whole runs",
+    "--format": "what report writes for another tool, what generate writes for COCO's scorers",
     "--results": "what convert's card quotes, where evaluations keep theirs",
+    "--beams": "of filter's translator, of generate's captioner",
     "--batch-size": "pretrain's is the batch of the loss, elsewhere it is only memory",
 }
 # What they find is their output; pretrain's is a plan, a profile, or what a run came to.

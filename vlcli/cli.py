@@ -47,6 +47,7 @@ COMMANDS = {
     "retrieve": "Evaluation",
     "visualize": "Evaluation",
     "report": "Evaluation",
+    "generate": "Generation",
     "recipes": "Help",
 }
 

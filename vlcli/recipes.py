@@ -17,7 +17,13 @@ FINETUNE = (
     "finetune"  # the folder of recipes that start from a checkpoint and have no whole model of their own
 )
 # The model that finetune/PAPER-… is shown and tried on, where there is no checkpoint.
-MODELS = {"align": "align", "filip": "filip-base", "r2d2": "r2d2-vit-b", "wukong": "wukong-vit-b"}
+MODELS = {
+    "align": "align",
+    "emoji": "emoji-r2d2",
+    "filip": "filip-base",
+    "r2d2": "r2d2-vit-b",
+    "wukong": "wukong-vit-b",
+}
 
 
 def directories(folder: str = "") -> list[Path]:

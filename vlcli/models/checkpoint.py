@@ -15,8 +15,15 @@ from safetensors.torch import save_file
 
 from vlcli import __version__
 from vlcli.errors import InputError, UsageError
+from vlcli.models.captioner import Captioner
 from vlcli.models.classifier import Classifier
-from vlcli.models.config import ClassifierConfig, DualEncoderConfig, Settings, TextEncoderConfig
+from vlcli.models.config import (
+    CaptionerConfig,
+    ClassifierConfig,
+    DualEncoderConfig,
+    Settings,
+    TextEncoderConfig,
+)
 from vlcli.models.dual import DualEncoder
 from vlcli.models.layout import layout_stamp, piece_problem
 from vlcli.models.quickcheck import CONFIG, DUAL, WEIGHTS, find_checkpoint, is_foreign
@@ -24,12 +31,12 @@ from vlcli.models.storage import Uninitialised, fill, layout_of
 from vlcli.models.text_encoder import TextEncoder
 from vlcli.text.model_tokenizers import saved_tokenizer
 
-Model = TypeVar("Model", DualEncoder, TextEncoder)
+Model = TypeVar("Model", DualEncoder, TextEncoder, Captioner)
 S = TypeVar("S", bound=Settings)
 
 
 def save_checkpoint(
-    model: DualEncoder | TextEncoder | Classifier,
+    model: DualEncoder | TextEncoder | Classifier | Captioner,
     path: Path,
     *,
     recipe: dict[str, Any],
@@ -93,6 +100,14 @@ def load_text_encoder(path: str | Path, device: str = "cpu") -> TextEncoder:
     Raises UsageError where there is none, InputError where it is damaged.
     """
     return _of_directory(find_checkpoint(path), (TextEncoder.kind,), TextEncoder, TextEncoderConfig, device)
+
+
+def load_captioner(path: str | Path, device: str = "cpu") -> Captioner:
+    """A captioner ready for inference from a run of `finetune --task caption` or a checkpoint of that kind.
+
+    Raises UsageError where there is none, InputError where it is damaged.
+    """
+    return _of_directory(find_checkpoint(path), (Captioner.kind,), Captioner, CaptionerConfig, device)
 
 
 def load_classifier(path: str | Path, device: str = "cpu") -> Classifier:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from vlcli.errors import VlcliError
 from vlcli.models.checkpoint import first_problem
-from vlcli.models.config import ClassifierConfig, DualEncoderConfig, TextEncoderConfig
+from vlcli.models.config import CaptionerConfig, ClassifierConfig, DualEncoderConfig, TextEncoderConfig
 from vlcli.models.layout import FLOATS, Layout, misfits, piece_problem
 from vlcli.models.storage import layout_of_architecture
 from vlcli.shards.findings import Verdict
@@ -46,8 +46,8 @@ def check_architecture(path: Path, kind: str, architecture: Any, layout: Layout,
 
 @lru_cache(maxsize=4)  # the checkpoints of a run have one architecture
 def _expected(kind: str, architecture: str) -> Layout:
-    schemas: dict[str, type[TextEncoderConfig | ClassifierConfig]]
-    schemas = {"text": TextEncoderConfig, "classifier": ClassifierConfig}
+    schemas: dict[str, type[TextEncoderConfig | ClassifierConfig | CaptionerConfig]]
+    schemas = {"text": TextEncoderConfig, "classifier": ClassifierConfig, "captioner": CaptionerConfig}
     schema = schemas.get(kind, DualEncoderConfig)
     return layout_of_architecture(schema.model_validate(json.loads(architecture)))
 

@@ -20,7 +20,7 @@ from vlcli.shards.findings import Verdict
 
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocab.txt"
 DUAL = ("dual", "r2d2")  # kinds that have the architecture of a dual encoder
-READING = (*DUAL, "text")  # kinds that read texts, and have a tokenizer
+READING = (*DUAL, "text", "captioner")  # kinds that read texts, and have a tokenizer
 KNOWN = (*READING, "classifier")  # kinds whose tensors follow from the architecture
 TOKENIZERS = (VOCABULARY, "tokenizer.json")  # word pieces of BERT's rules, and all else
 FOREIGN_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl")

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vlcli.errors import InputError
+from vlcli.models.captioner import Captioner
 from vlcli.models.classifier import Classifier
-from vlcli.models.config import ClassifierConfig, DualEncoderConfig, TextEncoderConfig
+from vlcli.models.config import CaptionerConfig, ClassifierConfig, DualEncoderConfig, TextEncoderConfig
 from vlcli.models.dual import DualEncoder
 from vlcli.models.layout import Layout, in_one_line, misfits
 from vlcli.models.text_encoder import TextEncoder
@@ -66,11 +67,15 @@ class _NoTokenizer:
     vocab_size = 0
 
 
-def layout_of_architecture(config: DualEncoderConfig | TextEncoderConfig | ClassifierConfig) -> Layout:
+def layout_of_architecture(
+    config: DualEncoderConfig | TextEncoderConfig | ClassifierConfig | CaptionerConfig,
+) -> Layout:
     """The tensors of a model of that architecture."""
     with torch.device("meta"):
         if isinstance(config, ClassifierConfig):
             return layout_of(Classifier(config).state_dict())
+        if isinstance(config, CaptionerConfig):
+            return layout_of(Captioner(config, cast(Any, _NoTokenizer())).state_dict())
         if isinstance(config, TextEncoderConfig):
             return layout_of(TextEncoder(config, cast(Any, _NoTokenizer())).state_dict())
         return layout_of(DualEncoder(config, cast(Any, _NoTokenizer())).state_dict())
