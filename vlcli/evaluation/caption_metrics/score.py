@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 from vlcli.errors import UsageError
 from vlcli.evaluation.bootstrap import interval
-from vlcli.evaluation.caption_metrics import bleu
+from vlcli.evaluation.caption_metrics import bleu, meteor
 from vlcli.evaluation.caption_metrics.cider import cider
 from vlcli.evaluation.caption_metrics.corpus import Corpus
 from vlcli.evaluation.caption_metrics.rouge_l import rouge_l
 from vlcli.evaluation.caption_metrics.segment import segment
 
 Floats = npt.NDArray[np.float64]
-METRICS = ("bleu", "rougeL", "cider")
+METRICS = ("bleu", "rougeL", "cider", "meteor")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,15 @@ def score_captions(
     if unknown := set(metrics) - set(METRICS):
         raise UsageError(f"no metric {min(unknown)!r} of captions", remedy=f"choose of {', '.join(METRICS)}")
     parts = [part for tokenizer in tokenizers for part in _by_words(captions, references, tokenizer, metrics)]
+    if "meteor" in metrics:
+        stats = meteor.meteor_stats(captions, references)
+        parts.append(
+            _Part(
+                ("meteor_char",),
+                meteor.of_captions(stats)[:, None],
+                lambda w: np.array([meteor.of_corpus(stats, w)]),
+            )
+        )
     names = [name for part in parts for name in part.names]
 
     def statistic(weights: Floats) -> Floats:
