@@ -97,7 +97,7 @@ def _weight(words: Sequence[str]) -> float:
     return DELTA * (len(words) - light) + (1 - DELTA) * light
 
 
-def align(words: Sequence[str], reference: Sequence[str]) -> list[int]:
+def align(words: Sequence[str], reference: Sequence[str], beam: int = BEAM) -> list[int]:
     """Of each word of the reference the place of the caption's word that it is matched with, or −1.
 
     Most words matched, then fewest chunks, then shortest ways: as far as a beam along the reference finds it. A word
@@ -120,7 +120,7 @@ def align(words: Sequence[str], reference: Sequence[str]) -> list[int]:
             continue
         paths.sort(key=itemgetter(0))
         longer = []
-        for path in paths[:BEAM]:
+        for path in paths[:beam]:
             longer += [_taken(path, i, j) for i in places if not path.used >> i & 1]
             longer.append(_skipped(path))
         paths = longer
