@@ -20,6 +20,16 @@ Floats = npt.NDArray[np.float64]
 METRICS = ("bleu", "rougeL", "cider", "meteor")
 
 
+def names_of(tokenizers: Sequence[str]) -> list[str]:
+    """The names of all numbers, in their order."""
+    words = [
+        f"{metric}_{tokenizer}"
+        for tokenizer in tokenizers
+        for metric in ("bleu1", "bleu2", "bleu3", "bleu4", "rougeL", "cider")
+    ]
+    return [*words, "meteor_char"]
+
+
 @dataclass(frozen=True)
 class CaptionScores:
     """Numbers by name, `bleu4_char`, ×100 as papers print them (CIDEr-D therefore 0 to 1000).

@@ -33,3 +33,12 @@ def segment(texts: Sequence[str], tokenizer: str) -> list[list[str]]:
         plain = [_BETWEEN.sub("", text.strip()) for text in texts]
         return [[word for word in cut if not word.isspace()] for cut in words.segment(plain, "jieba")]
     raise UsageError(f"no tokenizer {tokenizer!r} of captions", remedy=f"choose of {', '.join(TOKENIZERS)}")
+
+
+def parse_tokenizers(value: str) -> tuple[str, ...]:
+    """`char,jieba`, each once. Raises UsageError for an unknown one, or none."""
+    found = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+    unknown = [name for name in found if name not in TOKENIZERS]
+    if unknown or not found:
+        raise UsageError(f"--tokenize {value!r} is none of {', '.join(TOKENIZERS)}")
+    return found
