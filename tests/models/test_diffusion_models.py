@@ -129,7 +129,7 @@ def test_an_architecture_that_cannot_be(tmp_path):
     config = json.loads((place / "config.json").read_text())
     config["architecture"]["channels"] = [16]
     (place / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="architecture: .*two feature maps"):
+    with pytest.raises(InputError, match=r"architecture: .*two feature maps"):
         load_decoder(place)
 
 
@@ -150,24 +150,14 @@ def test_shapes_that_do_not_fit(changes, message):
 
 
 def test_attention_stands_where_it_is_asked_for():
-    config = {
-        "size": 16,
-        "channels": [16, 16, 16],
-        "blocks": 1,
-        "head_width": 8,
-        "groups": 8,
-        "encoder": HASH,
-        "dim": 4,
-    }
+    config = {"size": 16, "channels": [16, 16, 16], "blocks": 1, "head_width": 8, "groups": 8}
+    config |= {"encoder": HASH, "dim": 4}
 
     def attending(sides):
         names = layout_of_architecture(DecoderConfig.model_validate(config | {"attention": sides}))
         ways = ("body.down_blocks.", "body.up_blocks.")
-        return {
-            name.split(".")[1] + name.split(".")[2]
-            for name in names
-            if name.startswith(ways) and "attentions" in name
-        }
+        found = [name.split(".") for name in names if name.startswith(ways) and "attentions" in name]
+        return {name[1] + name[2] for name in found}
 
     assert attending([]) == set()
     assert attending([4]) == {"down_blocks2", "up_blocks0"}
