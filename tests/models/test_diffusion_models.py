@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 import vlcli
 from vlcli.cli import app
 from vlcli.errors import InputError, UsageError
+from vlcli.models import deepcheck
 from vlcli.models.card import write_card
 from vlcli.models.checkpoint import load_decoder, load_prior
 from vlcli.models.checksums import write_checksums
@@ -112,7 +113,7 @@ def test_half_written_weights_and_tensors_of_another_shape(kind, tmp_path, capsy
     with pytest.raises(InputError, match=r"model\.safetensors: cannot read the weights"):
         load(place)
     assert app(["check", str(place)], prog_name="vlcli", standalone_mode=False) == 3
-    assert "cut inside tensor" in capsys.readouterr().out
+    assert "cut inside tensor" in capsys.readouterr().err
     tensors = {}
     file.write_bytes(whole)
     tensors = load_file(file)
@@ -171,6 +172,7 @@ def test_without_diffusers_one_line_names_the_extra(tmp_path, monkeypatch, capsy
         UsageError, match=r"^diffusion models need diffusers; pip install 'vlcli\[generate\]'$"
     ):
         load_prior(place)
+    deepcheck._expected.cache_clear()
     assert check_checkpoint(place).findings == [], "config.json vouches for the tensors"
     with pytest.raises(UsageError, match=r"vlcli\[generate\]"):
         check_checkpoint(place, deep=True)
