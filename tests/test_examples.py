@@ -202,6 +202,10 @@ def class_files(here: Path, rows: list[dict]) -> None:
     for name, some in (("train", rows[:8]), ("test", rows[8:]), ("aircraft", rows)):
         jsonl(here / f"{name}.jsonl", some)
     (here / "aircraft.txt").write_text("\n".join(NAMES) + "\n", encoding="utf-8")
+    of_elevater = dict.fromkeys(("num_trainable_params", "num_params", "num_visual_params", "n_shot"), 0)
+    of_elevater |= {"model_name": "a", "num_backbone_params": 0, "rnd_seeds": [0], "predictions": [[[1.0]]]}
+    for name in ("mnist", "pets"):
+        (here / f"{name}.json").write_text(json.dumps(of_elevater | {"dataset_name": name}))
     words = [f"{NAMES[i]}\t{NAMES[i + 1]}\tN\t{i}.5\t1\t1\t{1 + i % 4}\t0\t{i % 2}\t1" for i in range(7)]
     head = "word1\tword2\tPOS\tSimLex999\tconc(w1)\tconc(w2)\tconcQ\tAssoc(USF)\tSimAssoc333\tSD(SimLex)"
     (here / "SimLex-999.txt").write_text("\n".join([head, *words]) + "\n", encoding="utf-8")
@@ -275,7 +279,7 @@ def named_outputs(line: str) -> list[str]:
     return [
         words[i + 1]
         for i, word in enumerate(words[:-1])
-        if word in ("-o", ">", "--report", "--rejects", "--hold-out-to")
+        if word in ("-o", ">", "--report", "--rejects", "--hold-out-to", "--predictions")
     ]
 
 

@@ -32,6 +32,7 @@ OWN_MEANING = {
     "--sample": "filter's is of rows, shard's of the pairs of each language",
     "--method": "how duplicates are found, what a figure shows",
     "--predictions": "of each row, of each query",
+    "--predictions-as": "what takes classes, and what takes ranked lists",
     "--label-column": "finetune's is also of 1 and 0",
     "--task": "finetune learns one, zeroshot is scored by one",
     "--train": "tokenize learns a vocabulary of its own input, zeroshot's probes learn from these rows",
