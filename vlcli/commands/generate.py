@@ -1,4 +1,4 @@
-"""vlcli generate: captions out of pictures."""
+"""vlcli generate: captions out of pictures, and pictures out of texts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typer import Argument, Option
 from vlcli.commands import _options as o
 from vlcli.errors import UsageError
 
-CAPTIONS = "Captions"  # a panel of --help
+CAPTIONS, PICTURES = "Captions", "Pictures"  # panels of --help
 
 EXAMPLES = (
     "vlcli generate runs/captioner --caption val.jsonl -o captions.jsonl",
     "vlcli generate runs/captioner --caption shards/ --decode beam --beams 5 --format coco -o results.json",
+    "vlcli generate runs/decoder --prior runs/prior --clip runs/clip --text 红苹果 --text 狐狸 --seed 0 -o pictures/",
 )
 
 
@@ -121,6 +122,77 @@ def command(
             rich_help_panel=CAPTIONS,
         ),
     ] = None,
+    text: Annotated[
+        list[str] | None,
+        Option(
+            "--text",
+            metavar="TEXT",
+            help="Draw this; repeatable. Without it RUN draws the first text of each row.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    prior: Annotated[
+        str | None,
+        Option(
+            "--prior",
+            metavar="RUN",
+            help="Of finetune --task t2i --stage prior: what makes embeddings of texts, for RUN, a decoder.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    clip: Annotated[
+        str | None,
+        Option(
+            "--clip",
+            metavar="RUN",
+            help="The dual encoder that both were trained with.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        Option(
+            "--steps",
+            min=1,
+            metavar="N",
+            help="Steps from noise to a picture.",
+            show_default="50",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        Option(
+            "--guidance",
+            min=0.0,
+            metavar="X",
+            help="How far away from what would be drawn of nothing; 1: what the text says, 0: nothing.",
+            show_default="2",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    prior_steps: Annotated[
+        int | None,
+        Option(
+            "--prior-steps",
+            min=1,
+            metavar="N",
+            help="Steps from noise to an embedding.",
+            show_default="25",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    prior_guidance: Annotated[
+        float | None,
+        Option(
+            "--prior-guidance",
+            min=0.0,
+            metavar="X",
+            help="The same guidance, of the prior.",
+            show_default="1",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
     to: o.To = None,
     renames: o.Map = None,
     from_: o.From = None,
@@ -136,12 +208,20 @@ def command(
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
 ) -> None:
-    """Describe pictures in words.
+    """Describe pictures in words, or draw pictures of words.
 
     --caption writes each row of the input with `caption_generated`, what the captioner says of its picture, and
     `score`, the mean log-probability of the caption's tokens and of its end. Spaces stand between words of Latin
     script, and not beside Chinese ones. A row whose picture cannot be read is bad. What is written of a row depends
     neither on the others nor on --batch-size; a drawn caption depends on --seed and the row's number.
+
+    Where RUN is a decoder of finetune --task t2i, it draws texts: --clip reads them, --prior makes image embeddings of
+    them, RUN pictures of those, and parts that were not trained with one another are refused. -o is a directory: PNGs
+    that carry prompt, seed, steps, guidance and the hashes of all parts, and pairs.jsonl with a row for each, which
+    keeps the id and the columns of the row that the text is from. The noise that a picture starts from depends on
+    --seed and on the row's id, or the place of --text. The same command gives the same bytes; another --batch-size may
+    move a pixel by one level of 255. Texts longer than the dual encoder reads are cut, counted and named. Needs the
+    extra vlcli[generate].
     """
     from vlcli.commands._console import Console
     from vlcli.models.quickcheck import find_checkpoint
@@ -152,6 +232,35 @@ def command(
     run = named.pop(0)
     find_checkpoint(run)
     console = Console("generate", quiet=quiet, verbose=verbose)
+    from vlcli.commands import _generate_pictures as pictures
+
+    way = {"steps": steps, "guidance": guidance, "prior_steps": prior_steps, "prior_guidance": prior_guidance}
+    if not caption and pictures.draws(run, text):
+        if (
+            to is not None
+            or rejects is not None
+            or max_bad != "0"
+            or image_root is not None
+            or format is not None
+        ):
+            raise UsageError(
+                "pictures of texts have none of --to, --format, --image-root, --max-bad, --rejects"
+            )
+        pictures.pictures(
+            run,
+            prior,
+            clip,
+            pictures.Prompts(text, o.gather(named, files_from), from_, o.parse_map(renames), head),
+            output,
+            {"seed": seed, **way},
+            console,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            force=force,
+        )
+        return
+    pictures.refuse({"--text": text, "--prior": prior, "--clip": clip} | way)
     if not caption:
         raise UsageError("nothing says what to generate", remedy="--caption describes the pictures of rows")
 

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from vlcli.errors import InputError
+from vlcli.models import diffusion_card
 from vlcli.models.layout import Layout
 from vlcli.models.quickcheck import CONFIG, VOCABULARY, WEIGHTS, read_layout
 from vlcli.text.wordpiece import VOCABULARY as CHINESE
@@ -96,6 +97,8 @@ def card(
         return _card_of_classifier(config, layout, results, license)
     if config.get("kind") == "captioner":
         return _card_of_captioner(config, layout, results, list(spoken), license)
+    if config.get("kind") in diffusion_card.TITLES:
+        return _card_of_diffusion(config, layout, license)
     alone = config.get("kind") == "text"
     parts = [
         _front_matter(license, list(spoken), architecture, alone),
@@ -107,6 +110,20 @@ def card(
         "## Scores\n\n" + _scores(results),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _card_of_diffusion(config: Mapping[str, Any], layout: Layout, license: str) -> str:
+    kind, recipe = config["kind"], config.get("recipe") or {}
+    rows = diffusion_card.architecture_rows(kind, config["architecture"], _parameters(layout, ""))
+    parts = [
+        diffusion_card.front_matter(json.dumps(license)),
+        f"# {recipe.get('name') or kind}",
+        _opening(recipe, diffusion_card.TITLES[kind]),
+        "## Architecture\n\n" + _list(rows),
+        "## Use\n\n" + diffusion_card.USE,
+        "## Lineage\n\n" + _list(_lineage(config)),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _card_of_classifier(

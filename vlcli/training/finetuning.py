@@ -42,7 +42,8 @@ def started(source: DualEncoder, config: DualEncoderConfig, file: Path) -> tuple
     model = DualEncoder(config, source.tokenizer)
     state = at_resolution(source.state_dict(), model)
     own = model.state_dict()
-    left = [name for name in state if name not in own and name.startswith(PRETRAINING_ONLY)]
+    behind = (*PRETRAINING_ONLY, "ranking.") if config.ranking is None else PRETRAINING_ONLY
+    left = [name for name in state if name not in own and name.startswith(behind)]
     fill(model, {name: x for name, x in state.items() if name not in left}, "the recipe's model", file)
     return model, left
 

@@ -155,6 +155,7 @@ class Loader:
         if config.batch_size % world:
             raise UsageError(f"data.batch_size {config.batch_size} is not a multiple of {world} processes")
         self.table, self.model, self.config, self.seed = table, model, config, seed
+        self.preprocess = model.preprocess
         self.rank, self.world = rank, world
         self.order = Order(len(table), config, seed=seed, shares=table.shares)
         self.steps_per_epoch = self.order.steps_per_epoch
@@ -252,7 +253,7 @@ class Loader:
                     for row, time, name in zip(rows[local], times[local], names, strict=True)
                 ]
 
-        augment = Augment(self.config.augment, self.model.preprocess, area=self.config.crop_area)
+        augment = Augment(self.config.augment, self.preprocess, area=self.config.crop_area)
         return pictures(
             plan,
             augment,
