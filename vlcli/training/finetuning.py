@@ -143,7 +143,7 @@ def task_of(name: str, recipe: Recipe) -> type[Pretraining]:
     return MatchingTraining
 
 
-def fine_tune(run: Pretraining, before: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def fine_tune(run: Any, before: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Train; `before` is told the score of the checkpoint as it came, before the first step."""
     if run.engine.resumed is None and run.validates:
         score = on_main(run.validate)
