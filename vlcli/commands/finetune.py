@@ -98,8 +98,8 @@ def command(
         Option(
             "--task",
             help="Retrieval; matching: pairs whose label is 1 or 0, of an R2D2; caption: to write the texts, from an "
-            "R2D2; linear-probe: classes of images, by a head on frozen features; t2i: pictures of texts; diffusion-kv: "
-            "keys and values of a diffusion model.",
+            "R2D2; linear-probe: classes of images, by a head on frozen features; t2i: pictures of texts; "
+            "diffusion-kv: keys and values of a diffusion model.",
         ),
     ] = Task.retrieval,
     stage: Annotated[
