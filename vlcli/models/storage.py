@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vlcli.errors import InputError
+from vlcli.models.captioner import Captioner
 from vlcli.models.classifier import Classifier
-from vlcli.models.config import ClassifierConfig, DualEncoderConfig, TextEncoderConfig
+from vlcli.models.config import CaptionerConfig, ClassifierConfig, DualEncoderConfig, TextEncoderConfig
 from vlcli.models.decoder import Decoder
 from vlcli.models.diffusion_config import DecoderConfig, PriorConfig
 from vlcli.models.dual import DualEncoder
@@ -71,7 +72,13 @@ class _NoTokenizer:
 
 
 Architecture = (
-    DualEncoderConfig | TextEncoderConfig | ClassifierConfig | PriorConfig | DecoderConfig | KeyValuesConfig
+    DualEncoderConfig
+    | TextEncoderConfig
+    | ClassifierConfig
+    | CaptionerConfig
+    | PriorConfig
+    | DecoderConfig
+    | KeyValuesConfig
 )
 
 
@@ -86,6 +93,8 @@ def layout_of_architecture(config: Architecture) -> Layout:
             return layout_of(Decoder(config).state_dict())
         if isinstance(config, ClassifierConfig):
             return layout_of(Classifier(config).state_dict())
+        if isinstance(config, CaptionerConfig):
+            return layout_of(Captioner(config, cast(Any, _NoTokenizer())).state_dict())
         if isinstance(config, TextEncoderConfig):
             return layout_of(TextEncoder(config, cast(Any, _NoTokenizer())).state_dict())
         return layout_of(DualEncoder(config, cast(Any, _NoTokenizer())).state_dict())
