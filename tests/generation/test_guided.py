@@ -87,6 +87,16 @@ def test_a_picture_depends_on_seed_and_prompt_and_not_on_the_others(place):
     assert not np.array_equal(alone, pixels(model(["apple"], **how | {"guidance": 1.0}))[0])
 
 
+def test_guidance_from_nothing_on(place):
+    model = guided(place)
+    how = {"seed": 0, "steps": 2}
+    nothing = pixels(model(["apple"], **how, guidance=0))[0]
+    assert np.array_equal(nothing, pixels(model([""], **how, guidance=1))[0])
+    assert not np.array_equal(nothing, pixels(model(["apple"], **how, guidance=1))[0])
+    with pytest.raises(UsageError, match="takes 0, or 1 and more"):
+        model(["apple"], **how, guidance=0.5)
+
+
 def test_keys_and_values_take_the_place_of_the_unets_own(place):
     how = {"seed": 0, "steps": 3, "guidance": 4.0}
     with_kv, without = guided(place), guided(place, kv=None)

@@ -96,16 +96,19 @@ class Guided:
     def __call__(
         self, texts: Sequence[str], *, seed: int, steps: int, guidance: float, precision: str = "fp32"
     ) -> list[Image.Image]:
-        """A picture of each text. `guidance`: how many times what the text changes counts, beside no text at all; 1
-        or less: as it is."""
+        """A picture of each text. `guidance`: how many times what the text changes counts, beside no text at all; 1: as
+        it is, 0: no text. UsageError for what lies between, which the pipeline does not know."""
+        if 0 < guidance < 1:
+            raise UsageError(f"--guidance {guidance:g}: a diffusion model takes 0, or 1 and more")
         self._set_steps(steps)
-        states, n = self.conditioner.of_texts(texts), len(texts)
+        n, nothing = len(texts), self.conditioner.of_texts([""])
+        states = self.conditioner.of_texts(texts) if guidance else nothing.expand(n, -1, -1)
         # what a scheduler draws on its way is the same for every picture, too
         drawn = [torch.Generator(self.device).manual_seed(pair_key(seed, ONE, "steps")) for _ in texts]
         with inference(self.conditioner, precision):
             found = self.pipeline(
                 prompt_embeds=states,
-                negative_prompt_embeds=self.conditioner.of_texts([""]).expand(n, -1, -1),
+                negative_prompt_embeds=nothing.expand(n, -1, -1),
                 latents=self.noise(seed).to(self.device).expand(n, -1, -1, -1),
                 num_inference_steps=steps,
                 guidance_scale=guidance,
