@@ -47,7 +47,7 @@ OWN_MEANING = {
     "--batch-size": "pretrain's is the batch of the loss, elsewhere it is only memory",
 }
 # What they find is their output; pretrain's is a plan, a profile, or what a run came to.
-REPORTS = {"check", "stats", "zeroshot", "retrieve", "visualize", "recipes", "pretrain", "sweep"}
+REPORTS = {"check", "stats", "zeroshot", "retrieve", "score", "visualize", "recipes", "pretrain", "sweep"}
 
 
 def tree():
