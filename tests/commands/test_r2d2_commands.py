@@ -265,9 +265,9 @@ def test_the_recipes_of_fine_tuning_hold():
         {"similarity": "global", "text": {"kind": "transformers", "name": "bert-mini", "pooling": "cls"}}
     )
     whole = towers.model_copy(update={"ranking": RankingConfig(heads=4)})
-    assert len(names(FINETUNE)) == 6
+    assert len(names(FINETUNE)) == 8
     for name in names(FINETUNE):
-        model = whole if name.startswith("r2d2") else towers
+        model = whole if name.startswith(("r2d2", "emoji")) else towers
         recipe = load_finetune_recipe(name, model.model_dump(mode="json"))
         assert recipe.source
     with pytest.raises(UsageError, match="is a dual encoder"):
