@@ -19,13 +19,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from diffusion_cases import save_diffusion
 from PIL import Image
 
 from vlcli import manual
 from vlcli.cli import COMMANDS, app
 from vlcli.models.captioner import Captioner
-from vlcli.models.checkpoint import save_checkpoint
+from vlcli.models.checkpoint import load, save_checkpoint
 from vlcli.models.classifier import Classifier
+from vlcli.models.conditioner import Conditioner
 from vlcli.models.config import (
     CaptionerConfig,
     ClassifierConfig,
@@ -34,7 +36,9 @@ from vlcli.models.config import (
     TextEncoderConfig,
     TextTowerConfig,
 )
+from vlcli.models.diffusion_directory import open_diffusion
 from vlcli.models.dual import DualEncoder
+from vlcli.models.key_values import new_key_values
 from vlcli.models.text_encoder import TextEncoder
 from vlcli.text.languages import NINE
 
@@ -49,6 +53,8 @@ SHORT = {  # of the training that is run: two steps of four pairs
     "VLCLI_PRETRAIN_DEVICE": "cpu",
     "VLCLI_FINETUNE_SET": "data.batch_size=4 data.workers=0 schedule.steps=2 train.precision=fp32",
     "VLCLI_FINETUNE_DEVICE": "cpu",
+    "VLCLI_GENERATE_STEPS": "2",
+    "VLCLI_GENERATE_DEVICE": "cpu",
     "VLCLI_DISTILL_SET": "data.batch_size=4 schedule.steps=2 train.precision=fp32"
     " model.text.tokenizer=wordpiece-zh model.text.encoder.vocab_size=21128",
     "OMP_NUM_THREADS": "1",
@@ -107,6 +113,15 @@ def tiny_r2d2(here: Path) -> None:
     parts = {"image": table["image"], "text": text, "cross": ranking}
     captioner = Captioner(CaptionerConfig.model_validate(parts))
     save_checkpoint(captioner, here / "runs" / "captioner", recipe={}, lineage={})
+
+
+def tiny_diffusion(here: Path) -> None:
+    """A diffusion model that learnt nothing, and keys and values of it for the encoder of runs/altclip-m9."""
+    model = save_diffusion(here / "stable-diffusion-v1-4", 16)
+    conditioner = Conditioner(load(here / "runs" / "altclip-m9"))
+    save_checkpoint(
+        new_key_values(open_diffusion(model), conditioner), here / "runs" / "kv", recipe={}, lineage={}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +201,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("altclip-m9", "lit-clip"):
         (here / "runs" / name).symlink_to("lit-filip")
     tiny_r2d2(here)
+    tiny_diffusion(here)
     public_sets(here)
     class_files(here, rows)
     for name in ("icm.train.jsonl", "icm.val.jsonl"):
@@ -195,6 +211,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_vlcli(
             "visualize", "runs/lit-filip", "--image", "fox.png", "--text", "狐狸", "-o", "fox.figure.json"
         )
+        run_vlcli("embed", "-q", "runs/lit-filip", "val.jsonl", "-o", "embeddings")
         for place in ("results.jsonl", "runs/lit-filip/results.jsonl"):
             run_vlcli(
                 "retrieve", "runs/lit-filip", "--data", "val.jsonl", "--cache", "off", "--results", place

@@ -18,6 +18,8 @@ from vlcli.errors import InputError, UsageError
 ROOT = Path(__file__).parents[1]
 # What differs, and why.
 OWN_MEANING = {
+    "--text": "visualize looks for it in a picture, generate draws it",
+    "--langs": "evaluations measure in each, generate draws in each",
     "--output": "a stream, a directory of shards, a run, a figure: each command says what it makes",
     "--against": "filter compares texts and files exactly, dedup images by what they show",
     "--lang": "filter keeps texts of a language; elsewhere it labels the result",

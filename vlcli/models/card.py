@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from vlcli.errors import InputError
+from vlcli.models import diffusion_card
 from vlcli.models.layout import Layout
 from vlcli.models.quickcheck import CONFIG, VOCABULARY, WEIGHTS, read_layout
 from vlcli.text.wordpiece import VOCABULARY as CHINESE
@@ -96,6 +97,10 @@ def card(
         return _card_of_classifier(config, layout, results, license)
     if config.get("kind") == "captioner":
         return _card_of_captioner(config, layout, results, list(spoken), license)
+    if config.get("kind") == "diffusion-kv":
+        return _card_of_key_values(config, layout, license)
+    if config.get("kind") in diffusion_card.TITLES:
+        return _card_of_diffusion(config, layout, license)
     alone = config.get("kind") == "text"
     parts = [
         _front_matter(license, list(spoken), architecture, alone),
@@ -107,6 +112,20 @@ def card(
         "## Scores\n\n" + _scores(results),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _card_of_diffusion(config: Mapping[str, Any], layout: Layout, license: str) -> str:
+    kind, recipe = config["kind"], config.get("recipe") or {}
+    rows = diffusion_card.architecture_rows(kind, config["architecture"], _parameters(layout, ""))
+    parts = [
+        diffusion_card.front_matter(json.dumps(license)),
+        f"# {recipe.get('name') or kind}",
+        _opening(recipe, diffusion_card.TITLES[kind]),
+        "## Architecture\n\n" + _list(rows),
+        "## Use\n\n" + diffusion_card.USE,
+        "## Lineage\n\n" + _list(_lineage(config)),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _card_of_classifier(
@@ -158,6 +177,32 @@ def _card_of_captioner(
         "## Use\n\n`vlcli generate PATH --caption pairs.jsonl`",
         "## Lineage\n\n" + _list(_lineage(config)),
         "## Scores\n\n" + _scores(results),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _card_of_key_values(config: Mapping[str, Any], layout: Layout, license: str) -> str:
+    about, recipe = config["architecture"], config.get("recipe") or {}
+    front = ["---", f"license: {json.dumps(license)}", "library_name: vlcli"]
+    front += ["pipeline_tag: text-to-image", "tags:", "- text-to-image", "- stable-diffusion", "---"]
+    rows = [
+        (
+            "keys and values",
+            f"{len(layout)} tensors, {_parameters(layout, '')}, and no other part of the UNet",
+        ),
+        ("UNet", f"`{about['unet']}`, which predicts {about['prediction']}; VAE `{about['vae']}`"),
+        (
+            "text encoder",
+            f"`{about['encoder']}`, {about['length']} states of {about['width']} (`{about['states']}`)",
+        ),
+    ]
+    parts = [
+        "\n".join(front),
+        f"# {recipe.get('name') or 'keys and values'}",
+        _opening(recipe, "Keys and values of a diffusion model's cross-attention"),
+        "## Architecture\n\n" + _list(rows),
+        "## Use\n\n`vlcli generate MODEL --kv PATH --encoder RUN --text zh=… --text en=… -o pictures/`",
+        "## Lineage\n\n" + _list(_lineage(config)),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -15,8 +15,12 @@ from vlcli.errors import InputError
 from vlcli.models.captioner import Captioner
 from vlcli.models.classifier import Classifier
 from vlcli.models.config import CaptionerConfig, ClassifierConfig, DualEncoderConfig, TextEncoderConfig
+from vlcli.models.decoder import Decoder
+from vlcli.models.diffusion_config import DecoderConfig, PriorConfig
 from vlcli.models.dual import DualEncoder
+from vlcli.models.key_values_config import KeyValuesConfig
 from vlcli.models.layout import Layout, in_one_line, misfits
+from vlcli.models.prior import Prior
 from vlcli.models.text_encoder import TextEncoder
 
 _TYPES = {
@@ -67,11 +71,26 @@ class _NoTokenizer:
     vocab_size = 0
 
 
-def layout_of_architecture(
-    config: DualEncoderConfig | TextEncoderConfig | ClassifierConfig | CaptionerConfig,
-) -> Layout:
+Architecture = (
+    DualEncoderConfig
+    | TextEncoderConfig
+    | ClassifierConfig
+    | CaptionerConfig
+    | PriorConfig
+    | DecoderConfig
+    | KeyValuesConfig
+)
+
+
+def layout_of_architecture(config: Architecture) -> Layout:
     """The tensors of a model of that architecture."""
+    if isinstance(config, KeyValuesConfig):
+        return {name: ("F32", shape) for name, shape in config.tensors.items()}
     with torch.device("meta"):
+        if isinstance(config, PriorConfig):
+            return layout_of(Prior(config).state_dict())
+        if isinstance(config, DecoderConfig):
+            return layout_of(Decoder(config).state_dict())
         if isinstance(config, ClassifierConfig):
             return layout_of(Classifier(config).state_dict())
         if isinstance(config, CaptionerConfig):

@@ -42,7 +42,8 @@ def started(source: DualEncoder, config: DualEncoderConfig, file: Path) -> tuple
     model = DualEncoder(config, source.tokenizer)
     state = at_resolution(source.state_dict(), model)
     own = model.state_dict()
-    left = [name for name in state if name not in own and name.startswith(PRETRAINING_ONLY)]
+    behind = (*PRETRAINING_ONLY, "ranking.") if config.ranking is None else PRETRAINING_ONLY
+    left = [name for name in state if name not in own and name.startswith(behind)]
     fill(model, {name: x for name, x in state.items() if name not in left}, "the recipe's model", file)
     return model, left
 
@@ -142,7 +143,7 @@ def task_of(name: str, recipe: Recipe) -> type[Pretraining]:
     return MatchingTraining
 
 
-def fine_tune(run: Pretraining, before: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def fine_tune(run: Any, before: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Train; `before` is told the score of the checkpoint as it came, before the first step."""
     if run.engine.resumed is None and run.validates:
         score = on_main(run.validate)
