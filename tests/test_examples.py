@@ -24,10 +24,12 @@ from PIL import Image
 
 from vlcli import manual
 from vlcli.cli import COMMANDS, app
+from vlcli.models.captioner import Captioner
 from vlcli.models.checkpoint import load, save_checkpoint
 from vlcli.models.classifier import Classifier
 from vlcli.models.conditioner import Conditioner
 from vlcli.models.config import (
+    CaptionerConfig,
     ClassifierConfig,
     DualEncoderConfig,
     ImageTowerConfig,
@@ -92,7 +94,7 @@ def tiny_clip(here: Path) -> None:
 
 
 def tiny_r2d2(here: Path) -> None:
-    """An R2D2 that learnt nothing, with the three layers that figures want."""
+    """An R2D2 that learnt nothing, with the three layers that figures want, and a captioner of the same towers."""
     torch.manual_seed(0)
     encoder = {"model_type": "bert", "vocab_size": 21128, "hidden_size": 16, "num_hidden_layers": 1}
     encoder |= {"num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 40}
@@ -108,6 +110,9 @@ def tiny_r2d2(here: Path) -> None:
     save_checkpoint(
         DualEncoder(DualEncoderConfig.model_validate(table)), here / "runs" / "r2d2", recipe={}, lineage={}
     )
+    parts = {"image": table["image"], "text": text, "cross": ranking}
+    captioner = Captioner(CaptionerConfig.model_validate(parts))
+    save_checkpoint(captioner, here / "runs" / "captioner", recipe={}, lineage={})
 
 
 def tiny_diffusion(here: Path) -> None:
