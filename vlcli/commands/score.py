@@ -19,7 +19,7 @@ EXAMPLES = (
     "vlcli score results.coco.json --references annotations.coco.json --results results.jsonl",
     "vlcli score < captions.jsonl --json",
     "vlcli score --pictures generated/pairs.jsonl --against val.jsonl --encoder runs/lit-filip",
-    "vlcli score --pictures generated/pairs.jsonl --against val.jsonl --features inception.pth --results results.jsonl",
+    "vlcli score --pictures generated/pairs.jsonl --against val.jsonl --features runs/lit-filip --json",
 )
 PICTURES = "Pictures"  # a panel of --help
 MANUAL = {"ENVIRONMENT": (e.CACHE_VARIABLE,)}
