@@ -180,18 +180,12 @@ def test_inception_is_the_net_of_its_file(tmp_path, of):
     ).eval()
     torch.save(net.state_dict(), tmp_path / "inception.pth")
     if of == "pytorch-fid":
-        for name, block in {
-            **{
-                f"Mixed_5{k}": original.FIDInceptionA(width, pool)
-                for k, width, pool in zip("bcd", (192, 256, 288), (32, 64, 64), strict=True)
-            },
-            **{
-                f"Mixed_6{k}": original.FIDInceptionC(768, c)
-                for k, c in zip("bcde", (128, 160, 160, 192), strict=True)
-            },
-            "Mixed_7b": original.FIDInceptionE_1(1280),
-            "Mixed_7c": original.FIDInceptionE_2(2048),
-        }.items():
+        blocks = {"Mixed_7b": original.FIDInceptionE_1(1280), "Mixed_7c": original.FIDInceptionE_2(2048)}
+        for name, width, pooled in (("5b", 192, 32), ("5c", 256, 64), ("5d", 288, 64)):
+            blocks[f"Mixed_{name}"] = original.FIDInceptionA(width, pooled)
+        for name, inner in (("6b", 128), ("6c", 160), ("6d", 160), ("6e", 192)):
+            blocks[f"Mixed_{name}"] = original.FIDInceptionC(768, inner)
+        for name, block in blocks.items():
             block.load_state_dict(getattr(net, name).state_dict())
             setattr(net, name, block.eval())
     net.fc = torch.nn.Identity()
