@@ -19,12 +19,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from diffusion_cases import save_diffusion
 from PIL import Image
 
 from vlcli import manual
 from vlcli.cli import COMMANDS, app
-from vlcli.models.checkpoint import save_checkpoint
+from vlcli.models.checkpoint import load, save_checkpoint
 from vlcli.models.classifier import Classifier
+from vlcli.models.conditioner import Conditioner
 from vlcli.models.config import (
     ClassifierConfig,
     DualEncoderConfig,
@@ -32,7 +34,9 @@ from vlcli.models.config import (
     TextEncoderConfig,
     TextTowerConfig,
 )
+from vlcli.models.diffusion_directory import open_diffusion
 from vlcli.models.dual import DualEncoder
+from vlcli.models.key_values import new_key_values
 from vlcli.models.text_encoder import TextEncoder
 from vlcli.text.languages import NINE
 
@@ -47,6 +51,8 @@ SHORT = {  # of the training that is run: two steps of four pairs
     "VLCLI_PRETRAIN_DEVICE": "cpu",
     "VLCLI_FINETUNE_SET": "data.batch_size=4 data.workers=0 schedule.steps=2 train.precision=fp32",
     "VLCLI_FINETUNE_DEVICE": "cpu",
+    "VLCLI_GENERATE_STEPS": "2",
+    "VLCLI_GENERATE_DEVICE": "cpu",
     "VLCLI_DISTILL_SET": "data.batch_size=4 schedule.steps=2 train.precision=fp32"
     " model.text.tokenizer=wordpiece-zh model.text.encoder.vocab_size=21128",
     "OMP_NUM_THREADS": "1",
@@ -101,6 +107,15 @@ def tiny_r2d2(here: Path) -> None:
     }
     save_checkpoint(
         DualEncoder(DualEncoderConfig.model_validate(table)), here / "runs" / "r2d2", recipe={}, lineage={}
+    )
+
+
+def tiny_diffusion(here: Path) -> None:
+    """A diffusion model that learnt nothing, and keys and values of it for the encoder of runs/altclip-m9."""
+    model = save_diffusion(here / "stable-diffusion-v1-4", 16)
+    conditioner = Conditioner(load(here / "runs" / "altclip-m9"))
+    save_checkpoint(
+        new_key_values(open_diffusion(model), conditioner), here / "runs" / "kv", recipe={}, lineage={}
     )
 
 
@@ -181,6 +196,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("altclip-m9", "lit-clip"):
         (here / "runs" / name).symlink_to("lit-filip")
     tiny_r2d2(here)
+    tiny_diffusion(here)
     public_sets(here)
     class_files(here, rows)
     generated(here, rows)
@@ -191,6 +207,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_vlcli(
             "visualize", "runs/lit-filip", "--image", "fox.png", "--text", "狐狸", "-o", "fox.figure.json"
         )
+        run_vlcli("embed", "-q", "runs/lit-filip", "val.jsonl", "-o", "embeddings")
         for place in ("results.jsonl", "runs/lit-filip/results.jsonl"):
             run_vlcli(
                 "retrieve", "runs/lit-filip", "--data", "val.jsonl", "--cache", "off", "--results", place

@@ -48,6 +48,7 @@ COMMANDS = {
     "score": "Evaluation",
     "visualize": "Evaluation",
     "report": "Evaluation",
+    "generate": "Generation",
     "recipes": "Help",
 }
 

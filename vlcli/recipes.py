@@ -10,14 +10,22 @@ from typing import Any, TypeVar, get_args
 from pydantic import ValidationError
 
 from vlcli.errors import UsageError
-from vlcli.models.config import Settings
+from vlcli.models.config import DualEncoderConfig, Settings
 from vlcli.recipe_schema import DistillRecipe, Recipe
+from vlcli.recipe_schema_kv import KeyValuesRecipe
+from vlcli.recipe_schema_t2i import STAGES, DiffusionRecipe
 
 FINETUNE = (
     "finetune"  # the folder of recipes that start from a checkpoint and have no whole model of their own
 )
 # The model that finetune/PAPER-… is shown and tried on, where there is no checkpoint.
-MODELS = {"align": "align", "filip": "filip-base", "r2d2": "r2d2-vit-b", "wukong": "wukong-vit-b"}
+MODELS = {
+    "align": "align",
+    "emoji": "emoji-r2d2",
+    "filip": "filip-base",
+    "r2d2": "r2d2-vit-b",
+    "wukong": "wukong-vit-b",
+}
 
 
 def directories(folder: str = "") -> list[Path]:
@@ -82,25 +90,72 @@ def load_any(name: str, overrides: list[str] | None = None) -> Recipe | DistillR
 def load_finetune_recipe(
     name: str, architecture: dict[str, Any], overrides: list[str] | None = None
 ) -> Recipe:
-    """As `load_recipe`, for a model that is there already: what the recipe says of it changes its `architecture`.
+    """As `load_recipe`, for a model that is there already: what the recipe says of it changes its `architecture`, and
+    `model.ranking = false` leaves the ranking part of an R2D2 behind.
 
     Raises UsageError for a recipe that wants a ranking part where the architecture has none.
     """
-    values = _extended(find(name, FINETUNE), ())
-    for override in overrides or []:
-        _set(values, override)
-    changes = values.get("model", {})
+    values = _finetune_values(name, overrides)
+    if "stage" in values:
+        raise UsageError(f"recipe {name} is of --task t2i --stage {values['stage']}")
+    if "diffusion" in values:
+        raise UsageError(f"recipe {name} is of --task diffusion-kv")
+    changes = dict(values.get("model", {}))
+    if changes.get("ranking") is False:
+        architecture = architecture | {"ranking": None}
+        del changes["ranking"]
     if "ranking" in changes and architecture.get("ranking") is None:
         raise UsageError(f"recipe {name} trains an R2D2, the checkpoint is a dual encoder")
     values["model"] = merge(architecture, changes)
     return _validated(name, values, Recipe)
 
 
-def load_finetune_on_its_paper(name: str, overrides: list[str] | None = None) -> Recipe:
+def load_key_values_recipe(name: str, overrides: list[str] | None = None) -> KeyValuesRecipe:
+    """As `load_recipe`, of `finetune --task diffusion-kv`: a recipe with a table `[diffusion]`."""
+    if "diffusion" not in _finetune_values(name, None):
+        raise UsageError(f"recipe {name} has no table [diffusion]", remedy="it is of another --task")
+    return _validated(name, _finetune_values(name, overrides), KeyValuesRecipe)
+
+
+def load_stage_recipe(name: str, stage: str, overrides: list[str] | None = None) -> DiffusionRecipe:
+    """The validated recipe of a stage of `finetune --task t2i` that trains a model of its own: "prior" or "decoder".
+
+    Raises UsageError as `load_recipe`, and for a recipe of another stage or task.
+    """
+    values = _finetune_values(name, overrides)
+    if (found := values.get("stage")) != stage:
+        said = "none of --task t2i" if found is None else f"of --stage {found}"
+        raise UsageError(f"recipe {name} is {said}", remedy=f'its key stage would be "{stage}"')
+    return _validated(name, values, STAGES[stage])
+
+
+def _finetune_values(name: str, overrides: list[str] | None) -> dict[str, Any]:
+    values = _extended(find(name, FINETUNE), ())
+    for override in overrides or []:
+        _set(values, override)
+    return values
+
+
+def paper_model(name: str) -> DualEncoderConfig:
+    """The model that a named recipe of `finetune` is shown and tried on."""
+    stem = max((key for key in MODELS if name.startswith(f"{key}-")), key=len)
+    return load_recipe(MODELS[stem]).model
+
+
+def load_finetune_on_its_paper(
+    name: str, overrides: list[str] | None = None
+) -> Recipe | DiffusionRecipe | KeyValuesRecipe:
     """A named recipe of `finetune`, on a model of its paper in place of a checkpoint's."""
-    find(name, FINETUNE)
-    model = load_recipe(MODELS[name.partition("-")[0]]).model
-    found = load_finetune_recipe(name, model.model_dump(mode="json"), overrides)
+    values = _finetune_values(name, overrides)
+    stage = values.get("stage")
+    found: Recipe | DiffusionRecipe | KeyValuesRecipe
+    if "diffusion" in values:
+        found = load_key_values_recipe(name, overrides)
+    elif stage in STAGES:
+        found = load_stage_recipe(name, stage, overrides)
+    else:
+        model = paper_model(name)
+        found = load_finetune_recipe(name, model.model_dump(mode="json"), overrides)
     return found.model_copy(update={"name": f"{FINETUNE}/{found.name}"})
 
 
@@ -183,7 +238,7 @@ def _nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
 
 
-def to_toml(recipe: Recipe | DistillRecipe) -> str:
+def to_toml(recipe: Settings) -> str:
     """The resolved recipe as TOML that `load_recipe` reads back equal."""
     import tomli_w
 
