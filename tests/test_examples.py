@@ -204,6 +204,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_diffusion(here)
     public_sets(here)
     class_files(here, rows)
+    generated(here, rows)
     for name in ("icm.train.jsonl", "icm.val.jsonl"):
         jsonl(here / name, [{**row, "label": i % 2} for i, row in enumerate(rows)])
     with pytest.MonkeyPatch.context() as patch:
@@ -217,6 +218,17 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "retrieve", "runs/lit-filip", "--data", "val.jsonl", "--cache", "off", "--results", place
             )
     return here
+
+
+def generated(here: Path, rows: list[dict]) -> None:
+    """Captions of the rows' pictures, as pairs and in COCO's files, and pictures of their captions."""
+    jsonl(here / "captions.jsonl", [{**row, "caption_generated": f"一只{row['name']}"} for row in rows])
+    said = [{"image_id": i, "caption": f"一只{row['name']}"} for i, row in enumerate(rows)]
+    (here / "results.coco.json").write_text(json.dumps(said))
+    written = [{"id": i, "image_id": i, "caption": row["text"]} for i, row in enumerate(rows)]
+    (here / "annotations.coco.json").write_text(json.dumps({"images": [], "annotations": written}))
+    pictures = [{**row, "image": f"../photos/{(i + 1) % 16}.png"} for i, row in enumerate(rows)]
+    jsonl(here / "generated" / "pairs.jsonl", pictures)
 
 
 def class_files(here: Path, rows: list[dict]) -> None:
