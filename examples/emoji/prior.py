@@ -4,7 +4,8 @@ python prior.py CLIP PRIOR --train PAIRS --gallery PAIRS
 
 Prints recalls from text to image in the gallery of the text's own embedding, of a linear regression from text to image
 embeddings (ridge, on the training pairs, its penalty by a tenth of them that is held out), and of the embeddings that
-the prior draws, with several guidances; and the mean cosine with the picture's embedding, which all but the first aim at.
+the prior draws, with several guidances; and the mean cosine with the picture's embedding, which all but the first aim
+at. Features of images are those that training has kept.
 """
 
 import argparse
@@ -13,14 +14,16 @@ import torch
 import torch.nn.functional as F
 
 import vlcli
-from vlcli.evaluation.embed import embed_images, embed_texts, similarity_of
+from vlcli.evaluation.embed import embed_texts, similarity_of
 from vlcli.evaluation.gallery import Gallery
 from vlcli.evaluation.retrieval import retrieval
 from vlcli.generation.pictures import noise_of
 from vlcli.generation.unclip import as_encoder, predicted_embeddings, refuse_strangers, text_condition
 from vlcli.models.checkpoint import load_prior
-from vlcli.models.dual import TextTokens
+from vlcli.models.dual import ImageTokens, TextTokens
+from vlcli.recipe_schema import DataConfig
 from vlcli.shards.pairs import load_pairs
+from vlcli.training.image_embeddings import ImageEmbeddings
 
 PENALTIES = [10.0**power for power in range(-4, 4)]
 GUIDANCES = (1.0, 2.0, 4.0)
@@ -73,9 +76,11 @@ def main():
     refuse_strangers(clip, prior=prior)
     train, table = load_pairs([options.train]), load_pairs([options.gallery])
     gallery = Gallery.of(table)
-    images, texts = embed_images(clip, table, gallery.image_rows), embed_texts(clip, gallery.texts)
+    embeddings = ImageEmbeddings(clip, DataConfig(), precision="fp32")
+    images = ImageTokens(None, embeddings.at(embeddings.add(table)[gallery.image_rows]))
+    texts = embed_texts(clip, gallery.texts)
     weights, penalty = regression(
-        embed_texts(clip, [some[0] for some in train.texts]).pooled, embed_images(clip, train).pooled
+        embed_texts(clip, [some[0] for some in train.texts]).pooled, embeddings.at(embeddings.add(train))
     )
     found = {"the text's own embedding": texts.pooled}
     found[f"ridge regression, penalty {penalty:g}"] = applied(weights, texts.pooled)
