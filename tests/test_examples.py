@@ -190,6 +190,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_vlcli(
             "visualize", "runs/lit-filip", "--image", "fox.png", "--text", "狐狸", "-o", "fox.figure.json"
         )
+        run_vlcli("embed", "-q", "runs/lit-filip", "val.jsonl", "-o", "embeddings")
         for place in ("results.jsonl", "runs/lit-filip/results.jsonl"):
             run_vlcli(
                 "retrieve", "runs/lit-filip", "--data", "val.jsonl", "--cache", "off", "--results", place

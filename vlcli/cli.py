@@ -45,6 +45,7 @@ COMMANDS = {
     "embed": "Models",
     "zeroshot": "Evaluation",
     "retrieve": "Evaluation",
+    "score": "Evaluation",
     "visualize": "Evaluation",
     "report": "Evaluation",
     "generate": "Generation",

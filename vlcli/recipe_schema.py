@@ -105,11 +105,19 @@ class R2D2ObjectiveConfig(Settings):
         return self.target_distillation.enabled or self.feature_distillation.weight > 0
 
 
+class CaptionObjectiveConfig(Settings):
+    """Captions, token by token (R2D2 App. C). `label_smoothing`: the share of each target that is spread over the
+    vocabulary."""
+
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
 class ObjectiveConfig(Settings):
     """InfoNCE. `reduction` of the two directions: "mean" (Wukong, FILIP) or "sum" (ALIGN). `label_smoothing`: the share
     of each target that is spread evenly over the batch (ALIGN §5: 0.1). `negatives`: the share of a pair's negatives
     in the global batch that its softmax is over (ALIGN Table 8: 1, 0.5, 0.25), drawn anew by (seed, step); positives
-    always are. `tokens`: selection and precision of token-wise similarity. `r2d2`: R2D2's objective in its place.
+    always are. `tokens`: selection and precision of token-wise similarity. `r2d2`: R2D2's objective in its place;
+    `caption`: that of a captioner.
     """
 
     reduction: Literal["mean", "sum"] = "mean"
@@ -117,9 +125,12 @@ class ObjectiveConfig(Settings):
     negatives: float = Field(1.0, gt=0, le=1)
     tokens: TokensConfig = TokensConfig()
     r2d2: R2D2ObjectiveConfig | None = None
+    caption: CaptionObjectiveConfig | None = None
 
     @model_validator(mode="after")
     def _one_objective(self) -> ObjectiveConfig:
+        if self.r2d2 is not None and self.caption is not None:
+            raise ValueError("r2d2 and caption are two objectives")
         if self.r2d2 is not None and (self.label_smoothing or self.negatives < 1 or self.reduction != "mean"):
             raise ValueError(
                 "r2d2 has neither label_smoothing nor a share of negatives nor a sum of directions"
@@ -210,8 +221,9 @@ class TrainConfig(Settings):
     checkpoints and validations, and `save_minutes` between checkpoints; 0 switches one off. `keep`: how many of the
     newest checkpoints are kept; `best` and `last` always are. `ema`: the decay of a moving average of the weights,
     such as 0.9999; 0 for none. It is the average that is validated and that a checkpoint's model is; --resume goes on
-    with the weights that were trained. `best`: which score of a validation chooses: a mean of recalls, one of them, or
-    a zero-shot accuracy on labels. `trackers` beside metrics.jsonl; unset: TensorBoard where it is installed."""
+    with the weights that were trained. `best`: which score of a validation chooses: a mean of recalls, one of them, a
+    zero-shot accuracy on labels, the AUC of matching, or, of captions, the loss of a token. `trackers` beside
+    metrics.jsonl; unset: TensorBoard where it is installed."""
 
     seed: int = 0
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "bf16"
@@ -222,7 +234,7 @@ class TrainConfig(Settings):
     evaluate_every: int = Field(1000, ge=0)
     keep: int = Field(2, ge=1)
     best: Literal[
-        "MR", "i2t.R@1", "t2i.R@1", "zeroshot.top1", "zeroshot.top5", "zeroshot.mean_per_class", "auc"
+        "MR", "i2t.R@1", "t2i.R@1", "zeroshot.top1", "zeroshot.top5", "zeroshot.mean_per_class", "auc", "loss"
     ] = "MR"
     trackers: tuple[Literal["tensorboard", "wandb"], ...] | None = None
 
@@ -268,6 +280,12 @@ class Recipe(Settings):
     def _r2d2_has_what_it_trains(self) -> Recipe:
         """Every part of a model learns from some loss, and every loss has its part."""
         objective, model = self.objective.r2d2, self.model
+        if (self.train.best == "loss") != (self.objective.caption is not None):
+            raise ValueError('train.best = "loss" goes with objective.caption, and with it alone')
+        if self.objective.caption is not None:
+            if model.ranking is None:
+                raise ValueError("objective.caption: a captioner starts from model.ranking")
+            return self
         if objective is None:
             if model.ranking is not None or model.patch_mask:
                 part = "ranking" if model.ranking is not None else "patch_mask"
@@ -305,8 +323,10 @@ class Recipe(Settings):
     @property
     def chance_loss(self) -> float:
         """The loss of a model that tells no two pairs of a batch apart: ln of what each softmax is over; in R2D2 at the
-        first step, before its queue has anything in it."""
+        first step, before its queue has anything in it; of a captioner, to which all tokens are alike."""
         r2d2 = self.objective.r2d2
+        if self.objective.caption is not None:
+            return math.log(self.model.text.vocabulary)
         if r2d2 is not None:
             features = r2d2.feature_distillation
             halves = (1 + (features.image == "patches")) / 2

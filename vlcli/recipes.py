@@ -19,8 +19,11 @@ FINETUNE = (
 )
 # The model that finetune/PAPER-… is shown and tried on, where there is no checkpoint.
 MODELS = {
-    **{"align": "align", "filip": "filip-base", "r2d2": "r2d2-vit-b", "wukong": "wukong-vit-b"},
-    "emoji": "emoji-prd2",
+    "align": "align",
+    "emoji": "emoji-r2d2",
+    "filip": "filip-base",
+    "r2d2": "r2d2-vit-b",
+    "wukong": "wukong-vit-b",
 }
 
 

@@ -27,6 +27,7 @@ class Measure:
     mosaics: Sequence[Any]
     rerank_at: int | None
     add_similarity: bool
+    preselect: int | None
     predictions: Path | None
     lines_of: Callable[..., Any] | None
     drawn: dict[str, Path]
@@ -50,6 +51,7 @@ class Measure:
             lang=self.lang,
             precision=precision,
             rerank=None if self.rerank_at is None else [self.rerank_at, self.add_similarity],
+            preselect=self.preselect,
             mosaics=digest(self.mosaics) if self.mosaics else None,
             **self.how,
         )
@@ -75,6 +77,8 @@ class Measure:
             add_similarity=self.add_similarity,
             **self.how,
         )
+        if self.preselect is not None:
+            found["preselect"] = pool.preselected(self.preselect)
         if told is not None:
             told(pool)
         if self.drawn:
@@ -113,6 +117,12 @@ def show(result: dict[str, Any]) -> None:
     ]
     empty = [""] * (len(sides) - 1)
     rows.append(["mean recall", e.cell(result["MR"], bounds.get("MR")), *empty])
+    if "preselect" in result:
+        some = result["preselect"]
+        rows.append([f"of the {some['k']} nearest by vector:", *[""] * len(sides)])
+        for name in result[sides[0]]:
+            cells = [f"{some[side][name]:.1f} (−{some['lost'][side][name]:.1f})" for side in sides]
+            rows.append([name, *cells])
     if "pointing" in result:
         test = result["pointing"]
         name = f"pointing, {test['n']} mosaics, chance {test['chance']:.0f}"

@@ -44,6 +44,7 @@ EXAMPLES = (
     "vlcli finetune runs/r2d2 --task matching --data icm.train.jsonl --val icm.val.jsonl -o runs/icm",
     "vlcli finetune runs/lit-filip --recipe wukong-retrieval --data shards/ -o runs/flickr30k",
     "vlcli finetune runs/lit-filip --task linear-probe --data train.jsonl --val val.jsonl --test test.jsonl -o probe",
+    "vlcli finetune runs/r2d2 --task caption --data shards/ --val val.jsonl -o runs/aic-icc",
     "vlcli finetune runs/r2d2 --task t2i --stage clip --data shards/ --val val.jsonl -o runs/clip",
     "vlcli finetune runs/clip --task t2i --stage prior --data shards/ --val val.jsonl -o runs/prior",
     "vlcli finetune runs/r2d2 --dataset flickr30k-cna --data CNA/ --image-root flickr30k-images/ -o runs/cna",
@@ -53,6 +54,7 @@ MANUAL = {
     "RECIPES": (
         ("r2d2-retrieval", "R2D2 App. C: pre-ranking with target distillation, and ranking; for an r2d2."),
         ("r2d2-matching", "R2D2 App. C: ranking of labelled pairs; for an r2d2."),
+        ("r2d2-caption", "R2D2 App. C: captions, from left to right; for an r2d2."),
         ("filip-retrieval", "FILIP Table 10: 392 pixels, all weights, 1/#positives for each caption."),
         ("align-flickr30k, align-coco", "ALIGN §5.1: 3,000 or 6,000 steps of pre-training's loss at 1e-5."),
         (
@@ -69,6 +71,7 @@ class Task(StrEnum):
 
     retrieval = "retrieval"
     matching = "matching"
+    caption = "caption"
     linear_probe = "linear-probe"
     t2i = "t2i"
 
@@ -82,8 +85,8 @@ def command(
         Task,
         Option(
             "--task",
-            help="Retrieval; matching: pairs whose label is 1 or 0, of an R2D2; linear-probe: classes of images, by a "
-            "head on frozen features; t2i: pictures of texts.",
+            help="Retrieval; matching: pairs whose label is 1 or 0, of an R2D2; caption: to write the texts, from an "
+            "R2D2; linear-probe: classes of images, by a head on frozen features; t2i: pictures of texts.",
         ),
     ] = Task.retrieval,
     stage: Annotated[
@@ -99,7 +102,8 @@ def command(
         Option(
             "--recipe",
             metavar="NAME|FILE.toml",
-            help="How; without it r2d2-matching, r2d2-t2i-STAGE, or by the checkpoint: r2d2-retrieval, filip-retrieval "
+            help="How; without it r2d2-matching, r2d2-caption, r2d2-t2i-STAGE, or by the checkpoint: r2d2-retrieval, "
+            "filip-retrieval"
             "(of tokens), wukong-retrieval.",
             show_default=False,
         ),
@@ -152,6 +156,9 @@ def command(
     the checkpoint as it came is said before the first step; afterwards --val chooses the best. What only pre-training
     has, R2D2's head for masked words and its patch mask, stays behind, and is named.
 
+    --task caption makes a captioner of an R2D2: its picture side, and its text side to write from left to right; vlcli
+    generate --caption uses it. --val chooses by the loss of a token.
+
     --task linear-probe leaves every weight as it is, and writes a classifier: the image tower with a head on its pooled
     output, by L-BFGS, the penalty by CLIP's search on --val, then from both. vlcli zeroshot measures it on other rows.
 
@@ -199,6 +206,11 @@ def command(
     if test or l2 is not None:
         raise UsageError(f"--task {task.value} has no {'--test' if test else '--l2'}")
 
+    if task is Task.caption:
+        from vlcli.commands import _finetune_caption as captions
+
+        captions.require_r2d2(checkpoint)
+
     import vlcli
     from vlcli.shards.pairs import load_pairs
     from vlcli.training.finetuning import fine_tune, refuse_one_sided, started, task_of
@@ -214,6 +226,7 @@ def command(
         resolved = load_finetune_recipe(recipe, source.config.model_dump(mode="json"), settings)
         kind = task_of(task.value, resolved)
     out = run_directory(output, resolved.name, resume=resume, force=force, dry_run=dry_run)
+    reads = "retrieval" if task is Task.caption else task.value
     column: dict[str, Any] = {"column": label_column} if task is Task.matching else {}
     options: dict[str, Any] = {
         "renames": parse_map(map_),
@@ -223,14 +236,14 @@ def command(
     }
     if dataset is not None:
         reading = sets.read(
-            dataset, data or (), split="train", task=task.value, image_root=image_root, renames=map_
+            dataset, data or (), split="train", task=reads, image_root=image_root, renames=map_
         )
         train = sets.load(reading, console, head=head, pairs_only=True, columns=options["columns"])
     else:
         train = load_pairs(data or ["shards/"], head=head, **options)
     validation = load_pairs(val, **options) if val else None
     if dataset is not None and not val:
-        reading = sets.read(dataset, data or (), split="val", task=task.value, image_root=image_root)
+        reading = sets.read(dataset, data or (), split="val", task=reads, image_root=image_root)
         validation = sets.load(reading, console, pairs_only=True, columns=options["columns"])
     if validation is not None and not len(validation):
         raise UsageError(f"--val {validation.source}: no rows")
@@ -247,9 +260,12 @@ def command(
         how = {"device": device, "resume": resume, "force": force}
         t2i.train(source, resolved, train, validation, out, console, **how)
         return
-    model, left = started(source, resolved.model, Path(checkpoint))
-    if left:
-        console.note(f"stays behind: {len(left)} tensors of pre-training alone, {left[0]} first")
+    if task is Task.caption:
+        model: Any = captions.start(source, resolved.model, Path(checkpoint), console)
+    else:
+        model, left = started(source, resolved.model, Path(checkpoint))
+        if left:
+            console.note(f"stays behind: {len(left)} tensors of pre-training alone, {left[0]} first")
     with RunProgress(console) as reporter:
         run = kind(
             resolved,
@@ -265,7 +281,7 @@ def command(
         )
         with curves(out, console):
             result = fine_tune(run, lambda found: reporter.validated(0, found, False))
-    best = f", best {resolved.train.best} {result['best']:.1f}" if result["best"] is not None else ""
+    best = f", best {_told(resolved.train.best, result['best'])}" if result["best"] is not None else ""
     console.note(f"{result['steps']} steps{best}; {out}")
 
 
@@ -273,8 +289,15 @@ def _recipe_for(task: Task, model: Any) -> str:
     """The recipe of the paper that a checkpoint looks like."""
     if task is Task.matching:
         return "r2d2-matching"
+    if task is Task.caption:
+        return "r2d2-caption"
     if task is Task.t2i:
         return "r2d2-t2i-clip"
     if model.kind == "r2d2":
         return "r2d2-retrieval"
     return "filip-retrieval" if model.similarity == "tokenwise" else "wukong-retrieval"
+
+
+def _told(name: str, value: float) -> str:
+    """The best score of a run: a percentage, or a loss, of which the engine has the negative."""
+    return f"loss {-value:.3f}" if name == "loss" else f"{name} {value:.1f}"

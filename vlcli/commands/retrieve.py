@@ -23,6 +23,9 @@ EXAMPLES = (
     "vlcli retrieve runs/r2d2 --data flickr30k-cn.jsonl --rerank flickr30k-cn",
     "vlcli retrieve runs/lit-filip --data shards/ --query 一只狐狸 --top 5",
     "vlcli retrieve runs/lit-filip --data shards/ --query-image fox.png --plus 雪 --minus 草地 --gallery fox.html",
+    "vlcli retrieve runs/lit-filip --index embeddings/ --query 一只狐狸",
+    "vlcli retrieve runs/lit-filip --data val.jsonl --preselect 100",
+    "vlcli retrieve runs/lit-filip --data val.jsonl --query-image fox.png --texts --top 5",
     "vlcli retrieve runs/lit-filip --data val.jsonl --gallery errors.html",
     "vlcli retrieve runs/altclip-m9 --data 'xtd.{lang}.jsonl' --langs en,zh,es,fr,ru,ar,ja,ko,it",
     "vlcli retrieve runs/altclip-m9 --data val.jsonl --text-column 'name_{lang}' --langs en,ar,ja --json",
@@ -37,7 +40,7 @@ MANUAL = {"ENVIRONMENT": (e.CACHE_VARIABLE,)}
 
 def command(
     run: e.Run,
-    data: o.Data,
+    data: o.DataOrNone = None,
     dataset: sets.Dataset = None,
     query: q.Text = None,
     query_image: q.Image = None,
@@ -46,6 +49,18 @@ def command(
     text_scale: q.TextScale = None,
     image_scale: q.ImageScale = 1,
     top: q.Top = 10,
+    texts: q.Texts = False,
+    index: q.Index = None,
+    preselect: Annotated[
+        int | None,
+        Option(
+            "--preselect",
+            min=1,
+            metavar="K",
+            help="Of a token-wise model: vectors choose the K nearest, and the exact similarity ranks these alone; "
+            "without a query, what recall that costs.",
+        ),
+    ] = None,
     mosaics: Annotated[
         Path | None,
         Option(
@@ -137,6 +152,11 @@ def command(
     A search with --query alone ranks by the model's text→image similarity. A picture, or a picture or text with --plus
     and --minus, is one vector of length 1 (the sum of such vectors, each by its scale), and cosines rank; of a
     token-wise or reduced model the vector of a picture or text is the mean of its tokens, brought to length 1.
+
+    With --index the cosines are those of the vectors that 'vlcli embed' wrote with the same checkpoint, a text's too;
+    all of them are compared, in blocks, and memory does not grow with their number; DIR/image.index, which embed
+    --faiss makes, spares most of that and may miss some. A row there is a result. With --preselect the pictures of the
+    K nearest rows are read, and a text's own similarity with them ranks.
     """
     from vlcli.commands._console import Console
     from vlcli.commands._retrieve_measure import COMPARED, Measure, show
@@ -148,6 +168,7 @@ def command(
         e.require_run(compare)
     e.require_run(run)
     from vlcli.evaluation.captions_by_language import by_language, load_captions
+    from vlcli.evaluation.preselection import refuse_exact
     from vlcli.records.atomic import refuse_existing
     from vlcli.shards.pairs import load_pairs
     from vlcli.text.prompts import load_prompts
@@ -157,6 +178,37 @@ def command(
     if asked_for is not None:
         measured = {"--mosaics": mosaics, "--predictions": predictions, "--results": results}
         q.refuse(asked_for, {**measured, "--rerank": rerank, "--compare": compare, "--langs": langs})
+    if preselect is not None:
+        q.refuse_preselection(
+            asked_for,
+            {"--rerank": rerank, "--langs": langs, "--compare": compare, "--predictions": predictions},
+        )
+    if texts and (asked_for is None or index is not None):
+        raise UsageError("--texts ranks the texts of --data for a picture", remedy="--query-image FILE")
+    if index is not None:
+        pairs: dict[str, Any] = {"--data": data, "--dataset": dataset, "--gallery": gallery, "--head": head}
+        q.refuse_with_index(
+            asked_for, {**pairs, "--map": renames, "--image-root": image_root and not preselect}
+        )
+        assert asked_for is not None
+        model = e.open_model(run, device, console)
+        if preselect is not None:
+            refuse_exact(model)
+        q.run_index(
+            asked_for,
+            index,
+            model,
+            prompts,
+            top,
+            preselect=preselect,
+            image_root=image_root,
+            as_json=json,
+            batch_size=batch_size,
+            precision=precision,
+        )
+        return
+    if not data:
+        raise UsageError("no pairs", remedy="--data FILE, or --index DIR and a query")
     if add_similarity and rerank is None:
         raise UsageError("--add-similarity is of --rerank", remedy="--rerank K")
     if langs is not None and (mosaics or rerank is not None):
@@ -259,14 +311,21 @@ def command(
         if len(reading.dataset.directions) == 1:
             how["directions"] = reading.dataset.directions
     else:
-        table = load_pairs(data, optional=("split", "lang", *wanted), need_text=asked_for is None, **of_rows)
+        table = load_pairs(
+            data, optional=("split", "lang", *wanted), need_text=asked_for is None or texts, **of_rows
+        )
     lines_of = None if predictions_as == "jsonl" else Leaderboard(predictions_as, table).lines
     model = e.open_model(run, device, console)
-
+    if preselect is not None:
+        refuse_exact(model)
     if asked_for is not None:
         with e.announcing(console) as announce, e.caching(cache, model, precision, console) as kept:
             pool = Retrieval(model, table, template, announce=announce, cache=kept, **encoding)
-            q.run(asked_for, pool, top, drawn, console, as_json=json, force=force)
+            if texts:
+                q.run_texts(asked_for, pool, top, as_json=json)
+            else:
+                drawing: dict[str, Any] = {"preselect": preselect, "as_json": json, "force": force}
+                q.run(asked_for, pool, top, drawn, console, **drawing)
         return
     measure = Measure(
         table,
@@ -274,6 +333,7 @@ def command(
         pointing,
         rerank_at,
         add_similarity,
+        preselect,
         predictions,
         lines_of,
         drawn,

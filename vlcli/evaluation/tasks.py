@@ -27,6 +27,7 @@ from vlcli.evaluation.feature_cache import FeatureCache
 from vlcli.evaluation.gallery import Gallery
 from vlcli.evaluation.leaderboards import Lines
 from vlcli.evaluation.mosaics import Mosaic, pointing
+from vlcli.evaluation.preselection import loss_of_recall, pooled, preselected
 from vlcli.evaluation.ranking import Top, top
 from vlcli.evaluation.rerank import Matcher, Reranked, refuse_no_ranking, rerank
 from vlcli.evaluation.retrieval import Ranks, ranks, summary
@@ -206,6 +207,15 @@ class Retrieval:
                 "scores": one.scores,
                 "rank": int(found.t2i[one.query]) or None,
             }
+
+    def preselected(self, k: int) -> dict[str, Any]:
+        """The recalls where vectors choose `k` candidates of every query (preselection.py), beside those of
+        `metrics`, which has been called."""
+        vectors = pooled(self.model, self.images, self.texts)
+        assert self.counted is not None, "metrics come first"
+        found = preselected(self.similarity, self.images, self.texts, vectors, self.gallery.positives, k=k)
+        asked = zip(found, self.counted, strict=True)
+        return loss_of_recall(self.counted, Ranks(*(np.where(e > 0, r, 0) for r, e in asked)), k)
 
     def row(self, i: int) -> dict[str, Any]:
         """What is said of image i where it is found."""

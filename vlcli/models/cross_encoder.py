@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlcli.models.config import RankingConfig
+from vlcli.models.config import CrossConfig
 from vlcli.models.dropout import Dropout
 from vlcli.models.text_passes import by_length
 
@@ -14,7 +14,7 @@ from vlcli.models.text_passes import by_length
 class Attention(nn.Module):
     """norm(x + out(attention from x to y)): queries (b, n, width), keys and values (b, m, other)."""
 
-    def __init__(self, width: int, other: int, config: RankingConfig) -> None:
+    def __init__(self, width: int, other: int, config: CrossConfig) -> None:
         super().__init__()
         self.heads = config.heads
         self.query = nn.Linear(width, width)
@@ -28,9 +28,10 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(self, x: Tensor, key_value: Tensor, mask: Tensor | None, keys: Tensor | None) -> Tensor:
-        """`key_value` (b, m, 2 · width) is what the layer of that name made of y; mask (b, m), where y counts."""
+        """`key_value` (b, m, 2 · width) is what the layer of that name made of y; mask (b, m), where y counts, or
+        (b, n, m), where it does for each of x."""
         key, value = map(self.split, key_value.chunk(2, -1))
-        seen = None if mask is None else mask[:, None, None]
+        seen = None if mask is None else mask[:, None] if mask.dim() == 3 else mask[:, None, None]
         attended = F.scaled_dot_product_attention(self.split(self.query(x)), key, value, attn_mask=seen)
         return self.norm(x + self.drop(self.out(attended.transpose(1, 2).flatten(2)), keys))
 
@@ -46,7 +47,7 @@ class Attention(nn.Module):
 class CrossLayer(nn.Module):
     """Self-attention, cross-attention, MLP; each adds to its input and normalises the sum."""
 
-    def __init__(self, width: int, other: int, config: RankingConfig) -> None:
+    def __init__(self, width: int, other: int, config: CrossConfig) -> None:
         super().__init__()
         self.own = Attention(width, width, config)
         self.other = Attention(width, other, config)
@@ -70,7 +71,7 @@ class CrossEncoder(nn.Module):
     each x and y, whatever the number of its pairs; and short texts do not pay for the padding of long ones.
     """
 
-    def __init__(self, width: int, other: int, config: RankingConfig) -> None:
+    def __init__(self, width: int, other: int, config: CrossConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(CrossLayer(width, other, config) for _ in range(config.layers))
         initialise(self)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from vlcli.errors import VlcliError
 from vlcli.models.checkpoint import first_problem
-from vlcli.models.config import ClassifierConfig, DualEncoderConfig, TextEncoderConfig
+from vlcli.models.config import CaptionerConfig, ClassifierConfig, DualEncoderConfig, TextEncoderConfig
 from vlcli.models.diffusers_extra import MissingDiffusers
 from vlcli.models.diffusion_config import DecoderConfig, PriorConfig
 from vlcli.models.layout import FLOATS, Layout, misfits, piece_problem
@@ -51,7 +51,7 @@ def check_architecture(path: Path, kind: str, architecture: Any, layout: Layout,
 @lru_cache(maxsize=4)  # the checkpoints of a run have one architecture
 def _expected(kind: str, architecture: str) -> Layout:
     schemas: dict[str, type[Any]] = {"text": TextEncoderConfig, "classifier": ClassifierConfig}
-    schemas |= {"prior": PriorConfig, "decoder": DecoderConfig}
+    schemas |= {"captioner": CaptionerConfig, "prior": PriorConfig, "decoder": DecoderConfig}
     schema = schemas.get(kind, DualEncoderConfig)
     return layout_of_architecture(schema.model_validate(json.loads(architecture)))
 

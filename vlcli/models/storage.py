@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vlcli.errors import InputError
+from vlcli.models.captioner import Captioner
 from vlcli.models.classifier import Classifier
-from vlcli.models.config import ClassifierConfig, DualEncoderConfig, TextEncoderConfig
+from vlcli.models.config import CaptionerConfig, ClassifierConfig, DualEncoderConfig, TextEncoderConfig
 from vlcli.models.decoder import Decoder
 from vlcli.models.diffusion_config import DecoderConfig, PriorConfig
 from vlcli.models.dual import DualEncoder
@@ -69,7 +70,9 @@ class _NoTokenizer:
     vocab_size = 0
 
 
-Architecture = DualEncoderConfig | TextEncoderConfig | ClassifierConfig | PriorConfig | DecoderConfig
+Architecture = (
+    DualEncoderConfig | TextEncoderConfig | ClassifierConfig | CaptionerConfig | PriorConfig | DecoderConfig
+)
 
 
 def layout_of_architecture(config: Architecture) -> Layout:
@@ -81,6 +84,8 @@ def layout_of_architecture(config: Architecture) -> Layout:
             return layout_of(Decoder(config).state_dict())
         if isinstance(config, ClassifierConfig):
             return layout_of(Classifier(config).state_dict())
+        if isinstance(config, CaptionerConfig):
+            return layout_of(Captioner(config, cast(Any, _NoTokenizer())).state_dict())
         if isinstance(config, TextEncoderConfig):
             return layout_of(TextEncoder(config, cast(Any, _NoTokenizer())).state_dict())
         return layout_of(DualEncoder(config, cast(Any, _NoTokenizer())).state_dict())

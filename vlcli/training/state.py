@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from vlcli.errors import InputError, UsageError, VlcliError
+from vlcli.models.captioner import Captioner
 from vlcli.models.card import add_results, write_card
 from vlcli.models.checkpoint import checkpoint_hash, save_checkpoint
 from vlcli.models.checksums import write_checksums
@@ -52,7 +53,7 @@ FREE = {
 def save_state(
     run: Path,
     step: int,
-    model: DualEncoder | TextEncoder | Prior | Decoder,
+    model: DualEncoder | TextEncoder | Captioner | Prior | Decoder,
     state: dict[str, Any],
     *,
     recipe: dict[str, Any],
