@@ -46,7 +46,7 @@ EXAMPLES = (
     "vlcli finetune runs/lit-filip --task linear-probe --data train.jsonl --val val.jsonl --test test.jsonl -o probe",
     "vlcli finetune runs/r2d2 --task caption --data shards/ --val val.jsonl -o runs/aic-icc",
     "vlcli finetune runs/r2d2 --task t2i --stage clip --data shards/ --val val.jsonl -o runs/clip",
-    "vlcli finetune runs/clip --task t2i --stage prior --data shards/ --val val.jsonl -o runs/prior",
+    "vlcli finetune runs/clip --task t2i --stage prior --recipe emoji-t2i-prior --data shards/ -o runs/prior",
     "vlcli finetune runs/r2d2 --dataset flickr30k-cna --data CNA/ --image-root flickr30k-images/ -o runs/cna",
 )
 
