@@ -197,12 +197,6 @@ def test_resumed_equals_uninterrupted_bit_for_bit(stage, made, tmp_path):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_in_chunks_the_gradients_are_the_same(stage, made, tmp_path):
-    for name, more in (("whole", ()), ("chunks", ("train.chunk=3",))):
-        training(stage, made, tmp_path / name, "schedule.steps=2", "train.ema=0", *more)[0].run()
-    whole, chunks = weights(tmp_path / "whole", 2), weights(tmp_path / "chunks", 2)
-    # Adam's first steps are of the sign of a gradient: one of nearly nothing may go either way
-    close = [torch.isclose(whole[n], chunks[n], atol=1e-3).float().mean() for n in whole]
-    assert min(close) > 0.9
     first, second = (
         training(stage, made, tmp_path / name, *more, force=True)[0]
         for name, more in (("a", ()), ("b", ("train.chunk=3",)))
@@ -215,7 +209,7 @@ def test_in_chunks_the_gradients_are_the_same(stage, made, tmp_path):
     for (name, x), (_, y) in zip(
         first.model.named_parameters(), second.model.named_parameters(), strict=True
     ):
-        if x.requires_grad and x.grad is not None:
+        if x.requires_grad:  # each has a gradient, or processes would wait for it in vain
             assert torch.allclose(x.grad, y.grad, rtol=1e-3, atol=1e-6), name
 
 
