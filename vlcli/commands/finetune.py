@@ -226,7 +226,7 @@ def command(
         resolved = load_finetune_recipe(recipe, source.config.model_dump(mode="json"), settings)
         kind = task_of(task.value, resolved)
     out = run_directory(output, resolved.name, resume=resume, force=force, dry_run=dry_run)
-    reads = "retrieval" if task is Task.caption else task.value
+    reads = "retrieval" if task in (Task.caption, Task.t2i) else task.value
     column: dict[str, Any] = {"column": label_column} if task is Task.matching else {}
     options: dict[str, Any] = {
         "renames": parse_map(map_),
