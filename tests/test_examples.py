@@ -19,12 +19,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from diffusion_cases import save_diffusion
 from PIL import Image
 
 from vlcli import manual
 from vlcli.cli import COMMANDS, app
-from vlcli.models.checkpoint import checkpoint_hash, save_checkpoint
+from vlcli.models.checkpoint import checkpoint_hash, load, save_checkpoint
 from vlcli.models.classifier import Classifier
+from vlcli.models.conditioner import Conditioner
 from vlcli.models.config import (
     ClassifierConfig,
     DualEncoderConfig,
@@ -34,7 +36,9 @@ from vlcli.models.config import (
 )
 from vlcli.models.decoder import Decoder
 from vlcli.models.diffusion_config import DecoderConfig, PriorConfig
+from vlcli.models.diffusion_directory import open_diffusion
 from vlcli.models.dual import DualEncoder
+from vlcli.models.key_values import new_key_values
 from vlcli.models.prior import Prior
 from vlcli.models.text_encoder import TextEncoder
 from vlcli.text.languages import NINE
@@ -50,6 +54,8 @@ SHORT = {  # of the training that is run: two steps of four pairs
     "VLCLI_PRETRAIN_DEVICE": "cpu",
     "VLCLI_FINETUNE_SET": "data.batch_size=4 data.workers=0 schedule.steps=2 train.precision=fp32",
     "VLCLI_FINETUNE_DEVICE": "cpu",
+    "VLCLI_GENERATE_STEPS": "2",
+    "VLCLI_GENERATE_DEVICE": "cpu",
     "VLCLI_DISTILL_SET": "data.batch_size=4 schedule.steps=2 train.precision=fp32"
     " model.text.tokenizer=wordpiece-zh model.text.encoder.vocab_size=21128",
     "OMP_NUM_THREADS": "1",
@@ -118,6 +124,15 @@ def tiny_painter(here: Path) -> None:
     save_checkpoint(Prior(prior), here / "runs" / "prior", recipe={}, lineage={})
     shape = {"size": 16, "channels": (16, 16), "attention": (8,), "blocks": 1, "head_width": 8, "groups": 8}
     save_checkpoint(Decoder(DecoderConfig(**shape, **of)), here / "runs" / "decoder", recipe={}, lineage={})
+
+
+def tiny_diffusion(here: Path) -> None:
+    """A diffusion model that learnt nothing, and keys and values of it for the encoder of runs/altclip-m9."""
+    model = save_diffusion(here / "stable-diffusion-v1-4", 16)
+    conditioner = Conditioner(load(here / "runs" / "altclip-m9"))
+    save_checkpoint(
+        new_key_values(open_diffusion(model), conditioner), here / "runs" / "kv", recipe={}, lineage={}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +213,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (here / "runs" / name).symlink_to("lit-filip")
     tiny_r2d2(here)
     tiny_painter(here)
+    tiny_diffusion(here)
     public_sets(here)
     class_files(here, rows)
     for name in ("icm.train.jsonl", "icm.val.jsonl"):

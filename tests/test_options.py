@@ -18,6 +18,8 @@ from vlcli.errors import InputError, UsageError
 ROOT = Path(__file__).parents[1]
 # What differs, and why.
 OWN_MEANING = {
+    "--text": "visualize looks for it in a picture, generate draws it",
+    "--langs": "evaluations measure in each, generate draws in each",
     "--output": "a stream, a directory of shards, a run, a figure: each command says what it makes",
     "--against": "filter compares texts and files exactly, dedup images by what they show",
     "--lang": "filter keeps texts of a language; elsewhere it labels the result",
@@ -46,7 +48,7 @@ OWN_MEANING = {
     "--batch-size": "pretrain's is the batch of the loss, elsewhere it is only memory",
 }
 # What they find is their output; pretrain's is a plan, a profile, or what a run came to.
-REPORTS = {"check", "stats", "zeroshot", "retrieve", "visualize", "recipes", "pretrain", "sweep"}
+REPORTS = {"check", "stats", "zeroshot", "retrieve", "score", "visualize", "recipes", "pretrain", "sweep"}
 
 
 def tree():

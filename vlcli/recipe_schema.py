@@ -173,14 +173,12 @@ class ScheduleConfig(Settings):
         return self.steps or self.epochs * steps_per_epoch
 
 
-class DataConfig(Settings):
+class PairsConfig(Settings):
     """`batch_size` is global. `draw`: forms of the text, one drawn uniformly each time a pair is seen: "text" (one of
     the row's texts), "field" (one of title, content and image_query, uniformly over those the row has, then one of its
     texts: ZERO's rows, R2D2 §4.1; a row without them gives one of its texts), "candidate" (a text or one candidate,
-    uniformly: FILIP §3.2), "candidates" (the candidates in random order, joined), "text+candidates". `group`: the
-    column whose equal values are positives too; "" for none. `cache` of a locked tower's features: "auto" (the user's
-    cache directory), "off", or a directory. `crop_area`: the least and the most of a picture that `augment`
-    "resized-crop" shows.
+    uniformly: FILIP §3.2), "candidates" (the candidates in random order, joined), "text+candidates". `crop_area`: the
+    least and the most of a picture that `augment` "resized-crop" shows.
 
     `last`: the pairs that are left when an epoch has no whole batch any more: "drop", or "keep" as a smaller batch.
     `epoch_pairs`: how many pairs an epoch has, where that is not all of them: more begin anew, fewer go on where the
@@ -192,15 +190,12 @@ class DataConfig(Settings):
     joiner: str = "，"
     augment: Augmentation = "none"
     crop_area: tuple[float, float] = CROP_AREA
-    group: str = "family"
-    cache: str = "auto"
-    cache_gib: float = Field(20.0, gt=0)
     workers: int = Field(4, ge=0)
     last: Literal["drop", "keep"] = "drop"
     epoch_pairs: int | None = Field(None, ge=2)
 
     @model_validator(mode="after")
-    def _something_to_draw(self) -> DataConfig:
+    def _something_to_draw(self) -> PairsConfig:
         if not self.draw:
             raise ValueError("draw names no form of text")
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
@@ -213,6 +208,15 @@ class DataConfig(Settings):
         """Batches of an epoch of the data, of which there are that many pairs."""
         whole, left = divmod(self.epoch_pairs or pairs, self.batch_size)
         return whole + (self.last == "keep" and left > 0)
+
+
+class DataConfig(PairsConfig):
+    """Of contrastive training further: `group`, the column whose equal values are positives too, "" for none; `cache`
+    of a locked tower's features: "auto" (the user's cache directory), "off", or a directory."""
+
+    group: str = "family"
+    cache: str = "auto"
+    cache_gib: float = Field(20.0, gt=0)
 
 
 class TrainConfig(Settings):

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from vlcli.errors import UsageError
 from vlcli.models.config import DualEncoderConfig, Settings
 from vlcli.recipe_schema import DistillRecipe, Recipe
+from vlcli.recipe_schema_kv import KeyValuesRecipe
 from vlcli.recipe_schema_t2i import STAGES, DiffusionRecipe
 
 FINETUNE = (
@@ -97,6 +98,8 @@ def load_finetune_recipe(
     values = _finetune_values(name, overrides)
     if "stage" in values:
         raise UsageError(f"recipe {name} is of --task t2i --stage {values['stage']}")
+    if "diffusion" in values:
+        raise UsageError(f"recipe {name} is of --task diffusion-kv")
     changes = dict(values.get("model", {}))
     if changes.get("ranking") is False:
         architecture = architecture | {"ranking": None}
@@ -105,6 +108,13 @@ def load_finetune_recipe(
         raise UsageError(f"recipe {name} trains an R2D2, the checkpoint is a dual encoder")
     values["model"] = merge(architecture, changes)
     return _validated(name, values, Recipe)
+
+
+def load_key_values_recipe(name: str, overrides: list[str] | None = None) -> KeyValuesRecipe:
+    """As `load_recipe`, of `finetune --task diffusion-kv`: a recipe with a table `[diffusion]`."""
+    if "diffusion" not in _finetune_values(name, None):
+        raise UsageError(f"recipe {name} has no table [diffusion]", remedy="it is of another --task")
+    return _validated(name, _finetune_values(name, overrides), KeyValuesRecipe)
 
 
 def load_stage_recipe(name: str, stage: str, overrides: list[str] | None = None) -> DiffusionRecipe:
@@ -132,11 +142,16 @@ def paper_model(name: str) -> DualEncoderConfig:
     return load_recipe(MODELS[stem]).model
 
 
-def load_finetune_on_its_paper(name: str, overrides: list[str] | None = None) -> Recipe | DiffusionRecipe:
+def load_finetune_on_its_paper(
+    name: str, overrides: list[str] | None = None
+) -> Recipe | DiffusionRecipe | KeyValuesRecipe:
     """A named recipe of `finetune`, on a model of its paper in place of a checkpoint's."""
-    stage = _finetune_values(name, overrides).get("stage")
-    found: Recipe | DiffusionRecipe
-    if stage in STAGES:
+    values = _finetune_values(name, overrides)
+    stage = values.get("stage")
+    found: Recipe | DiffusionRecipe | KeyValuesRecipe
+    if "diffusion" in values:
+        found = load_key_values_recipe(name, overrides)
+    elif stage in STAGES:
         found = load_stage_recipe(name, stage, overrides)
     else:
         model = paper_model(name)
@@ -223,7 +238,7 @@ def _nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
 
 
-def to_toml(recipe: Recipe | DistillRecipe | DiffusionRecipe) -> str:
+def to_toml(recipe: Settings) -> str:
     """The resolved recipe as TOML that `load_recipe` reads back equal."""
     import tomli_w
 

@@ -91,7 +91,7 @@ def pictures(
     from vlcli.evaluation.embed import inference
     from vlcli.generation.pictures import album
 
-    long = _Long(painter.clip, console)
+    long = Long(painter.clip, console)
     with album(place, force=force) as pages, console.progress() as bar:
         task = bar.add_task("pictures", total=len(prompts.texts) if prompts.texts else None)
         while some := list(islice(left, batch_size)):
@@ -119,7 +119,7 @@ def _painter(decoder: str, prior: str, clip: str, way: Mapping[str, Any], device
     return Painter(vlcli.load(clip, where), *parts, chosen)
 
 
-class _Long:
+class Long:
     """Prompts longer than the dual encoder reads: counted, and the first ones named at the end."""
 
     def __init__(self, clip: Any, console: Console) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from vlcli.commands import _dataset as sets
+from vlcli.commands import _finetune_diffusion as diffusion
 from vlcli.commands import _finetune_t2i as t2i
 from vlcli.commands._options import (
     SEED,
@@ -45,6 +46,7 @@ EXAMPLES = (
     "vlcli finetune runs/lit-filip --recipe wukong-retrieval --data shards/ -o runs/flickr30k",
     "vlcli finetune runs/lit-filip --task linear-probe --data train.jsonl --val val.jsonl --test test.jsonl -o probe",
     "vlcli finetune runs/r2d2 --task caption --data shards/ --val val.jsonl -o runs/aic-icc",
+    "vlcli finetune stable-diffusion-v1-4/ --task diffusion-kv --encoder runs/altclip-m9 --data shards/ -o runs/kv",
     "vlcli finetune runs/r2d2 --task t2i --stage clip --data shards/ --val val.jsonl -o runs/clip",
     "vlcli finetune runs/clip --task t2i --stage prior --recipe emoji-t2i-prior --data shards/ -o runs/prior",
     "vlcli finetune runs/r2d2 --dataset flickr30k-cna --data CNA/ --image-root flickr30k-images/ -o runs/cna",
@@ -57,6 +59,11 @@ MANUAL = {
         ("r2d2-caption", "R2D2 App. C: captions, from left to right; for an r2d2."),
         ("filip-retrieval", "FILIP Table 10: 392 pixels, all weights, 1/#positives for each caption."),
         ("align-flickr30k, align-coco", "ALIGN §5.1: 3,000 or 6,000 steps of pre-training's loss at 1e-5."),
+        (
+            "altclip-diffusion",
+            "AltCLIP §5.4, which gives no values: Stable Diffusion's keys and values for AltCLIP.",
+        ),
+        ("emoji-diffusion", "The same in miniature: a tiny diffusion model, 32 pixels."),
         (
             "r2d2-t2i-clip, -prior, -decoder",
             "R2D2 App. C: the three parts of text-to-image, of which the first is fixed while the others learn.",
@@ -73,20 +80,26 @@ class Task(StrEnum):
     matching = "matching"
     caption = "caption"
     linear_probe = "linear-probe"
+    diffusion_kv = "diffusion-kv"
     t2i = "t2i"
 
 
 def command(
     checkpoint: Annotated[
         str,
-        Argument(metavar="RUN", help="A run directory (its best checkpoint) or a checkpoint to start from."),
+        Argument(
+            metavar="RUN",
+            help="A run directory (its best checkpoint) or a checkpoint to start from; of diffusion-kv a directory in "
+            "Stable Diffusion's format.",
+        ),
     ],
     task: Annotated[
         Task,
         Option(
             "--task",
             help="Retrieval; matching: pairs whose label is 1 or 0, of an R2D2; caption: to write the texts, from an "
-            "R2D2; linear-probe: classes of images, by a head on frozen features; t2i: pictures of texts.",
+            "R2D2; linear-probe: classes of images, by a head on frozen features; t2i: pictures of texts; "
+            "diffusion-kv: keys and values of a diffusion model.",
         ),
     ] = Task.retrieval,
     stage: Annotated[
@@ -103,11 +116,11 @@ def command(
             "--recipe",
             metavar="NAME|FILE.toml",
             help="How; without it r2d2-matching, r2d2-caption, r2d2-t2i-STAGE, or by the checkpoint: r2d2-retrieval, "
-            "filip-retrieval"
-            "(of tokens), wukong-retrieval.",
+            "filip-retrieval (of tokens), wukong-retrieval.",
             show_default=False,
         ),
     ] = None,
+    encoder: diffusion.Encoder = None,
     data: DataOrNone = None,
     dataset: sets.Dataset = None,
     val: Annotated[
@@ -166,13 +179,18 @@ def command(
     conditions, without any, and with those of other rows; a prior also how often the embedding that it draws for a text
     finds its picture. vlcli generate draws with all three. They need the extra vlcli[generate].
 
+    --task diffusion-kv reads a UNet, a VAE and a scheduler in Stable Diffusion's format, or AltDiffusion's, and trains
+    the keys and values of the cross-attention, nothing else, so that the states of --encoder guide it. They alone are
+    saved; vlcli generate puts them back. --val chooses by the loss, with a noise and a time that stay the same.
+
     With --dataset the pairs are the train split of a public set's published files, and those of --val its val split.
     """
     from vlcli.commands._console import Console
     from vlcli.models.quickcheck import find_checkpoint
     from vlcli.recipes import load_finetune_recipe, to_toml
 
-    find_checkpoint(checkpoint)
+    if task is not Task.diffusion_kv:
+        find_checkpoint(checkpoint)
     stage = t2i.stage_of(task.value, stage)
     draws = stage in ("prior", "decoder")
     if dataset is not None and (data is None or label_column != "label"):
@@ -188,7 +206,7 @@ def command(
 
         if overrides:  # which may stand in the environment for the other tasks
             console.warn(f"--set has no effect: --task {task.value} has no recipe")
-        unread = {"--recipe": recipe, "--seed": seed is not None, "--resume": resume}
+        unread = {"--encoder": encoder, "--recipe": recipe, "--seed": seed is not None, "--resume": resume}
         classes.refuse(unread | {"--dataset": dataset, "--batch-size": batch_size}, task.value)
         rows = classes.Rows(data, val, test, label_column, head, parse_map(map_), image_root)
         classes.linear_probe(
@@ -205,6 +223,29 @@ def command(
         return
     if test or l2 is not None:
         raise UsageError(f"--task {task.value} has no {'--test' if test else '--l2'}")
+    if task is Task.diffusion_kv:
+        from vlcli.commands import _finetune_classes as classes
+
+        classes.refuse({"--dataset": dataset, "--label-column": label_column != "label"}, task.value)
+        diffusion.key_values(
+            checkpoint,
+            encoder,
+            recipe,
+            diffusion.Rows(data, val, head, parse_map(map_), image_root),
+            output,
+            console,
+            overrides=overrides,
+            seed=seed,
+            precision=precision,
+            batch_size=batch_size,
+            device=device,
+            resume=resume,
+            force=force,
+            dry_run=dry_run,
+        )
+        return
+    if encoder is not None:
+        raise UsageError(f"--task {task.value} has no --encoder")
 
     if task is Task.caption:
         from vlcli.commands import _finetune_caption as captions
@@ -217,7 +258,7 @@ def command(
 
     settings = recipe_settings(overrides, seed=seed, precision=precision, batch_size=batch_size)
     resolved: Any
-    if draws:
+    if stage is not None and draws:
         resolved = t2i.recipe_of(stage, recipe, settings)
         source = vlcli.load(checkpoint)
     else:
@@ -257,7 +298,7 @@ def command(
         print(to_toml(resolved), end="")
         return
     if draws:
-        how = {"device": device, "resume": resume, "force": force}
+        how: dict[str, Any] = {"device": device, "resume": resume, "force": force}
         t2i.train(source, resolved, train, validation, out, console, **how)
         return
     if task is Task.caption:

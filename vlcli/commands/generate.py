@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from typer import Argument, Option
 
 from vlcli.commands import _options as o
+from vlcli.commands._finetune_diffusion import Encoder
 from vlcli.errors import UsageError
 
 CAPTIONS, PICTURES = "Captions", "Pictures"  # panels of --help
@@ -14,6 +16,9 @@ CAPTIONS, PICTURES = "Captions", "Pictures"  # panels of --help
 EXAMPLES = (
     "vlcli generate runs/captioner --caption val.jsonl -o captions.jsonl",
     "vlcli generate runs/captioner --caption shards/ --decode beam --beams 5 --format coco -o results.json",
+    "vlcli generate stable-diffusion-v1-4/ --kv runs/kv --encoder runs/altclip-m9 --text en=fox --text zh=狐狸 -o fox/",
+    "vlcli generate stable-diffusion-v1-4/ val.jsonl --langs en,zh --map 'text=name_{lang}' --kv runs/kv"
+    " --encoder runs/altclip-m9 -o pictures/",
     "vlcli generate runs/decoder --prior runs/prior --clip runs/clip --text 红苹果 --text 狐狸 --seed 0 -o pictures/",
 )
 
@@ -23,7 +28,8 @@ def command(
         list[str] | None,
         Argument(
             metavar="RUN [FILE]",
-            help="A run or checkpoint, then pairs: paths, globs, directories, shards; no path or - is stdin.",
+            help="A run or checkpoint, or a diffusion model's directory; then pairs: paths, globs, directories, shards;"
+            " no path or - is stdin.",
             show_default=False,
         ),
     ] = None,
@@ -126,11 +132,41 @@ def command(
         list[str] | None,
         Option(
             "--text",
-            metavar="TEXT",
-            help="Draw this; repeatable. Without it RUN draws the first text of each row.",
+            metavar="[LANG=]TEXT",
+            help="Draw this; repeatable. Without it RUN draws the first text of each row. Of a diffusion model's a"
+            " language may stand in front.",
             rich_help_panel=PICTURES,
         ),
     ] = None,
+    texts: Annotated[
+        Path | None,
+        Option(
+            "--texts",
+            metavar="FILE",
+            help="The same from a file: a JSON object of language and text, or a language, a tab and a text a line. Of"
+            " diffusion models.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    langs: Annotated[
+        str | None,
+        Option(
+            "--langs",
+            metavar="LANG,...",
+            help="Each row in each of these languages; {lang} in --map stands for one.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    kv: Annotated[
+        str | None,
+        Option(
+            "--kv",
+            metavar="RUN",
+            help="Keys and values of finetune --task diffusion-kv, in place of the diffusion model's own.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    encoder: Encoder = None,
     prior: Annotated[
         str | None,
         Option(
@@ -167,7 +203,7 @@ def command(
             min=0.0,
             metavar="X",
             help="How far away from what would be drawn of nothing; 1: what the text says, 0: nothing.",
-            show_default="2",
+            show_default="2; of a diffusion model 7.5",
             rich_help_panel=PICTURES,
         ),
     ] = None,
@@ -203,7 +239,16 @@ def command(
     seed: o.Seed = 0,
     device: o.Device = "auto",
     precision: o.Precision = "fp32",
-    batch_size: o.BatchSize = 64,
+    batch_size: Annotated[
+        int | None,
+        Option(
+            "--batch-size",
+            min=1,
+            metavar="N",
+            help="Images or texts a forward pass.",
+            show_default="64 captions, 4 pictures",
+        ),
+    ] = None,
     force: o.Force = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
@@ -222,7 +267,14 @@ def command(
     --seed and on the row's id, or the place of --text. The same command gives the same bytes; another --batch-size may
     move a pixel by one level of 255. Texts longer than the dual encoder reads are cut, counted and named. Needs the
     extra vlcli[generate].
+
+    A diffusion model in Stable Diffusion's format (model_index.json, unet/, vae/, scheduler/; AltDiffusion's too) draws
+    --text, --texts or the first text of each row, guided by --encoder. All of a --seed begin with the same noise. The
+    directory -o (pictures/) holds a PNG for each, which says what made it, and pairs.jsonl, whose rows are pairs with
+    `generated_by`; of prompts in languages also grid.png and grid.svg, the pictures with their prompts. A prompt that
+    is longer than what the encoder reads is named. Nothing is downloaded, and weights are read from safetensors alone.
     """
+    from vlcli.commands import _generate_diffusion as diffusion
     from vlcli.commands._console import Console
     from vlcli.models.quickcheck import find_checkpoint
 
@@ -230,8 +282,38 @@ def command(
     if not named:
         raise UsageError("no checkpoint", remedy="vlcli generate RUN --caption FILE...")
     run = named.pop(0)
-    find_checkpoint(run)
     console = Console("generate", quiet=quiet, verbose=verbose)
+    if diffusion.is_diffusion(run):
+        unread = {"--caption": caption, "--decode": decode, "--beams": beams, "--min-length": min_length}
+        unread |= {"--max-length": max_length, "--top-p": top_p, "--temperature": temperature}
+        unread |= {"--repetition-penalty": repetition_penalty, "--format": format, "--to": to}
+        unread |= {
+            "--prior": prior,
+            "--clip": clip,
+            "--prior-steps": prior_steps,
+            "--prior-guidance": prior_guidance,
+        }
+        diffusion.refuse(unread | {"--image-root": image_root, "--rejects": rejects}, "a diffusion model")
+        diffusion.refuse({"--max-bad": max_bad != "0"}, "a diffusion model")
+        diffusion.pictures(
+            run,
+            kv,
+            encoder,
+            diffusion.Asked(text, texts, o.gather(named, files_from), from_, renames, langs, head),
+            output,
+            console,
+            seed=seed,
+            steps=50 if steps is None else steps,
+            guidance=7.5 if guidance is None else guidance,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            force=force,
+        )
+        return
+    find_checkpoint(run)
+    of_diffusion = {"--texts": texts, "--langs": langs, "--kv": kv, "--encoder": encoder}
+    diffusion.refuse(of_diffusion, "this checkpoint, but for a diffusion model")
     from vlcli.commands import _generate_pictures as pictures
 
     way = {"steps": steps, "guidance": guidance, "prior_steps": prior_steps, "prior_guidance": prior_guidance}
@@ -256,7 +338,7 @@ def command(
             console,
             device=device,
             precision=precision,
-            batch_size=batch_size,
+            batch_size=batch_size or 64,
             force=force,
         )
         return
@@ -277,5 +359,5 @@ def command(
         console,
         device=device,
         precision=precision,
-        batch_size=batch_size,
+        batch_size=batch_size or 64,
     )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vlcli.models.cost import Cost, TextCost
     from vlcli.models.diffusion_cost import DiffusionCost
     from vlcli.recipe_schema import DistillRecipe, Recipe
+    from vlcli.recipe_schema_kv import KeyValuesRecipe
     from vlcli.recipe_schema_t2i import DiffusionRecipe
 
 EXAMPLES = (
@@ -89,14 +90,17 @@ def command(
 
 
 def _cost(
-    recipe: Recipe | DistillRecipe | DiffusionRecipe, *, only_build: bool
+    recipe: Recipe | DistillRecipe | DiffusionRecipe | KeyValuesRecipe, *, only_build: bool
 ) -> Cost | TextCost | DiffusionCost | None:
-    """What the recipe's model costs; None where it is only to be built."""
+    """What the recipe's model costs; None where it is only to be built, or is no part of the recipe."""
     from vlcli.models.config import TextEncoderConfig
     from vlcli.models.cost import cost, on_meta, text_cost, text_on_meta
     from vlcli.recipe_schema import DistillRecipe
+    from vlcli.recipe_schema_kv import KeyValuesRecipe
     from vlcli.recipe_schema_t2i import DiffusionRecipe
 
+    if isinstance(recipe, KeyValuesRecipe):
+        return None
     precision = recipe.train.precision
     if isinstance(recipe, DiffusionRecipe):
         from vlcli.models.diffusion_cost import diffusion_cost, diffusion_on_meta

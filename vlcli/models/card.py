@@ -97,6 +97,8 @@ def card(
         return _card_of_classifier(config, layout, results, license)
     if config.get("kind") == "captioner":
         return _card_of_captioner(config, layout, results, list(spoken), license)
+    if config.get("kind") == "diffusion-kv":
+        return _card_of_key_values(config, layout, license)
     if config.get("kind") in diffusion_card.TITLES:
         return _card_of_diffusion(config, layout, license)
     alone = config.get("kind") == "text"
@@ -175,6 +177,32 @@ def _card_of_captioner(
         "## Use\n\n`vlcli generate PATH --caption pairs.jsonl`",
         "## Lineage\n\n" + _list(_lineage(config)),
         "## Scores\n\n" + _scores(results),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _card_of_key_values(config: Mapping[str, Any], layout: Layout, license: str) -> str:
+    about, recipe = config["architecture"], config.get("recipe") or {}
+    front = ["---", f"license: {json.dumps(license)}", "library_name: vlcli"]
+    front += ["pipeline_tag: text-to-image", "tags:", "- text-to-image", "- stable-diffusion", "---"]
+    rows = [
+        (
+            "keys and values",
+            f"{len(layout)} tensors, {_parameters(layout, '')}, and no other part of the UNet",
+        ),
+        ("UNet", f"`{about['unet']}`, which predicts {about['prediction']}; VAE `{about['vae']}`"),
+        (
+            "text encoder",
+            f"`{about['encoder']}`, {about['length']} states of {about['width']} (`{about['states']}`)",
+        ),
+    ]
+    parts = [
+        "\n".join(front),
+        f"# {recipe.get('name') or 'keys and values'}",
+        _opening(recipe, "Keys and values of a diffusion model's cross-attention"),
+        "## Architecture\n\n" + _list(rows),
+        "## Use\n\n`vlcli generate MODEL --kv PATH --encoder RUN --text zh=… --text en=… -o pictures/`",
+        "## Lineage\n\n" + _list(_lineage(config)),
     ]
     return "\n\n".join(parts) + "\n"
 

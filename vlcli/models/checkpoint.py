@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -34,13 +34,16 @@ from vlcli.models.storage import Uninitialised, fill, layout_of
 from vlcli.models.text_encoder import TextEncoder
 from vlcli.text.model_tokenizers import saved_tokenizer
 
+if TYPE_CHECKING:
+    from vlcli.models.key_values import KeyValues
+
 Model = TypeVar("Model", DualEncoder, TextEncoder, Captioner)
 Part = TypeVar("Part", Classifier, Prior, Decoder)  # what reads no texts of its own
 S = TypeVar("S", bound=Settings)
 
 
 def save_checkpoint(
-    model: DualEncoder | TextEncoder | Classifier | Captioner | Prior | Decoder,
+    model: DualEncoder | TextEncoder | Classifier | Captioner | Prior | Decoder | KeyValues,
     path: Path,
     *,
     recipe: dict[str, Any],

@@ -16,6 +16,7 @@ from vlcli.models.checkpoint import first_problem
 from vlcli.models.config import CaptionerConfig, ClassifierConfig, DualEncoderConfig, TextEncoderConfig
 from vlcli.models.diffusers_extra import MissingDiffusers
 from vlcli.models.diffusion_config import DecoderConfig, PriorConfig
+from vlcli.models.key_values_config import KeyValuesConfig
 from vlcli.models.layout import FLOATS, Layout, misfits, piece_problem
 from vlcli.models.storage import layout_of_architecture
 from vlcli.shards.findings import Verdict
@@ -52,6 +53,7 @@ def check_architecture(path: Path, kind: str, architecture: Any, layout: Layout,
 def _expected(kind: str, architecture: str) -> Layout:
     schemas: dict[str, type[Any]] = {"text": TextEncoderConfig, "classifier": ClassifierConfig}
     schemas |= {"captioner": CaptionerConfig, "prior": PriorConfig, "decoder": DecoderConfig}
+    schemas |= {"diffusion-kv": KeyValuesConfig}
     schema = schemas.get(kind, DualEncoderConfig)
     return layout_of_architecture(schema.model_validate(json.loads(architecture)))
 

@@ -21,7 +21,7 @@ from vlcli.shards.findings import Verdict
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocab.txt"
 DUAL = ("dual", "r2d2")  # kinds that have the architecture of a dual encoder
 READING = (*DUAL, "text", "captioner")  # kinds that read texts, and have a tokenizer
-WITHOUT_TEXTS = ("classifier", "prior", "decoder")
+WITHOUT_TEXTS = ("classifier", "prior", "decoder", "diffusion-kv")
 KNOWN = (*READING, *WITHOUT_TEXTS)  # kinds whose tensors follow from the architecture
 TOKENIZERS = (VOCABULARY, "tokenizer.json")  # word pieces of BERT's rules, and all else
 FOREIGN_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl")

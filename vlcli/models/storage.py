@@ -18,6 +18,7 @@ from vlcli.models.config import CaptionerConfig, ClassifierConfig, DualEncoderCo
 from vlcli.models.decoder import Decoder
 from vlcli.models.diffusion_config import DecoderConfig, PriorConfig
 from vlcli.models.dual import DualEncoder
+from vlcli.models.key_values_config import KeyValuesConfig
 from vlcli.models.layout import Layout, in_one_line, misfits
 from vlcli.models.prior import Prior
 from vlcli.models.text_encoder import TextEncoder
@@ -71,12 +72,20 @@ class _NoTokenizer:
 
 
 Architecture = (
-    DualEncoderConfig | TextEncoderConfig | ClassifierConfig | CaptionerConfig | PriorConfig | DecoderConfig
+    DualEncoderConfig
+    | TextEncoderConfig
+    | ClassifierConfig
+    | CaptionerConfig
+    | PriorConfig
+    | DecoderConfig
+    | KeyValuesConfig
 )
 
 
 def layout_of_architecture(config: Architecture) -> Layout:
     """The tensors of a model of that architecture."""
+    if isinstance(config, KeyValuesConfig):
+        return {name: ("F32", shape) for name, shape in config.tensors.items()}
     with torch.device("meta"):
         if isinstance(config, PriorConfig):
             return layout_of(Prior(config).state_dict())

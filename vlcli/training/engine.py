@@ -27,6 +27,7 @@ from vlcli.models.checkpoint import resolve_device
 from vlcli.models.dropout import pair_key
 from vlcli.models.precision import settled
 from vlcli.recipe_schema import DistillRecipe, Recipe
+from vlcli.recipe_schema_kv import KeyValuesRecipe
 from vlcli.recipe_schema_t2i import DiffusionRecipe
 from vlcli.training.finite import stop_unless_finite
 from vlcli.training.meter import Meter, Reporter
@@ -42,7 +43,7 @@ from vlcli.training.weights import Weights
 # The others wait while rank 0 fills the feature cache or validates; the default of ten minutes would end the run.
 PATIENCE = timedelta(hours=24)
 
-R = TypeVar("R", bound=Recipe | DistillRecipe | DiffusionRecipe)
+R = TypeVar("R", bound=Recipe | DistillRecipe | DiffusionRecipe | KeyValuesRecipe)
 
 
 class Batch(Protocol):

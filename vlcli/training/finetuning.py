@@ -130,6 +130,7 @@ def task_of(name: str, recipe: Recipe) -> type[Pretraining]:
     own = "matching" if recipe.train.best == "auc" else "retrieval"
     if recipe.objective.caption is not None:
         own = "caption"
+    name = "retrieval" if name == "t2i" else name  # whose first stage learns as that does
     if name != own:
         raise UsageError(f"recipe {recipe.name} is not of --task {name}", remedy=_MARKS)
     if name == "caption":
@@ -143,7 +144,7 @@ def task_of(name: str, recipe: Recipe) -> type[Pretraining]:
     return MatchingTraining
 
 
-def fine_tune(run: Pretraining, before: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def fine_tune(run: Any, before: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Train; `before` is told the score of the checkpoint as it came, before the first step."""
     if run.engine.resumed is None and run.validates:
         score = on_main(run.validate)

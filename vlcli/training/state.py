@@ -19,6 +19,7 @@ from vlcli.models.checkpoint import checkpoint_hash, save_checkpoint
 from vlcli.models.checksums import write_checksums
 from vlcli.models.decoder import Decoder
 from vlcli.models.dual import DualEncoder
+from vlcli.models.key_values import KeyValues
 from vlcli.models.prior import Prior
 from vlcli.models.quickcheck import check_checkpoint
 from vlcli.models.text_encoder import TextEncoder
@@ -53,7 +54,7 @@ FREE = {
 def save_state(
     run: Path,
     step: int,
-    model: DualEncoder | TextEncoder | Captioner | Prior | Decoder,
+    model: DualEncoder | TextEncoder | Captioner | Prior | Decoder | KeyValues,
     state: dict[str, Any],
     *,
     recipe: dict[str, Any],
