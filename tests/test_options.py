@@ -42,7 +42,6 @@ OWN_MEANING = {
     "--recipe": "finetune has one for each task",
     "--jobs": "worker processes, of sweep whole runs",
     "--format": "what report writes for another tool, what generate writes for COCO's scorers",
-    "--text": "visualize shows where it is in a picture, generate draws it",
     "--results": "what convert's card quotes, where evaluations keep theirs",
     "--beams": "of filter's translator, of generate's captioner",
     "--batch-size": "pretrain's is the batch of the loss, elsewhere it is only memory",
