@@ -115,8 +115,8 @@ def command(
         Option(
             "--recipe",
             metavar="NAME|FILE.toml",
-            help="How; without it r2d2-matching, r2d2-caption, r2d2-t2i-STAGE, or by the checkpoint: r2d2-retrieval, "
-            "filip-retrieval (of tokens), wukong-retrieval.",
+            help="How; without it r2d2-matching, r2d2-caption, r2d2-t2i-STAGE, altclip-diffusion, or by the "
+            "checkpoint: r2d2-retrieval, filip-retrieval (of tokens), wukong-retrieval.",
             show_default=False,
         ),
     ] = None,
