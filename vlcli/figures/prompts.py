@@ -34,7 +34,7 @@ class Drawn:
 
 
 def prompt_grid(drawn: Sequence[Drawn], foot: str = "") -> dict[str, bytes]:
-    """A PNG and an SVG, the same bytes for equal pictures and prompts; nine are three by three. `foot`: what stands below.
+    """A PNG and an SVG, equal bytes for equal pictures and prompts; nine are three by three. `foot`: what stands below.
 
     Raises NoFont where there is no glyph for a character of a prompt.
     """
