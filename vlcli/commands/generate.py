@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
@@ -284,7 +284,12 @@ def command(
     run = named.pop(0)
     console = Console("generate", quiet=quiet, verbose=verbose)
     if diffusion.is_diffusion(run):
-        unread = {"--caption": caption, "--decode": decode, "--beams": beams, "--min-length": min_length}
+        unread: dict[str, Any] = {
+            "--caption": caption,
+            "--decode": decode,
+            "--beams": beams,
+            "--min-length": min_length,
+        }
         unread |= {"--max-length": max_length, "--top-p": top_p, "--temperature": temperature}
         unread |= {"--repetition-penalty": repetition_penalty, "--format": format, "--to": to}
         unread |= {
