@@ -21,7 +21,7 @@ class Grams(NamedTuple):
 
     sentence: Ints  # (m,) which sentence, from 0
     gram: Ints  # (m,) which n-gram, a number below `distinct`
-    count: Ints  # (m,) how often it stands there
+    times: Ints  # (m,) how often it stands there
     distinct: int
 
 
