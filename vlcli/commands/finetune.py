@@ -48,7 +48,7 @@ EXAMPLES = (
     "vlcli finetune runs/r2d2 --task caption --data shards/ --val val.jsonl -o runs/aic-icc",
     "vlcli finetune stable-diffusion-v1-4/ --task diffusion-kv --encoder runs/altclip-m9 --data shards/ -o runs/kv",
     "vlcli finetune runs/r2d2 --task t2i --stage clip --data shards/ --val val.jsonl -o runs/clip",
-    "vlcli finetune runs/clip --task t2i --stage prior --data shards/ --val val.jsonl -o runs/prior",
+    "vlcli finetune runs/clip --task t2i --stage prior --recipe emoji-t2i-prior --data shards/ -o runs/prior",
     "vlcli finetune runs/r2d2 --dataset flickr30k-cna --data CNA/ --image-root flickr30k-images/ -o runs/cna",
 )
 
@@ -115,8 +115,8 @@ def command(
         Option(
             "--recipe",
             metavar="NAME|FILE.toml",
-            help="How; without it r2d2-matching, r2d2-caption, r2d2-t2i-STAGE, or by the checkpoint: r2d2-retrieval, "
-            "filip-retrieval (of tokens), wukong-retrieval.",
+            help="How; without it r2d2-matching, r2d2-caption, r2d2-t2i-STAGE, altclip-diffusion, or by the "
+            "checkpoint: r2d2-retrieval, filip-retrieval (of tokens), wukong-retrieval.",
             show_default=False,
         ),
     ] = None,
@@ -177,7 +177,7 @@ def command(
 
     --task t2i makes pictures of texts in three stages. A prior and a decoder say at --val their loss with the rows'
     conditions, without any, and with those of other rows; a prior also how often the embedding that it draws for a text
-    finds its picture. vlcli generate draws with all three. They need the extra vlcli[generate].
+    finds its picture. vlcli generate draws with all three. They need diffusers, which the extra generate brings.
 
     --task diffusion-kv reads a UNet, a VAE and a scheduler in Stable Diffusion's format, or AltDiffusion's, and trains
     the keys and values of the cross-attention, nothing else, so that the states of --encoder guide it. They alone are
@@ -258,7 +258,7 @@ def command(
 
     settings = recipe_settings(overrides, seed=seed, precision=precision, batch_size=batch_size)
     resolved: Any
-    if draws:
+    if stage is not None and draws:
         resolved = t2i.recipe_of(stage, recipe, settings)
         source = vlcli.load(checkpoint)
     else:
@@ -267,7 +267,7 @@ def command(
         resolved = load_finetune_recipe(recipe, source.config.model_dump(mode="json"), settings)
         kind = task_of(task.value, resolved)
     out = run_directory(output, resolved.name, resume=resume, force=force, dry_run=dry_run)
-    reads = "retrieval" if task is Task.caption else task.value
+    reads = "retrieval" if task in (Task.caption, Task.t2i) else task.value
     column: dict[str, Any] = {"column": label_column} if task is Task.matching else {}
     options: dict[str, Any] = {
         "renames": parse_map(map_),
@@ -298,7 +298,7 @@ def command(
         print(to_toml(resolved), end="")
         return
     if draws:
-        how = {"device": device, "resume": resume, "force": force}
+        how: dict[str, Any] = {"device": device, "resume": resume, "force": force}
         t2i.train(source, resolved, train, validation, out, console, **how)
         return
     if task is Task.caption:
