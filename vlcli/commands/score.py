@@ -16,10 +16,10 @@ from vlcli.commands import _results as r
 EXAMPLES = (
     "vlcli score captions.jsonl --references val.jsonl",
     "vlcli score captions.jsonl --references val.jsonl --tokenize char,jieba,words --per-image scores.jsonl",
-    "vlcli score results.coco.json --references annotations.coco.json --results results.jsonl",
-    "vlcli score < captions.jsonl --json",
-    "vlcli score --pictures generated/pairs.jsonl --against val.jsonl --encoder runs/lit-filip",
-    "vlcli score --pictures generated/pairs.jsonl --against val.jsonl --features runs/lit-filip --json",
+    "vlcli score results.json --references annotations.json --results results.jsonl",
+    "vlcli generate runs/captioner --caption val.jsonl | vlcli score --json",
+    "vlcli score --pictures pictures/pairs.jsonl --against val.jsonl --encoder runs/lit-filip",
+    "vlcli score --pictures pictures/pairs.jsonl --against val.jsonl --features runs/lit-filip --json",
 )
 PICTURES = "Pictures"  # a panel of --help
 MANUAL = {"ENVIRONMENT": (e.CACHE_VARIABLE,)}
