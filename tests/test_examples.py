@@ -241,11 +241,11 @@ def generated(here: Path, rows: list[dict]) -> None:
     """Captions of the rows' pictures, as pairs and in COCO's files, and pictures of their captions."""
     jsonl(here / "captions.jsonl", [{**row, "caption_generated": f"一只{row['name']}"} for row in rows])
     said = [{"image_id": i, "caption": f"一只{row['name']}"} for i, row in enumerate(rows)]
-    (here / "results.coco.json").write_text(json.dumps(said))
+    (here / "results.json").write_text(json.dumps(said))
     written = [{"id": i, "image_id": i, "caption": row["text"]} for i, row in enumerate(rows)]
-    (here / "annotations.coco.json").write_text(json.dumps({"images": [], "annotations": written}))
+    (here / "annotations.json").write_text(json.dumps({"images": [], "annotations": written}))
     pictures = [{**row, "image": f"../photos/{(i + 1) % 16}.png"} for i, row in enumerate(rows)]
-    jsonl(here / "generated" / "pairs.jsonl", pictures)
+    jsonl(here / "pictures" / "pairs.jsonl", pictures)
 
 
 def class_files(here: Path, rows: list[dict]) -> None:
