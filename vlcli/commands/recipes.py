@@ -43,8 +43,8 @@ def command(
     first recipe that does not hold, naming the key.
 
     Recipes of `finetune` are called finetune/NAME here; they are shown and tried on a model of their paper, where
-    `vlcli finetune` has the checkpoint's. Priors and decoders are built where diffusers (the extra generate) is installed;
-    elsewhere only their keys are looked at, and `validate` says so.
+    `vlcli finetune` has the checkpoint's. Priors and decoders are built where diffusers (the extra generate) is
+    installed; elsewhere only their keys are looked at, and `validate` says so.
     """
     from vlcli.models.diffusers_extra import MissingDiffusers
     from vlcli.recipes import FINETUNE, load_any, load_finetune_on_its_paper, names, to_toml
