@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 # What differs, and why.
 OWN_MEANING = {
     "--text": "visualize looks for it in a picture, generate draws it",
+    "--encoder": "it guides a diffusion model, or says how well pictures fit their captions",
     "--langs": "evaluations measure in each, generate draws in each",
     "--output": "a stream, a directory of shards, a run, a figure: each command says what it makes",
     "--against": "filter compares texts and files exactly, dedup images by what they show",

@@ -181,7 +181,8 @@ def command(
 
     --task diffusion-kv reads a UNet, a VAE and a scheduler in Stable Diffusion's format, or AltDiffusion's, and trains
     the keys and values of the cross-attention, nothing else, so that the states of --encoder guide it. They alone are
-    saved; vlcli generate puts them back. --val chooses by the loss, with a noise and a time that stay the same.
+    saved; vlcli generate puts them back. --val chooses by the loss, with a noise and a time that stay the same, and
+    says it without texts and with other pairs' texts, too.
 
     With --dataset the pairs are the train split of a public set's published files, and those of --val its val split.
     """
