@@ -9,15 +9,23 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
+from vlcli.classify_schema import ClassifyRecipe
 from vlcli.errors import UsageError
-from vlcli.models.config import Settings
+from vlcli.models.config import DualEncoderConfig, Settings
 from vlcli.recipe_schema import DistillRecipe, Recipe
 
 FINETUNE = (
     "finetune"  # the folder of recipes that start from a checkpoint and have no whole model of their own
 )
 # The model that finetune/PAPER-… is shown and tried on, where there is no checkpoint.
-MODELS = {"align": "align", "filip": "filip-base", "r2d2": "r2d2-vit-b", "wukong": "wukong-vit-b"}
+MODELS = {
+    "align": "align",
+    "emoji": "emoji-lit-clip",
+    "filip": "filip-base",
+    "r2d2": "r2d2-vit-b",
+    "vtab": "align",
+    "wukong": "wukong-vit-b",
+}
 
 
 def directories(folder: str = "") -> list[Path]:
@@ -74,6 +82,11 @@ def load_any(name: str, overrides: list[str] | None = None) -> Recipe | DistillR
     values = _extended(find(name), ())
     for override in overrides or []:
         _set(values, override)
+    if "stages" in values:
+        raise UsageError(
+            f"recipe {name} starts from a checkpoint",
+            remedy="vlcli finetune --task classify --recipe takes it",
+        )
     if "distill" in values:
         return _validated(name, values, DistillRecipe)
     return _validated(name, values, Recipe)
@@ -89,6 +102,8 @@ def load_finetune_recipe(
     values = _extended(find(name, FINETUNE), ())
     for override in overrides or []:
         _set(values, override)
+    if "stages" in values:
+        raise UsageError(f"recipe {name} is of --task classify")
     changes = values.get("model", {})
     if "ranking" in changes and architecture.get("ranking") is None:
         raise UsageError(f"recipe {name} trains an R2D2, the checkpoint is a dual encoder")
@@ -96,10 +111,35 @@ def load_finetune_recipe(
     return _validated(name, values, Recipe)
 
 
-def load_finetune_on_its_paper(name: str, overrides: list[str] | None = None) -> Recipe:
+def load_classify_recipe(name: str, overrides: list[str] | None = None) -> ClassifyRecipe:
+    """A recipe of `finetune --task classify`, which says nothing of the model. Raises UsageError as the others."""
+    values = _extended(find(name, FINETUNE), ())
+    for override in overrides or []:
+        _set(values, override)
+    if "stages" not in values:
+        raise UsageError(f"recipe {name} is not of --task classify", remedy="those have a key stages")
+    return _validated(name, values, ClassifyRecipe)
+
+
+def with_settings(recipe: ClassifyRecipe, settings: dict[str, Any]) -> ClassifyRecipe:
+    """The recipe with values for some of its keys, such as "all.lr". UsageError as for --set."""
+    values = recipe.model_dump()
+    for key, value in settings.items():
+        _put(values, key, value, f"trials.grid {key!r}")
+    return _validated(recipe.name, values, ClassifyRecipe)
+
+
+def model_of_its_paper(name: str) -> DualEncoderConfig:
+    """What a named recipe of `finetune` is shown and tried on in place of a checkpoint's model."""
+    return load_recipe(MODELS[name.partition("-")[0]]).model
+
+
+def load_finetune_on_its_paper(name: str, overrides: list[str] | None = None) -> Recipe | ClassifyRecipe:
     """A named recipe of `finetune`, on a model of its paper in place of a checkpoint's."""
-    find(name, FINETUNE)
-    model = load_recipe(MODELS[name.partition("-")[0]]).model
+    if "stages" in _extended(find(name, FINETUNE), ()):
+        recipe = load_classify_recipe(name, overrides)
+        return recipe.model_copy(update={"name": f"{FINETUNE}/{recipe.name}"})
+    model = model_of_its_paper(name)
     found = load_finetune_recipe(name, model.model_dump(mode="json"), overrides)
     return found.model_copy(update={"name": f"{FINETUNE}/{found.name}"})
 
@@ -150,12 +190,17 @@ def _set(values: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    *tables, key = path.strip().split(".")
+    _put(values, path.strip(), value, f"--set {override!r}")
+
+
+def _put(values: dict[str, Any], path: str, value: Any, said: str) -> None:
+    """Put a value where `path`, table.key, says."""
+    *tables, key = path.split(".")
     place = values
     for table in tables:
         place = place.setdefault(table, {})
         if not isinstance(place, dict):
-            raise UsageError(f"--set {override!r}: {table} is no table")
+            raise UsageError(f"{said}: {table} is no table")
     place[key] = value
 
 
@@ -183,7 +228,7 @@ def _nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
 
 
-def to_toml(recipe: Recipe | DistillRecipe) -> str:
+def to_toml(recipe: Recipe | DistillRecipe | ClassifyRecipe) -> str:
     """The resolved recipe as TOML that `load_recipe` reads back equal."""
     import tomli_w
 

@@ -43,6 +43,8 @@ EXAMPLES = (
     "vlcli finetune runs/r2d2 --task matching --data icm.train.jsonl --val icm.val.jsonl -o runs/icm",
     "vlcli finetune runs/lit-filip --recipe wukong-retrieval --data shards/ -o runs/flickr30k",
     "vlcli finetune runs/lit-filip --task linear-probe --data train.jsonl --val val.jsonl --test test.jsonl -o probe",
+    "vlcli finetune runs/align --task classify --recipe align-imagenet --data train/ --val val/ -o runs/imagenet",
+    "vlcli finetune runs/align --task classify --recipe vtab --data train.jsonl --val val.jsonl --runs 3 -o runs/vtab",
     "vlcli finetune runs/r2d2 --dataset flickr30k-cna --data CNA/ --image-root flickr30k-images/ -o runs/cna",
 )
 
@@ -52,6 +54,13 @@ MANUAL = {
         ("r2d2-matching", "R2D2 App. C: ranking of labelled pairs; for an r2d2."),
         ("filip-retrieval", "FILIP Table 10: 392 pixels, all weights, 1/#positives for each caption."),
         ("align-flickr30k, align-coco", "ALIGN §5.1: 3,000 or 6,000 steps of pre-training's loss at 1e-5."),
+        ("align-imagenet", "ALIGN §5.3: the head on frozen features, then all layers; --task classify."),
+        (
+            "align-fine-grained",
+            "ALIGN §5.3: the same for Flowers, Pets, Cars, Food101, at one rate; --task classify.",
+        ),
+        ("vtab", "VTAB as in ALIGN §5.3: 50 trials by --val, then all rows; --task classify."),
+        ("emoji-classify", "The same in miniature, for the emoji corpus; --task classify."),
         ("wukong-retrieval", "Wukong §5.3, which gives no values: FILIP's, at the checkpoint's resolution."),
     ),
 }
@@ -63,6 +72,7 @@ class Task(StrEnum):
     retrieval = "retrieval"
     matching = "matching"
     linear_probe = "linear-probe"
+    classify = "classify"
 
 
 def command(
@@ -75,7 +85,7 @@ def command(
         Option(
             "--task",
             help="Retrieval; matching: pairs whose label is 1 or 0, of an R2D2; linear-probe: classes of images, by a "
-            "head on frozen features.",
+            "head on frozen features; classify: by that head, then by all layers.",
         ),
     ] = Task.retrieval,
     recipe: Annotated[
@@ -83,7 +93,8 @@ def command(
         Option(
             "--recipe",
             metavar="NAME|FILE.toml",
-            help="How; without it r2d2-matching, or by the checkpoint: r2d2-retrieval, filip-retrieval (of tokens), "
+            help="How; without it align-fine-grained for classes, r2d2-matching for matches, else by the checkpoint: "
+            "r2d2-retrieval, filip-retrieval (of tokens), "
             "wukong-retrieval.",
             show_default=False,
         ),
@@ -115,6 +126,12 @@ def command(
         ),
     ] = "label",
     l2: L2 = None,
+    runs: Annotated[
+        int,
+        Option(
+            "--runs", min=1, metavar="N", help="Of --task classify: as many seeds from --seed on, mean ± sd."
+        ),
+    ] = 1,
     output: RunOutput = None,
     overrides: Set = None,
     map_: Map = None,
@@ -139,6 +156,12 @@ def command(
     --task linear-probe leaves every weight as it is, and writes a classifier: the image tower with a head on its pooled
     output, by L-BFGS, the penalty by CLIP's search on --val, then from both. vlcli zeroshot measures it on other rows.
 
+    --task classify learns such a head step by step, then all layers from it, the tower at a lower rate, and says what
+    the head alone scored; both are runs, the first in DIR/probe. Batch normalisation keeps its statistics. A recipe
+    with trials, as vtab's, writes DIR/trials.jsonl and learns from --data and --val by the best of them. With --runs
+    there is a DIR/seed-N for each, and DIR/runs.json has mean and standard deviation. --test is looked at once, at
+    the end.
+
     With --dataset the pairs are the train split of a public set's published files, and those of --val its val split.
     """
     from vlcli.commands._console import Console
@@ -154,6 +177,18 @@ def command(
         if dry_run:
             return
     console = Console("finetune", quiet=quiet, verbose=verbose)
+    if task is Task.classify:
+        from vlcli.commands import _finetune_classes as classes
+        from vlcli.commands._finetune_classify import classify
+
+        classes.refuse({"--dataset": dataset, "--l2": l2 is not None}, task.value)
+        rows = classes.Rows(data, val, test, label_column, head, parse_map(map_), image_root)
+        settings = recipe_settings(overrides, seed=seed, precision=precision, batch_size=batch_size)
+        how: dict[str, Any] = {"resume": resume, "force": force, "dry_run": dry_run}
+        classify(checkpoint, rows, recipe, settings, output, console, runs=runs, device=device, **how)
+        return
+    if runs > 1:
+        raise UsageError(f"--task {task.value} has no --runs")
     if task is Task.linear_probe:
         from vlcli.commands import _finetune_classes as classes
 

@@ -11,6 +11,7 @@ from vlcli.commands._options import Json, Set
 from vlcli.errors import UsageError
 
 if TYPE_CHECKING:
+    from vlcli.classify_schema import ClassifyRecipe
     from vlcli.models.cost import Cost, TextCost
     from vlcli.recipe_schema import DistillRecipe, Recipe
 
@@ -40,7 +41,7 @@ def command(
     first recipe that does not hold, naming the key.
 
     Recipes of `finetune` are called finetune/NAME here; they are shown and tried on a model of their paper, where
-    `vlcli finetune` has the checkpoint's.
+    `vlcli finetune` has the checkpoint's. Those of classes, which say nothing of the model, are shown without a cost.
     """
     from vlcli.recipes import FINETUNE, load_any, load_finetune_on_its_paper, names, to_toml
 
@@ -79,13 +80,17 @@ def command(
             print(f"{recipe.name}: ok")
 
 
-def _cost(recipe: Recipe | DistillRecipe, *, only_build: bool) -> Cost | TextCost | None:
+def _cost(recipe: Recipe | DistillRecipe | ClassifyRecipe, *, only_build: bool) -> Cost | TextCost | None:
     """What the recipe's model costs; None where it is only to be built."""
+    from vlcli.classify_schema import ClassifyRecipe
     from vlcli.models.config import TextEncoderConfig
     from vlcli.models.cost import cost, on_meta, text_cost, text_on_meta
     from vlcli.recipe_schema import DistillRecipe
 
     precision = recipe.train.precision
+    if isinstance(recipe, ClassifyRecipe):
+        _build_classifier(recipe)
+        return None
     if isinstance(recipe, DistillRecipe):
         student = text_on_meta(TextEncoderConfig(text=recipe.model.text))
         return None if only_build else text_cost(student, precision=precision)
@@ -101,6 +106,16 @@ def _cost(recipe: Recipe | DistillRecipe, *, only_build: bool) -> Cost | TextCos
 
     passes = {"image_flops": found.image_flops, "text_flops": found.text_flops}
     return replace(found, step=step_flops(model, recipe.objective.r2d2, **passes))
+
+
+def _build_classifier(recipe: ClassifyRecipe) -> None:
+    """Build what every stage and every trial of it trains."""
+    from vlcli.models.cost import on_meta
+    from vlcli.recipes import FINETUNE, model_of_its_paper
+    from vlcli.training.class_stages import try_resolutions
+
+    model = on_meta(model_of_its_paper(recipe.name.removeprefix(f"{FINETUNE}/")))
+    try_resolutions(recipe, model.image.body, model.config.image.preprocess)
 
 
 def _said(cost: Cost | TextCost) -> str:

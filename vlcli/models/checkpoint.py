@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from vlcli import __version__
 from vlcli.errors import InputError, UsageError
-from vlcli.models.classifier import Classifier
+from vlcli.models.classifier import Classifier, for_evaluation
 from vlcli.models.config import ClassifierConfig, DualEncoderConfig, Settings, TextEncoderConfig
 from vlcli.models.dual import DualEncoder
 from vlcli.models.layout import layout_stamp, piece_problem
@@ -95,8 +95,9 @@ def load_text_encoder(path: str | Path, device: str = "cpu") -> TextEncoder:
     return _of_directory(find_checkpoint(path), (TextEncoder.kind,), TextEncoder, TextEncoderConfig, device)
 
 
-def load_classifier(path: str | Path, device: str = "cpu") -> Classifier:
-    """A classifier ready for inference from a directory that `finetune --task linear-probe` wrote.
+def load_classifier(path: str | Path, device: str = "cpu", *, as_trained: bool = False) -> Classifier:
+    """A classifier ready for inference from what `finetune --task linear-probe` or `classify` wrote, or, `as_trained`,
+    at the resolution that it goes on learning at.
 
     Raises UsageError where there is none, InputError where it is damaged.
     """
@@ -105,6 +106,8 @@ def load_classifier(path: str | Path, device: str = "cpu") -> Classifier:
     with Uninitialised():
         model = Classifier(_architecture(ClassifierConfig, config, place))
     fill(model, place / WEIGHTS)
+    if not as_trained:
+        model = for_evaluation(model)
     model.checkpoint_hash = checkpoint_hash(place)
     return model.to(resolve_device(device)).eval()
 

@@ -22,10 +22,12 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
+from vlcli.classify_schema import StageRecipe
 from vlcli.errors import Terminated, UsageError, VlcliError
 from vlcli.models.checkpoint import resolve_device
 from vlcli.models.dropout import pair_key
 from vlcli.models.precision import settled
+from vlcli.models.storage import align
 from vlcli.recipe_schema import DistillRecipe, Recipe
 from vlcli.training.finite import stop_unless_finite
 from vlcli.training.meter import Meter, Reporter
@@ -41,7 +43,7 @@ from vlcli.training.weights import Weights
 # The others wait while rank 0 fills the feature cache or validates; the default of ten minutes would end the run.
 PATIENCE = timedelta(hours=24)
 
-R = TypeVar("R", bound=Recipe | DistillRecipe)
+R = TypeVar("R", bound=Recipe | DistillRecipe | StageRecipe)
 
 
 class Batch(Protocol):
@@ -182,6 +184,8 @@ class Engine(Generic[R]):
     def adopt(self, task: Task) -> None:
         """Take the task on: its optimizer, its state, and a directory ready to be written to."""
         self.task, self.total = task, task.total
+        if self.resumed is not None:  # bit for bit as if it had not been stopped
+            align(task.model)
         groups, self.decay_report = parameter_groups(task.model, self.recipe.optimizer)
         self.optimizer = build_optimizer(groups, self.recipe.optimizer)
         self.weights = Weights(

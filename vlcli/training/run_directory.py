@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from vlcli.classify_schema import ClassifyRecipe
 from vlcli.errors import UsageError
 from vlcli.recipe_schema import DistillRecipe, Recipe
 from vlcli.recipes import to_toml
@@ -55,7 +56,7 @@ def clear(run: Path) -> None:
             path.unlink()
 
 
-def begin(run: Path, recipe: Recipe | DistillRecipe) -> None:
+def begin(run: Path, recipe: Recipe | DistillRecipe | ClassifyRecipe) -> None:
     """A directory for a run that starts: what an earlier one left is gone, the resolved recipe is there."""
     clear(run)
     (run / "checkpoints").mkdir(parents=True, exist_ok=True)

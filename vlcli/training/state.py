@@ -16,6 +16,7 @@ from vlcli.errors import InputError, UsageError, VlcliError
 from vlcli.models.card import add_results, write_card
 from vlcli.models.checkpoint import checkpoint_hash, save_checkpoint
 from vlcli.models.checksums import write_checksums
+from vlcli.models.classifier import Classifier
 from vlcli.models.dual import DualEncoder
 from vlcli.models.quickcheck import check_checkpoint
 from vlcli.models.text_encoder import TextEncoder
@@ -50,7 +51,7 @@ FREE = {
 def save_state(
     run: Path,
     step: int,
-    model: DualEncoder | TextEncoder,
+    model: DualEncoder | TextEncoder | Classifier,
     state: dict[str, Any],
     *,
     recipe: dict[str, Any],
