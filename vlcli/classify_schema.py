@@ -153,7 +153,7 @@ class ClassifyRecipe(Settings):
         sizes: HeadConfig = self.all if stage == "all" else self.head
         size, ratio = sizes.size or checkpoint.size, self.data.crop_ratio
         kept = checkpoint.model_dump() | {"resize": None}
-        seen = {"size": sizes.eval_size or size}
+        seen: dict[str, Any] = {"size": sizes.eval_size or size}
         if ratio < 1:
             seen |= {"fit": "crop", "resize": round(seen["size"] / ratio)}
         elif checkpoint.resize is not None:

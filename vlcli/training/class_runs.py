@@ -88,8 +88,10 @@ def train_all(
         def run(one: ClassifyRecipe, place: Path) -> float:
             quiet = one.train.model_copy(update={"evaluate_every": 0, "save_every": 0})
             one = one.model_copy(update={"train": quiet})
-            options: dict[str, Any] = {"validation": held, "device": device, "resume": True}
-            found = run_stages(source, labels, one, train, place, of_trials or reporter, **options)
+            told = of_trials or reporter
+            found = run_stages(
+                source, labels, one, train, place, told, validation=held, device=device, resume=True
+            )
             return float(found["best"])
 
         on = {"train": fingerprint(train, labels), "val": fingerprint(held, labels), "n": len(held)}
@@ -98,8 +100,19 @@ def train_all(
     done = []
     for seed, place in places(out, recipe.train.seed, runs).items():
         own = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
-        options = {"validation": validation, "device": device, "resume": resume, "before": before}
-        done.append(Trained(seed, place, run_stages(source, labels, own, train, place, reporter, **options)))
+        result = run_stages(
+            source,
+            labels,
+            own,
+            train,
+            place,
+            reporter,
+            validation=validation,
+            device=device,
+            resume=resume,
+            before=before,
+        )
+        done.append(Trained(seed, place, result))
     return done
 
 

@@ -39,7 +39,7 @@ def drawn(recipe: ClassifyRecipe) -> list[Settings]:
 def _point(grid: Mapping[str, Sequence[Any]], number: int) -> Settings:
     """Point `number` of the product of the grid's values, the last key's going round first."""
     point = {}
-    for key, values in reversed(grid.items()):
+    for key, values in reversed(list(grid.items())):
         number, place = divmod(number, len(values))
         point[key] = values[place]
     return {key: point[key] for key in grid}
