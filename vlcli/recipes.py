@@ -9,10 +9,12 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from vlcli.classify_schema import ClassifyRecipe
 from vlcli.errors import UsageError
 from vlcli.models.config import DualEncoderConfig, Settings
 from vlcli.recipe_schema import DistillRecipe, Recipe
+from vlcli.recipe_schema_classes import ClassifyRecipe
+from vlcli.recipe_schema_kv import KeyValuesRecipe
+from vlcli.recipe_schema_t2i import STAGES, DiffusionRecipe
 
 FINETUNE = (
     "finetune"  # the folder of recipes that start from a checkpoint and have no whole model of their own
@@ -20,7 +22,8 @@ FINETUNE = (
 # The model that finetune/PAPER-… is shown and tried on, where there is no checkpoint.
 MODELS = {
     "align": "align",
-    "emoji": "emoji-lit-clip",
+    "emoji-classify": "emoji-lit-clip",
+    "emoji": "emoji-r2d2",
     "filip": "filip-base",
     "r2d2": "r2d2-vit-b",
     "vtab": "align",
@@ -95,16 +98,22 @@ def load_any(name: str, overrides: list[str] | None = None) -> Recipe | DistillR
 def load_finetune_recipe(
     name: str, architecture: dict[str, Any], overrides: list[str] | None = None
 ) -> Recipe:
-    """As `load_recipe`, for a model that is there already: what the recipe says of it changes its `architecture`.
+    """As `load_recipe`, for a model that is there already: what the recipe says of it changes its `architecture`, and
+    `model.ranking = false` leaves the ranking part of an R2D2 behind.
 
     Raises UsageError for a recipe that wants a ranking part where the architecture has none.
     """
-    values = _extended(find(name, FINETUNE), ())
-    for override in overrides or []:
-        _set(values, override)
+    values = _finetune_values(name, overrides)
     if "stages" in values:
         raise UsageError(f"recipe {name} is of --task classify")
-    changes = values.get("model", {})
+    if "stage" in values:
+        raise UsageError(f"recipe {name} is of --task t2i --stage {values['stage']}")
+    if "diffusion" in values:
+        raise UsageError(f"recipe {name} is of --task diffusion-kv")
+    changes = dict(values.get("model", {}))
+    if changes.get("ranking") is False:
+        architecture = architecture | {"ranking": None}
+        del changes["ranking"]
     if "ranking" in changes and architecture.get("ranking") is None:
         raise UsageError(f"recipe {name} trains an R2D2, the checkpoint is a dual encoder")
     values["model"] = merge(architecture, changes)
@@ -113,11 +122,10 @@ def load_finetune_recipe(
 
 def load_classify_recipe(name: str, overrides: list[str] | None = None) -> ClassifyRecipe:
     """A recipe of `finetune --task classify`, which says nothing of the model. Raises UsageError as the others."""
-    values = _extended(find(name, FINETUNE), ())
-    for override in overrides or []:
-        _set(values, override)
+    values = _finetune_values(name, overrides)
     if "stages" not in values:
         raise UsageError(f"recipe {name} is not of --task classify", remedy="those have a key stages")
+    values.pop("stage", None)  # of a run's recipe.toml
     return _validated(name, values, ClassifyRecipe)
 
 
@@ -129,18 +137,54 @@ def with_settings(recipe: ClassifyRecipe, settings: dict[str, Any]) -> ClassifyR
     return _validated(recipe.name, values, ClassifyRecipe)
 
 
-def model_of_its_paper(name: str) -> DualEncoderConfig:
-    """What a named recipe of `finetune` is shown and tried on in place of a checkpoint's model."""
-    return load_recipe(MODELS[name.partition("-")[0]]).model
+def load_key_values_recipe(name: str, overrides: list[str] | None = None) -> KeyValuesRecipe:
+    """As `load_recipe`, of `finetune --task diffusion-kv`: a recipe with a table `[diffusion]`."""
+    if "diffusion" not in _finetune_values(name, None):
+        raise UsageError(f"recipe {name} has no table [diffusion]", remedy="it is of another --task")
+    return _validated(name, _finetune_values(name, overrides), KeyValuesRecipe)
 
 
-def load_finetune_on_its_paper(name: str, overrides: list[str] | None = None) -> Recipe | ClassifyRecipe:
+def load_stage_recipe(name: str, stage: str, overrides: list[str] | None = None) -> DiffusionRecipe:
+    """The validated recipe of a stage of `finetune --task t2i` that trains a model of its own: "prior" or "decoder".
+
+    Raises UsageError as `load_recipe`, and for a recipe of another stage or task.
+    """
+    values = _finetune_values(name, overrides)
+    if (found := values.get("stage")) != stage:
+        said = "none of --task t2i" if found is None else f"of --stage {found}"
+        raise UsageError(f"recipe {name} is {said}", remedy=f'its key stage would be "{stage}"')
+    return _validated(name, values, STAGES[stage])
+
+
+def _finetune_values(name: str, overrides: list[str] | None) -> dict[str, Any]:
+    values = _extended(find(name, FINETUNE), ())
+    for override in overrides or []:
+        _set(values, override)
+    return values
+
+
+def paper_model(name: str) -> DualEncoderConfig:
+    """The model that a named recipe of `finetune` is shown and tried on."""
+    stem = max((key for key in MODELS if f"{name}-".startswith(f"{key}-")), key=len)
+    return load_recipe(MODELS[stem]).model
+
+
+def load_finetune_on_its_paper(
+    name: str, overrides: list[str] | None = None
+) -> Recipe | DiffusionRecipe | KeyValuesRecipe | ClassifyRecipe:
     """A named recipe of `finetune`, on a model of its paper in place of a checkpoint's."""
-    if "stages" in _extended(find(name, FINETUNE), ()):
-        recipe = load_classify_recipe(name, overrides)
-        return recipe.model_copy(update={"name": f"{FINETUNE}/{recipe.name}"})
-    model = model_of_its_paper(name)
-    found = load_finetune_recipe(name, model.model_dump(mode="json"), overrides)
+    values = _finetune_values(name, overrides)
+    stage = values.get("stage")
+    found: Recipe | DiffusionRecipe | KeyValuesRecipe | ClassifyRecipe
+    if "stages" in values:
+        found = load_classify_recipe(name, overrides)
+    elif "diffusion" in values:
+        found = load_key_values_recipe(name, overrides)
+    elif stage in STAGES:
+        found = load_stage_recipe(name, stage, overrides)
+    else:
+        model = paper_model(name)
+        found = load_finetune_recipe(name, model.model_dump(mode="json"), overrides)
     return found.model_copy(update={"name": f"{FINETUNE}/{found.name}"})
 
 
@@ -228,7 +272,7 @@ def _nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
 
 
-def to_toml(recipe: Recipe | DistillRecipe | ClassifyRecipe) -> str:
+def to_toml(recipe: Settings) -> str:
     """The resolved recipe as TOML that `load_recipe` reads back equal."""
     import tomli_w
 

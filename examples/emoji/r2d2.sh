@@ -3,8 +3,8 @@
 # words, and without one or both distillations, each trained over three seeds; every model is judged by its cosines, and
 # those that rank also with their first K re-ranked. Mean ± standard deviation on each split:
 #   bash examples/emoji/r2d2.sh [DIR]
-# Started again, it goes on where it was stopped. SEEDS, SPLITS, K and JOBS choose what; the test splits are for the end
-# of a piece of work, not for choosing.
+# Started again, it goes on where it was stopped. SEEDS, SPLITS, EPOCHS, K and JOBS choose what; the test splits are for
+# the end of a piece of work, not for choosing.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-demo/r2d2}
@@ -18,7 +18,7 @@ for split in $splits; do
     reranked+=(--evaluate "$split.reranked: retrieve --data '$out/$split.jsonl' --rerank $k")
 done
 sweep=(vlcli sweep --seeds "${SEEDS:-0,1,2}" -j "${JOBS:-1}" "${cosines[@]}")
-training=(pretrain --data "$out/shards" --val "$out/val-artist.jsonl")
+training=(pretrain --data "$out/shards" --val "$out/val-artist.jsonl" --set "schedule.epochs=${EPOCHS:-8}")
 of=objective.r2d2
 
 "${sweep[@]}" -o "$out/prd2" -- "${training[@]}" --recipe emoji-prd2

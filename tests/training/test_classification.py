@@ -13,14 +13,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from training_cases import Silent
 
-from vlcli.classify_schema import ClassifyRecipe, ClassifyScheduleConfig
 from vlcli.errors import InputError, UsageError
 from vlcli.images.config import PreprocessConfig
 from vlcli.models.checkpoint import load_classifier
-from vlcli.models.classifier import at_resolution, for_evaluation
+from vlcli.models.classifier import classifier_at, for_evaluation
 from vlcli.models.config import DualEncoderConfig, ImageTowerConfig, TextTowerConfig
 from vlcli.models.dual import DualEncoder
 from vlcli.models.positions import refuse_partial_patches
+from vlcli.recipe_schema_classes import ClassifyRecipe, ClassifyScheduleConfig
 from vlcli.recipes import load_classify_recipe, with_settings
 from vlcli.shards.pairs import load_pairs
 from vlcli.training.class_loader import ClassTable
@@ -109,7 +109,7 @@ def test_the_papers_values():
 def test_the_head_learns_ten_times_as_fast_as_the_tower_and_alone_in_the_first_stage():
     pixels = PreprocessConfig(size=32)
     for rate, groups_wanted in ((0.1, {1.0, 0.1}), (0.0, {1.0})):
-        model = at_resolution(dual(), LABELS, pixels).learn(rate)
+        model = classifier_at(dual(), LABELS, pixels).learn(rate)
         one = recipe().at("all" if rate else "head")
         groups, _ = parameter_groups(model, one.optimizer)
         assert {group["rate"] for group in groups} == groups_wanted
@@ -143,7 +143,7 @@ def test_positions_are_interpolated_and_the_class_tokens_own_left_alone():
     source = dual("test_vit", 32)
     patch = source.image.body.patch_embed.patch_size[0]
     small, large = PreprocessConfig(size=2 * patch), PreprocessConfig(size=3 * patch)
-    model = at_resolution(source, LABELS, small, large)
+    model = classifier_at(source, LABELS, small, large)
     before, after = model.image.body.pos_embed, for_evaluation(model).image.body.pos_embed
     prefix = model.image.prefix
     grid = before[:, prefix:].reshape(1, 2, 2, -1).permute(0, 3, 1, 2)

@@ -11,8 +11,8 @@ from vlcli.commands._training import Progress, curves, fate, speaks
 from vlcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from vlcli.classify_schema import ClassifyRecipe
     from vlcli.commands._console import Console
+    from vlcli.recipe_schema_classes import ClassifyRecipe
 
 RECIPE = "align-fine-grained"
 

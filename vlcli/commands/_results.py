@@ -35,8 +35,12 @@ Compare = Annotated[
 class Lines:
     """The file of --results, or nothing where there is none."""
 
-    def __init__(self, file: Path | None, run: str, console: Console, *, force: bool) -> None:
+    def __init__(
+        self, file: Path | None, run: str, console: Console, *, force: bool, is_checkpoint: bool = True
+    ) -> None:
+        """`run` is a run or checkpoint, or what else the results are of."""
         self.file, self.run, self.console, self.force = file, run, console, force
+        self.is_checkpoint = is_checkpoint
         self._open: Any = None
         if file is not None:
             from vlcli.evaluation.results_file import ResultsFile
@@ -90,7 +94,7 @@ class Lines:
         from vlcli.evaluation.results_file import provenance
         from vlcli.models.quickcheck import find_checkpoint
 
-        beside = provenance(self.run, find_checkpoint(self.run))
+        beside = provenance(self.run, find_checkpoint(self.run) if self.is_checkpoint else None)
         self._open.add(settings, result, beside, force=self.force)
 
 

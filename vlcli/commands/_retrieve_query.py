@@ -63,6 +63,23 @@ ImageScale = Annotated[
     Option("--image-scale", min=0.001, metavar="X", help="Weight of --query-image.", rich_help_panel=PANEL),
 ]
 Top = Annotated[int, Option("--top", min=1, metavar="K", help="Results of a search.", rich_help_panel=PANEL)]
+Index = Annotated[
+    Path | None,
+    Option(
+        "--index",
+        metavar="DIR|FILE.index",
+        help="Search this directory of 'vlcli embed' instead of --data, or the faiss index in it; no image is encoded.",
+        rich_help_panel=PANEL,
+    ),
+]
+Texts = Annotated[
+    bool,
+    Option(
+        "--texts",
+        help="Rank the texts of --data for --query-image, with their softmax percentages.",
+        rich_help_panel=PANEL,
+    ),
+]
 
 
 def parse(
@@ -120,6 +137,79 @@ def refuse(query: Query, others: dict[str, Any]) -> None:
             raise UsageError(f"{own} has no metrics: it does not go with {flag}")
 
 
+def refuse_with_index(query: Query | None, others: dict[str, Any]) -> None:
+    """UsageError for an index without a query, and for options about pairs."""
+    from vlcli.errors import UsageError
+
+    if query is None:
+        raise UsageError(
+            "--index is searched, and there is no query", remedy="--query TEXT or --query-image FILE"
+        )
+    for flag, value in others.items():
+        if value:
+            raise UsageError(f"--index has vectors of its own: it does not go with {flag}")
+
+
+def refuse_preselection(query: Query | None, others: dict[str, Any]) -> None:
+    """UsageError where no exact similarity follows the choice of candidates."""
+    from vlcli.errors import UsageError
+
+    if query is not None and not query.is_text:
+        raise UsageError(
+            "--preselect is of a text's similarity: a picture or a sum is ranked by vectors anyway"
+        )
+    for flag, value in others.items():
+        if value is not None:
+            raise UsageError(f"--preselect does not go with {flag}")
+
+
+def run_index(
+    query: Query,
+    index: Path,
+    model: Any,
+    prompts: str,
+    top: int,
+    *,
+    preselect: int | None,
+    image_root: Path | None,
+    as_json: bool,
+    **encoding: Any,
+) -> None:
+    """Search a directory of embeddings, and print."""
+    from vlcli.evaluation.tasks import require_one
+    from vlcli.evaluation.vector_index import VectorIndex
+    from vlcli.text.prompts import load_prompts
+
+    template = load_prompts(prompts)
+    require_one(template)
+    found = VectorIndex(index, model).search(
+        query, template, top, preselect=preselect, image_root=image_root, **encoding
+    )
+    show(query, found, model.checkpoint_hash, as_json=as_json)
+
+
+def run_texts(query: Query, pool: Any, top: int, *, as_json: bool) -> None:
+    """The likeliest texts of a picture, and print."""
+    import sys
+
+    from vlcli.commands._console import show_table
+    from vlcli.errors import UsageError
+    from vlcli.evaluation.text_odds import text_odds
+
+    if query.picture is None or query.texts:
+        raise UsageError("--texts ranks the texts for a picture alone", remedy="--query-image FILE")
+    found = text_odds(pool, query.picture, top)
+    if as_json or not sys.stdout.isatty():
+        for row in found:
+            e.print_json(row)
+        return
+    marks = {True: "✓", False: "", None: ""}
+    rows = [
+        [str(one["rank"]), f"{one['percent']:.2f} %", one["text"], marks[one.get("right")]] for one in found
+    ]
+    show_table(f"{query.title} · checkpoint {pool.model.checkpoint_hash}", ["", "softmax", "text", ""], rows)
+
+
 def show(query: Query, found: list[dict[str, Any]], checkpoint: str, *, as_json: bool) -> None:
     """The rows as JSON lines, on a terminal as a table."""
     import sys
@@ -130,17 +220,28 @@ def show(query: Query, found: list[dict[str, Any]], checkpoint: str, *, as_json:
         for row in found:
             e.print_json(row)
         return
-    rows = [[str(one["rank"]), f"{one['score']:.4f}", one["id"], " / ".join(one["text"])] for one in found]
+    rows = [
+        [str(one["rank"]), f"{one['score']:.4f}", one.get("id") or "", " / ".join(one["text"])]
+        for one in found
+    ]
     show_table(f"{query.title} · checkpoint {checkpoint}", ["", "score", "id", "text"], rows)
 
 
 def run(
-    query: Query, pool: Any, top: int, drawn: dict[str, Path], console: Console, *, as_json: bool, force: bool
+    query: Query,
+    pool: Any,
+    top: int,
+    drawn: dict[str, Path],
+    console: Console,
+    *,
+    preselect: int | None,
+    as_json: bool,
+    force: bool,
 ) -> None:
     """Search the gallery, draw what --gallery names, and print."""
     from vlcli.evaluation.search import search
 
-    found = search(pool, query, top)
+    found = search(pool, query, top, preselect=preselect)
     if drawn:
         from vlcli.figures.gallery import search_gallery
 

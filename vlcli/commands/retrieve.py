@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +23,9 @@ EXAMPLES = (
     "vlcli retrieve runs/r2d2 --data flickr30k-cn.jsonl --rerank flickr30k-cn",
     "vlcli retrieve runs/lit-filip --data shards/ --query 一只狐狸 --top 5",
     "vlcli retrieve runs/lit-filip --data shards/ --query-image fox.png --plus 雪 --minus 草地 --gallery fox.html",
+    "vlcli retrieve runs/lit-filip --index embeddings/ --query 一只狐狸",
+    "vlcli retrieve runs/lit-filip --data val.jsonl --preselect 100",
+    "vlcli retrieve runs/lit-filip --data val.jsonl --query-image fox.png --texts --top 5",
     "vlcli retrieve runs/lit-filip --data val.jsonl --gallery errors.html",
     "vlcli retrieve runs/altclip-m9 --data 'xtd.{lang}.jsonl' --langs en,zh,es,fr,ru,ar,ja,ko,it",
     "vlcli retrieve runs/altclip-m9 --data val.jsonl --text-column 'name_{lang}' --langs en,ar,ja --json",
@@ -33,15 +35,12 @@ EXAMPLES = (
     "--predictions-as muge",
     "vlcli retrieve runs/lit-filip --dataset cxc --data cxc/ --image-root val2014/",
 )
-COMPARED = {
-    f"{side}.R@{k}": f"{shown} R@{k}" for side, shown in (("i2t", "I→T"), ("t2i", "T→I")) for k in (1, 5, 10)
-} | {"MR": "mean recall"}
 MANUAL = {"ENVIRONMENT": (e.CACHE_VARIABLE,)}
 
 
 def command(
     run: e.Run,
-    data: o.Data,
+    data: o.DataOrNone = None,
     dataset: sets.Dataset = None,
     query: q.Text = None,
     query_image: q.Image = None,
@@ -50,6 +49,18 @@ def command(
     text_scale: q.TextScale = None,
     image_scale: q.ImageScale = 1,
     top: q.Top = 10,
+    texts: q.Texts = False,
+    index: q.Index = None,
+    preselect: Annotated[
+        int | None,
+        Option(
+            "--preselect",
+            min=1,
+            metavar="K",
+            help="Of a token-wise model: vectors choose the K nearest, and the exact similarity ranks these alone; "
+            "without a query, what recall that costs.",
+        ),
+    ] = None,
     mosaics: Annotated[
         Path | None,
         Option(
@@ -141,8 +152,14 @@ def command(
     A search with --query alone ranks by the model's text→image similarity. A picture, or a picture or text with --plus
     and --minus, is one vector of length 1 (the sum of such vectors, each by its scale), and cosines rank; of a
     token-wise or reduced model the vector of a picture or text is the mean of its tokens, brought to length 1.
+
+    With --index the cosines are those of the vectors that 'vlcli embed' wrote with the same checkpoint, a text's too;
+    all of them are compared, in blocks, and memory does not grow with their number; DIR/image.index, which embed
+    --faiss makes, spares most of that and may miss some. A row there is a result. With --preselect the pictures of the
+    K nearest rows are read, and a text's own similarity with them ranks.
     """
-    from vlcli.commands._console import Console, show_table
+    from vlcli.commands._console import Console
+    from vlcli.commands._retrieve_measure import COMPARED, Measure, show
     from vlcli.errors import UsageError
 
     if compare is not None:
@@ -151,9 +168,9 @@ def command(
         e.require_run(compare)
     e.require_run(run)
     from vlcli.evaluation.captions_by_language import by_language, load_captions
+    from vlcli.evaluation.preselection import refuse_exact
     from vlcli.records.atomic import refuse_existing
     from vlcli.shards.pairs import load_pairs
-    from vlcli.text.languages import named
     from vlcli.text.prompts import load_prompts
 
     console = Console("retrieve", quiet=quiet, verbose=verbose)
@@ -161,6 +178,37 @@ def command(
     if asked_for is not None:
         measured = {"--mosaics": mosaics, "--predictions": predictions, "--results": results}
         q.refuse(asked_for, {**measured, "--rerank": rerank, "--compare": compare, "--langs": langs})
+    if preselect is not None:
+        q.refuse_preselection(
+            asked_for,
+            {"--rerank": rerank, "--langs": langs, "--compare": compare, "--predictions": predictions},
+        )
+    if texts and (asked_for is None or index is not None):
+        raise UsageError("--texts ranks the texts of --data for a picture", remedy="--query-image FILE")
+    if index is not None:
+        pairs: dict[str, Any] = {"--data": data, "--dataset": dataset, "--gallery": gallery, "--head": head}
+        q.refuse_with_index(
+            asked_for, {**pairs, "--map": renames, "--image-root": image_root and not preselect}
+        )
+        assert asked_for is not None
+        model = e.open_model(run, device, console)
+        if preselect is not None:
+            refuse_exact(model)
+        q.run_index(
+            asked_for,
+            index,
+            model,
+            prompts,
+            top,
+            preselect=preselect,
+            image_root=image_root,
+            as_json=json,
+            batch_size=batch_size,
+            precision=precision,
+        )
+        return
+    if not data:
+        raise UsageError("no pairs", remedy="--data FILE, or --index DIR and a query")
     if add_similarity and rerank is None:
         raise UsageError("--add-similarity is of --rerank", remedy="--rerank K")
     if langs is not None and (mosaics or rerank is not None):
@@ -169,7 +217,6 @@ def command(
         raise UsageError("--gallery goes with none of --langs, --rerank and --compare")
     drawn: dict[str, Path] = {}
     if gallery is not None:
-        from vlcli.figures.gallery import error_gallery
         from vlcli.figures.request import file_names
 
         drawn = file_names(gallery, None, "", force=force)
@@ -186,17 +233,8 @@ def command(
         sets.require_one_language(reading, lang or langs)
         split = None  # the rows say it
         if reading.dataset.task == "cxc":
-            if any(
-                (
-                    asked_for is not None,
-                    mosaics,
-                    rerank is not None,
-                    predictions,
-                    langs,
-                    compare is not None,
-                    gallery,
-                )
-            ):
+            others = (mosaics, rerank, predictions, langs, compare, gallery)
+            if asked_for is not None or any(value is not None for value in others):
                 raise UsageError(
                     "--dataset cxc has its own measures: it goes with none of a query, --mosaics, --rerank, "
                     "--predictions, --gallery, --langs and --compare",
@@ -228,55 +266,37 @@ def command(
     encoding: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
     of_rows: dict[str, Any] = {"renames": o.parse_map(renames), "image_root": image_root, "head": head}
     if langs is not None:
+        from vlcli.commands._retrieve_languages import in_languages
+
         tags = many.parse(langs, lang)
-        templates = {tag: load_prompts(named(prompts, tag)) for tag in tags}
         targets = many.files(predictions, "--predictions", tags, force=force)
-        if reading is not None:
-            tables = by_language(sets.load(reading, console, head=head), tags)
-        else:
-            tables = load_captions(data, tags, column=text_column, **of_rows)
-
-        from vlcli.evaluation.results_file import settings_of
-        from vlcli.evaluation.sweep import retrieve_in
-
-        lines = r.Lines(results, run, console, force=force)
-        model = e.open_model(run, device, console)
-
-        def settings(tag: str) -> dict[str, Any]:
-            known = {"prompts": templates[tag], "lang": tag, "precision": precision, **how}
-            return settings_of(model, tables[tag], command="retrieve", **known)
-
-        with e.announcing(console) as announce, e.caching(cache, model, precision, console) as kept:
-            result = lines.sweep(
-                {tag: settings(tag) for tag in tables},
-                lambda: retrieve_in(
-                    model,
-                    tables,
-                    templates,
-                    predictions=targets,
-                    force=force,
-                    announce=announce,
-                    cache=kept,
-                    **how,
-                    **encoding,
-                ),
-                anew=targets is not None,
-            )
-        if result["encoded"]["images"]:
-            many.note_saving(result, console)
-        if json:
-            e.print_json(result)
-        else:
-            _show_languages(result, " ".join(data), prompts)
+        in_languages(
+            run,
+            tags,
+            lambda: (
+                by_language(sets.load(reading, console, head=head), tags)
+                if reading is not None
+                else load_captions(data, tags, column=text_column, **of_rows)
+            ),
+            prompts,
+            r.Lines(results, run, console, force=force),
+            console,
+            title=" ".join(data),
+            targets=targets,
+            device=device,
+            cache=cache,
+            how=how,
+            encoding=encoding,
+            as_json=json,
+            force=force,
+        )
         return
     if text_column is not None:
         raise UsageError("--text-column is about --langs", remedy=f"--map text={text_column}")
 
-    from vlcli.evaluation.gallery import Gallery
     from vlcli.evaluation.leaderboards import Leaderboard
     from vlcli.evaluation.mosaics import load_mosaics
     from vlcli.evaluation.rerank import depth
-    from vlcli.evaluation.results_file import digest, settings_of
     from vlcli.evaluation.tasks import Retrieval
 
     rerank_at = None if rerank is None else depth(rerank)
@@ -291,68 +311,45 @@ def command(
         if len(reading.dataset.directions) == 1:
             how["directions"] = reading.dataset.directions
     else:
-        table = load_pairs(data, optional=("split", "lang", *wanted), need_text=asked_for is None, **of_rows)
+        table = load_pairs(
+            data, optional=("split", "lang", *wanted), need_text=asked_for is None or texts, **of_rows
+        )
     lines_of = None if predictions_as == "jsonl" else Leaderboard(predictions_as, table).lines
     model = e.open_model(run, device, console)
-
-    def measure(model: Any, lines: r.Lines, told: Callable[[Any], Any] | None = None) -> dict[str, Any]:
-        """Of one checkpoint; `told` asks for what the numbers count."""
-
-        def compute() -> dict[str, Any]:
-            pool = Retrieval(model, table, template, announce=announce, cache=kept, **encoding)
-            found = pool.write_metrics(
-                predictions,
-                force=force,
-                lines=lines_of,
-                lang=lang,
-                rerank_at=rerank_at,
-                add_similarity=add_similarity,
-                **how,
-            )
-            if told is not None:
-                told(pool)
-            if drawn:
-                e.draw(error_gallery(pool), drawn, console, force=force)
-            if pointing:
-                found["pointing"] = pool.pointing(pointing, bootstrap=bootstrap, seed=seed)
-            return found
-
-        how_ranked = None if rerank_at is None else [rerank_at, add_similarity]
-        settings = settings_of(
-            model,
-            table,
-            command="retrieve",
-            prompts=template,
-            lang=lang,
-            precision=precision,
-            rerank=how_ranked,
-            mosaics=digest(pointing) if pointing else None,
-            **how,
-        )
+    if preselect is not None:
+        refuse_exact(model)
+    if asked_for is not None:
         with e.announcing(console) as announce, e.caching(cache, model, precision, console) as kept:
-            return lines.once(
-                settings, compute, anew=told is not None or predictions is not None or bool(drawn)
-            )
-
+            pool = Retrieval(model, table, template, announce=announce, cache=kept, **encoding)
+            if texts:
+                q.run_texts(asked_for, pool, top, as_json=json)
+            else:
+                drawing: dict[str, Any] = {"preselect": preselect, "as_json": json, "force": force}
+                q.run(asked_for, pool, top, drawn, console, **drawing)
+        return
+    measure = Measure(
+        table,
+        template,
+        pointing,
+        rerank_at,
+        add_similarity,
+        preselect,
+        predictions,
+        lines_of,
+        drawn,
+        lang,
+        how,
+        encoding,
+        cache,
+        console,
+        force,
+    )
     if compare is not None:
-        from vlcli.evaluation.comparison import compare_recalls, require_comparable
-
-        counted: list[Any] = []
-        both = [measure(model, lines, lambda pool: counted.append(pool.counted))]
-        model = e.open_model(compare, device, console)
-        require_comparable(both[0], model.checkpoint_hash)
-        both.append(measure(model, lines.of(compare), lambda pool: counted.append(pool.counted)))
-        positives = Gallery.of(table).positives
-        difference = compare_recalls(counted[0], counted[1], positives, bootstrap=bootstrap, seed=seed)
+        both, difference = measure.compare(model, compare, device, lines)
         if json:
             e.print_json({"results": both, "difference": difference})
         else:
             r.show_comparison(both, difference, [run, compare], COMPARED)
-        return
-    if asked_for is not None:
-        with e.announcing(console) as announce, e.caching(cache, model, precision, console) as kept:
-            pool = Retrieval(model, table, template, announce=announce, cache=kept, **encoding)
-            q.run(asked_for, pool, top, drawn, console, as_json=json, force=force)
         return
     result = measure(model, lines)
     if json:
@@ -360,35 +357,4 @@ def command(
     elif result["MR"] is None:
         console.note(f"nothing says which images the {result['texts']:,} texts are of: {predictions} is all")
     else:
-        show_table(e.title(result), *_table(result))
-
-
-def _table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    bounds, sides = result["ci95"], [side for side in ("i2t", "t2i") if result[side] is not None]
-    rows = [
-        [name, *(e.cell(result[side][name], bounds.get(side, {}).get(name)) for side in sides)]
-        for name in result[sides[0]]
-    ]
-    empty = [""] * (len(sides) - 1)
-    rows.append(["mean recall", e.cell(result["MR"], bounds.get("MR")), *empty])
-    if "pointing" in result:
-        test = result["pointing"]
-        name = f"pointing, {test['n']} mosaics, chance {test['chance']:.0f}"
-        rows.append([name, e.cell(test["accuracy"], test["ci95"]), *empty])
-    arrows = {
-        "i2t": f"{result['images']} images → {result['texts']} texts",
-        "t2i": f"{result['texts']} texts → {result['images']} images",
-    }
-    return ["", *(arrows[side] for side in sides)], rows
-
-
-def _show_languages(result: dict[str, Any], data: str, prompts: str) -> None:
-    """A line for each language; the intervals of single recalls, and how many texts there are, are in the JSON."""
-    sides = {"i2t": "I→T", "t2i": "T→I"}
-    recalls = [(side, name) for side in sides for name in result["average"][side]]
-    header = ["", *(f"{sides[side]}\n{name}" for side, name in recalls), "mean recall"]
-    cells = [
-        [*(e.cell(one[side][name], None) for side, name in recalls), e.cell(one["MR"], one["ci95"].get("MR"))]
-        for one in (*result["langs"], result["average"])
-    ]
-    many.show(result, {"data": data, "prompts": prompts}, header, cells)
+        show(result)

@@ -23,7 +23,8 @@ EXAMPLES = (
     "vlcli zeroshot runs/altclip-m9 --data imagenet.jsonl --labels 'labels.{lang}.txt' --langs en,zh,ar,ja",
     "vlcli zeroshot runs/lit-filip --data test.jsonl --protocol linear-probe --train train.jsonl --val val.jsonl",
     "vlcli zeroshot runs/flowers --data test.jsonl --label-column group_zh",
-    "vlcli zeroshot runs/lit-filip --data aircraft.jsonl --labels aircraft.txt --dataset aircraft",
+    "vlcli zeroshot runs/lit-filip --data aircraft.jsonl --labels aircraft.txt --dataset aircraft "
+    "--predictions aircraft.json --predictions-as elevater",
     "vlcli zeroshot runs/lit-filip --task simlex --data SimLex-999.txt",
     "vlcli zeroshot runs/lit-filip --task compositional --dataset sugarcrepe --data sugarcrepe/ --image-root val2017/",
     "vlcli zeroshot runs/r2d2 --data icm.val.jsonl --task matching",
@@ -47,6 +48,13 @@ class Ensemble(StrEnum):
 
     similarity = "similarity"
     probability = "probability"
+
+
+class PredictionsAs(StrEnum):
+    """How predictions are written."""
+
+    jsonl = "jsonl"
+    elevater = "elevater"
 
 
 def command(
@@ -87,9 +95,18 @@ def command(
         Option(
             "--predictions",
             metavar="OUT.jsonl",
-            help="The match probability of every row, which may be without labels (--task matching).",
+            help="The five best classes of every image, or, of rows that may be without labels, the match probability "
+            "(--task matching).",
         ),
     ] = None,
+    predictions_as: Annotated[
+        PredictionsAs,
+        Option(
+            "--predictions-as",
+            help="Lines, or ELEVATER's file of one of its sets: the probabilities of all classes. report --format "
+            "elevater makes a submission of such files.",
+        ),
+    ] = PredictionsAs.jsonl,
     protocol: z.ProtocolOption = z.Protocol.zero_shot,
     train: z.Train = None,
     val: z.Val = None,
@@ -135,8 +152,17 @@ def command(
     from vlcli.commands._zeroshot_show import PLACES, show, show_languages
     from vlcli.errors import UsageError
 
-    if predictions is not None and task is not Task.matching:
-        raise UsageError("--predictions is of --task matching")
+    _refuse_predictions(
+        predictions,
+        predictions_as,
+        {
+            f"--task {task.value}": task not in (Task.classify, Task.matching),
+            "--langs": langs,
+            "--compare": compare,
+            f"--protocol {protocol.value}": protocol is not z.Protocol.zero_shot,
+        },
+        classify=task is Task.classify,
+    )
     if labels is not None and task is not Task.classify:
         raise UsageError(f"--labels names classes: --task {task.value} has none")
     if langs is not None and task is not Task.classify:
@@ -176,7 +202,7 @@ def command(
             "--langs": langs,
             "--classes": classes,
         }
-        unread |= {"--compare": compare, "--metric map11": several}
+        unread |= {"--compare": compare, "--metric map11": several, "--predictions": predictions}
         unread |= {"--task matching": task is not Task.classify}
         own.refuse(unread | {f"--protocol {protocol.value}": protocol is not z.Protocol.zero_shot})
         options: dict[str, Any] = {"renames": o.parse_map(renames), "columns": (label_column,)}
@@ -221,7 +247,7 @@ def command(
         )
     swept = bool(namings) and varies(label_column)
     columns = [naming.column for naming in namings.values()] if swept else [label_column]
-    needed = () if swept or predictions is not None else columns
+    needed = () if swept or (predictions is not None and task is Task.matching) else columns
     if predictions is not None and not force:
         refuse_existing(predictions)
     rows: dict[str, Any] = {
@@ -275,8 +301,20 @@ def command(
         return
     from vlcli.commands._zeroshot_names import Names
 
+    written: Any = None
+    if predictions is not None:
+        from vlcli.evaluation.class_predictions import best_classes, elevater
+
+        if predictions_as is PredictionsAs.elevater:
+            calibrated = ensemble is Ensemble.probability or several
+            name = Path(run).resolve().name
+            written = elevater(predictions, dataset, name, calibrated=calibrated, force=force)
+        else:
+            written = best_classes(predictions, force=force)
     how |= {"ensemble": ensemble.value, "metric": goes_by, "several": several}
-    naming = Names(table, templates, names, namings, label_column, lang, settings, how, console, cache)
+    naming = Names(
+        table, templates, names, namings, label_column, lang, settings, how, console, cache, written
+    )
     if compare is not None:
         both, difference = naming.compare(model, compare, device, lines)
         if json:
@@ -309,6 +347,21 @@ def _set(dataset: str | None, metric: z.Metric | None) -> tuple[Any, str, bool]:
     public = class_set(dataset) if dataset is not None else None
     goes_by = metric.value if metric is not None else "top1" if public is None else public.metric
     return public, goes_by, goes_by == "map11"
+
+
+def _refuse_predictions(
+    path: Path | None, kind: PredictionsAs, others: dict[str, Any], *, classify: bool
+) -> None:
+    """UsageError where there are no predictions of one model in one language."""
+    from vlcli.errors import UsageError
+
+    if path is None and kind is not PredictionsAs.jsonl:
+        raise UsageError(f"--predictions-as {kind.value} says how --predictions is written", remedy="name it")
+    if kind is PredictionsAs.elevater and not classify:
+        raise UsageError("--predictions-as elevater is of classes")
+    for name, given in others.items():
+        if path is not None and given:
+            raise UsageError(f"--predictions does not go with {name}")
 
 
 def _refuse(

@@ -85,21 +85,40 @@ class Embeddings(Vectors):
 
     def metadata(self, columns: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
         """These columns part by part, as lists; None throughout where a part does not have one."""
+        for place in range(len(self._numbers)):
+            table = self._table(place)
+            yield {
+                name: table[name].to_pylist() if name in table.column_names else [None] * table.num_rows
+                for name in columns
+            }
+
+    def described(self, rows: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """These columns of `rows`, in that order; only the parts that hold them are read."""
+        ends = np.cumsum(self._lengths)
+        places = np.searchsorted(ends, rows, side="right")
+        found: list[dict[str, Any]] = [{} for _ in rows]
+        for place in np.unique(places).tolist():
+            table, first = self._table(place), int(ends[place]) - self._lengths[place]
+            known = table.column_names
+            for i in np.flatnonzero(places == place).tolist():
+                at = rows[i] - first
+                found[i] = {name: table[name][at].as_py() if name in known else None for name in columns}
+        return found
+
+    def _table(self, place: int) -> Any:
+        """The metadata of a part."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        for number, length in zip(self._numbers, self._lengths, strict=True):
-            file = self.path / metadata_file(number)
-            try:
-                table = pq.read_table(file)
-            except (OSError, pa.ArrowException) as error:
-                raise InputError(" ".join(str(error).split()), file=str(file)) from error
-            if table.num_rows != length:
-                raise InputError(f"{table.num_rows} rows beside {length} vectors", file=str(file))
-            yield {
-                name: table[name].to_pylist() if name in table.column_names else [None] * length
-                for name in columns
-            }
+        file = self.path / metadata_file(self._numbers[place])
+        try:
+            table = pq.read_table(file)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(" ".join(str(error).split()), file=str(file)) from error
+        length = self._lengths[place]
+        if table.num_rows != length:
+            raise InputError(f"{table.num_rows} rows beside {length} vectors", file=str(file))
+        return table
 
     def ids(self) -> list[str] | None:
         """The id of every row; None where the metadata have none (clip-retrieval's own)."""

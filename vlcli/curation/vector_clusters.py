@@ -87,11 +87,9 @@ def _means(sample: np.ndarray, home: np.ndarray, number: int) -> np.ndarray:
     return means
 
 
-def needed(module: str) -> Any:
+def needed(module: str, who: str = "near-duplicates among vectors need") -> Any:
     """A module of the extra `dedup`. Raises UsageError where it is missing."""
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise UsageError(
-            f"near-duplicates among vectors need {module}", remedy="pip install 'vlcli[dedup]'"
-        ) from None
+        raise UsageError(f"{who} {module}", remedy="pip install 'vlcli[dedup]'") from None

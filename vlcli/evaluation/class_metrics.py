@@ -54,11 +54,11 @@ def class_ranks(scores: Tensor, labels: Tensor) -> Tensor:
     if torch.isnan(best).any() or torch.isposinf(best).any():
         raise InputError("the model's similarities are not finite", remedy="the checkpoint is damaged")
     true = scores.gather(1, labels[:, None])
-    place = 1 + (scores > true).sum(1)
-    tied = ((scores >= true).sum(1) > place).nonzero()[:, 0]  # rows in which another class scores the same
-    if len(tied):
-        earlier = torch.arange(scores.shape[1])[None] < labels[tied, None]
-        place[tied] += ((scores[tied] == true[tied]) & earlier).sum(1)
+    place = (scores >= true).sum(1)  # and the class itself
+    behind = (place > 1).nonzero()[:, 0]
+    if len(behind):
+        tied = (scores[behind] == true[behind]) & (torch.arange(scores.shape[1]) > labels[behind, None])
+        place[behind] -= tied.sum(1)
     return place
 
 

@@ -24,7 +24,7 @@ def describe(
     `texts` are Chinese by their script, else "und".
     """
     split = split or _values(table, "split") or f"sha256:{table.split_hash[:12]}"
-    lang = lang or _values(table, "lang") or ("zh" if _mostly_chinese(texts) else "und")
+    lang = lang or _values(table, "lang") or language_of(texts)
     return {
         "checkpoint": model.checkpoint_hash,
         "data": table.source or "<stdin>",
@@ -42,8 +42,9 @@ def _values(table: Any, column: str) -> str | None:
     return "+".join(str(v) for v in frame[column].unique(maintain_order=True) if v is not None) or None
 
 
-def _mostly_chinese(texts: Sequence[str]) -> bool:
+def language_of(texts: Sequence[str]) -> str:
+    """`zh` where most of the texts are Chinese by their script, else `und`."""
     rule = language_rule(Language("zh"))
     assert rule is not None
     chinese = pl.DataFrame({"text": list(texts)}, schema={"text": pl.String}).select(rule.keep.alias("zh"))
-    return bool(chinese["zh"].sum() * 2 >= len(texts) > 0)
+    return "zh" if chinese["zh"].sum() * 2 >= len(texts) > 0 else "und"

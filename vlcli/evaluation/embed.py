@@ -137,15 +137,7 @@ def embed_texts(
     Texts of equal token ids are encoded once, and equal to the last bit. `progress` is told of them as of the others.
     """
     ids, mask = model.tokenize(list(texts))
-    first: dict[bytes, int] = {}  # what is encoded → the row that it is first in
-    numbers = []
-    for row, (line, real) in enumerate(zip(ids.cpu().numpy(), mask.cpu().numpy(), strict=True)):
-        key = line[real].tobytes()
-        first.setdefault(key, row)
-        numbers.append(key)
-    order = {key: number for number, key in enumerate(first)}
-    rows = torch.tensor(list(first.values()), dtype=torch.int64)
-    keys = list(first)
+    rows, place = _distinct(ids, mask)
 
     def encode(part: torch.Tensor) -> TextTokens:
         with torch.no_grad(), inference(model, precision):
@@ -157,14 +149,26 @@ def embed_texts(
             if cache is None:
                 yield encode(part)
             else:
-                yield _kept_texts(cache, model, encode, ids, mask, part, keys[start : start + batch_size])
+                yield _kept_texts(cache, model, encode, ids, mask, part)
             if progress is not None:
                 progress(len(part))
         if progress is not None and len(rows) < len(texts):
             progress(len(texts) - len(rows))
 
     features = collect(batches(), len(rows))
-    return features if len(rows) == len(texts) else take(features, [order[key] for key in numbers])
+    return features if len(rows) == len(texts) else take(features, place)
+
+
+def _distinct(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of the texts that differ, in order of appearance, and the place of each text among them; mask is true as far
+    as a text goes."""
+    lines = ids.masked_fill(~mask, -1).cpu().numpy()
+    whole = np.ascontiguousarray(lines).view(np.dtype((np.void, lines.itemsize * lines.shape[1])))[:, 0]
+    _, first, place = np.unique(whole, return_index=True, return_inverse=True)
+    order = first.argsort()
+    number = np.empty_like(order)
+    number[order] = np.arange(len(order))
+    return torch.from_numpy(first[order]), torch.from_numpy(number[place])
 
 
 def _kept_texts(
@@ -174,7 +178,6 @@ def _kept_texts(
     ids: torch.Tensor,
     mask: torch.Tensor,
     part: torch.Tensor,
-    keys: Sequence[bytes],
 ) -> TextTokens:
     """What `encode(part)` gives, of which the cache has some or all; zeros where the padding is."""
     from vlcli.evaluation.feature_cache import key_of
@@ -190,7 +193,10 @@ def _kept_texts(
         assert features.tokens is not None, "a text has vectors"
         return [tokens[own].numpy() for tokens, own in zip(features.tokens, features.mask, strict=True)]
 
-    lists = cache.lists("text", [key_of(key) for key in keys], compute)
+    keys = [
+        key_of(line[own].tobytes()) for line, own in zip(ids[part].cpu().numpy(), real.numpy(), strict=True)
+    ]
+    lists = cache.lists("text", keys, compute)
     content = model.content_mask(ids[part], mask[part]).cpu()
     if pooled:
         return TextTokens(None, real, content, torch.from_numpy(np.concatenate(lists)))
@@ -199,12 +205,12 @@ def _kept_texts(
     return TextTokens(torch.from_numpy(tokens), real, content, None)
 
 
-def take(features: Any, numbers: Sequence[int]) -> Any:
+def take(features: Any, numbers: Sequence[int] | torch.Tensor) -> Any:
     """The features of `numbers`, in that order."""
 
     def parts() -> Iterator[Any]:
         for start in range(0, len(numbers), 1024):
-            yield features.rows(torch.tensor(numbers[start : start + 1024]))
+            yield features.rows(torch.as_tensor(numbers[start : start + 1024]))
 
     return collect(parts(), len(numbers))
 

@@ -61,12 +61,14 @@ def settings_of(
     return {name: value for name, value in found.items() if value is not None}
 
 
-def provenance(run: str, place: Path) -> dict[str, Any]:
+def provenance(run: str, place: Path | None) -> dict[str, Any]:
     """`run`, `recipe` and `versions` of a line. Runs of one recipe that differ in nothing but the seed share
-    `recipe.same`; a foreign checkpoint has no recipe."""
-    import torch
-
+    `recipe.same`; a foreign checkpoint has no recipe, nor have files that are scored (`place` None)."""
     from vlcli import __version__
+
+    if place is None:
+        return {"run": run, "recipe": None, "versions": {"vlcli": __version__}}
+    import torch
 
     recipe = None
     with suppress(OSError, ValueError, KeyError, TypeError):

@@ -230,13 +230,16 @@ def summary(
     """The retrieval object of design §3 from ranks."""
     if not found.i2t.any() and not found.t2i.any():
         raise InputError("no image has a text: there is nothing to retrieve")
-    i2t = recalls(found.i2t[found.i2t > 0]) if found.i2t.any() else None
-    t2i = recalls(found.t2i[found.t2i > 0]) if found.t2i.any() else None
     return {
         "images": len(found.i2t),
         "texts": len(found.t2i),
-        "i2t": i2t,
-        "t2i": t2i,
-        "MR": mean_recall(i2t, t2i),
+        **recalls_of(found),
         "ci95": recall_interval(found, positives, count=bootstrap, seed=seed),
     }
+
+
+def recalls_of(found: Ranks) -> dict[str, Any]:
+    """{"i2t", "t2i", "MR"} in percent; a direction without a query is None."""
+    i2t = recalls(found.i2t[found.i2t > 0]) if found.i2t.any() else None
+    t2i = recalls(found.t2i[found.t2i > 0]) if found.t2i.any() else None
+    return {"i2t": i2t, "t2i": t2i, "MR": mean_recall(i2t, t2i)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -116,13 +116,29 @@ def blocks_of(images: Any) -> Iterator[Block]:
         yield rows.start, image_vectors(images.rows(rows)).numpy()
 
 
-def search(pool: Retrieval, query: Query, k: int) -> list[dict[str, Any]]:
+def search(pool: Retrieval, query: Query, k: int, *, preselect: int | None = None) -> list[dict[str, Any]]:
     """The `k` images of `pool` that fit `query` best, best first: a text by the model's text→image similarity,
-    everything else by the cosine of vectors."""
-    if query.is_text:
+    everything else by the cosine of vectors. With `preselect` a text's similarity is computed of that many images
+    alone, the nearest by vector."""
+    if not query.is_text or preselect is not None:
+        vector = query_vector(pool.model, query, pool.prompts, **pool.options)
+        found = nearest(blocks_of(pool.images), vector, preselect or k)
+        if preselect is not None:
+            numbers = [i for i, _ in found]
+            scores = exact(pool.similarity, pool.images.rows(numbers), pool.encode([query.words]))
+            found = best_of(numbers, scores, k)
+    else:
         best = next(top(pool.similarity, pool.images, pool.encode([query.words]), k=k, direction="t2i"))
         found = list(zip(best.candidates, best.scores, strict=True))
-    else:
-        vector = query_vector(pool.model, query, pool.prompts, **pool.options)
-        found = nearest(blocks_of(pool.images), vector, k)
     return [{"rank": place, "score": score, **pool.row(i)} for place, (i, score) in enumerate(found, start=1)]
+
+
+def exact(similarity: Any, images: Any, text: Any) -> list[float]:
+    """The text→image similarity of one encoded text with every image."""
+    return similarity(images, text).t2i[:, 0].detach().float().cpu().tolist()
+
+
+def best_of(numbers: Sequence[int], scores: Sequence[float], k: int) -> list[tuple[int, float]]:
+    """The `k` best of some images, best first; among equals the one that came first."""
+    order = sorted(range(len(numbers)), key=lambda n: -scores[n])[:k]
+    return [(numbers[n], round(scores[n], 6)) for n in order]

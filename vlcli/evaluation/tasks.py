@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import orjson
 
 from vlcli.errors import InputError, UsageError
 from vlcli.evaluation.class_metrics import Tally
+from vlcli.evaluation.class_predictions import Predictions
 from vlcli.evaluation.describe import describe
 from vlcli.evaluation.embed import (
     Progress,
@@ -25,6 +27,7 @@ from vlcli.evaluation.feature_cache import FeatureCache
 from vlcli.evaluation.gallery import Gallery
 from vlcli.evaluation.leaderboards import Lines
 from vlcli.evaluation.mosaics import Mosaic, pointing
+from vlcli.evaluation.preselection import loss_of_recall, pooled, preselected
 from vlcli.evaluation.ranking import Top, top
 from vlcli.evaluation.rerank import Matcher, Reranked, refuse_no_ranking, rerank
 from vlcli.evaluation.retrieval import Ranks, ranks, summary
@@ -205,6 +208,15 @@ class Retrieval:
                 "rank": int(found.t2i[one.query]) or None,
             }
 
+    def preselected(self, k: int) -> dict[str, Any]:
+        """The recalls where vectors choose `k` candidates of every query (preselection.py), beside those of
+        `metrics`, which has been called."""
+        vectors = pooled(self.model, self.images, self.texts)
+        assert self.counted is not None, "metrics come first"
+        found = preselected(self.similarity, self.images, self.texts, vectors, self.gallery.positives, k=k)
+        asked = zip(found, self.counted, strict=True)
+        return loss_of_recall(self.counted, Ranks(*(np.where(e > 0, r, 0) for r, e in asked)), k)
+
     def row(self, i: int) -> dict[str, Any]:
         """What is said of image i where it is found."""
         row = self.gallery.image_rows[i]
@@ -251,36 +263,39 @@ def classify(
     cache: FeatureCache | None = None,
     announce: Announce = silent,
     told: Callable[[Tally], Any] = lambda tally: None,
+    predictions: Predictions | None = None,
 ) -> dict[str, Any]:
     """The `zeroshot` object of design §3: rows of `table` with their class in `column` of its frame. `told` is given
-    the scores that the numbers are of.
+    the scores that the numbers are of; `predictions` writes them down.
 
     `left_out` counts rows of classes that `labels` leaves out. For errors see `truth_of`.
     """
     truth = truth_of(table, column, labels, several=several)
     labels = truth.names
     distinct = len(set(labels.names.values()))
-    found = classified(
-        model,
-        image_batches(
+    with nullcontext() if predictions is None else predictions(model, table, truth) as scored:
+        found = classified(
             model,
-            table,
-            truth.rows,
+            image_batches(
+                model,
+                table,
+                truth.rows,
+                batch_size=batch_size,
+                precision=precision,
+                cache=cache,
+                progress=announce("images", len(truth)),
+            ),
+            truth.labels,
+            labels,
+            prompts,
+            metric=metric,
+            ensemble=ensemble,
             batch_size=batch_size,
             precision=precision,
             cache=cache,
-            progress=announce("images", len(truth)),
-        ),
-        truth.labels,
-        labels,
-        prompts,
-        metric=metric,
-        ensemble=ensemble,
-        batch_size=batch_size,
-        precision=precision,
-        cache=cache,
-        progress=announce("texts", distinct * len(prompts)),
-    )
+            progress=announce("texts", distinct * len(prompts)),
+            scored=scored,
+        )
     told(found)
     result = accuracy(found, labels, ensemble, bootstrap=bootstrap, seed=seed)
     head = describe(model, table, list(labels.names.values()), split=split, lang=lang)

@@ -12,7 +12,7 @@ ever held.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vlcli.models.dual import ImageTokens, TextTokens
 
 Ensemble = Literal["similarity", "probability"]
+TEXTS = 4096  # of which the vectors are held at a time while classes are averaged
 
 
 class Classifier:
@@ -80,7 +81,7 @@ class Classifier:
                 score = self._template(images, p).double()
                 total += self._probabilities(score) if self.ensemble == "probability" else score
             total /= self.templates
-        return total if self.columns is None else total[:, self.columns]
+        return total if self.columns is None else total.index_select(1, self.columns)
 
     def _probabilities(self, score: torch.Tensor) -> torch.Tensor:
         """Over the classes, of which several may have one name."""
@@ -102,7 +103,7 @@ class Classifier:
 
 def _mean_text(model: Any, names: list[str], prompts: PromptSet, options: dict[str, Any]) -> TextTokens:
     """Pooled vectors averaged over the templates and normalised again, a few classes at a time."""
-    step = max(1, options["batch_size"] // len(prompts))
+    step = max(1, TEXTS // len(prompts))
 
     def batches() -> Iterator[TextTokens]:
         for part in tiles(len(names), step):
@@ -184,8 +185,9 @@ def classified(
     precision: str = "fp32",
     cache: FeatureCache | None = None,
     progress: Progress | None = None,
+    scored: Callable[[torch.Tensor], None] | None = None,
 ) -> Tally:
-    """What `zeroshot` counts."""
+    """What `zeroshot` counts. `scored` is given the scores of each batch of images."""
     classifier = Classifier(
         model,
         list(label_set.names.values()),
@@ -203,6 +205,8 @@ def classified(
         scores = classifier.scores(batch)
         if metric == "map11" and ensemble == "similarity":
             scores = probabilities(scores)
+        if scored is not None:
+            scored(scores)
         tally.add(scores, truth[done : done + len(scores)])
         done += len(scores)
     if not done:

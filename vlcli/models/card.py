@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from vlcli.errors import InputError
+from vlcli.models import diffusion_card
 from vlcli.models.layout import Layout
 from vlcli.models.quickcheck import CONFIG, VOCABULARY, WEIGHTS, read_layout
 from vlcli.text.wordpiece import VOCABULARY as CHINESE
@@ -94,6 +95,12 @@ def card(
     spoken = dict.fromkeys([*languages, *(r["lang"] for r in results if _is_language(r.get("lang")))])
     if config.get("kind") == "classifier":
         return _card_of_classifier(config, layout, results, license)
+    if config.get("kind") == "captioner":
+        return _card_of_captioner(config, layout, results, list(spoken), license)
+    if config.get("kind") == "diffusion-kv":
+        return _card_of_key_values(config, layout, license)
+    if config.get("kind") in diffusion_card.TITLES:
+        return _card_of_diffusion(config, layout, license)
     alone = config.get("kind") == "text"
     parts = [
         _front_matter(license, list(spoken), architecture, alone),
@@ -105,6 +112,20 @@ def card(
         "## Scores\n\n" + _scores(results),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _card_of_diffusion(config: Mapping[str, Any], layout: Layout, license: str) -> str:
+    kind, recipe = config["kind"], config.get("recipe") or {}
+    rows = diffusion_card.architecture_rows(kind, config["architecture"], _parameters(layout, ""))
+    parts = [
+        diffusion_card.front_matter(json.dumps(license)),
+        f"# {recipe.get('name') or kind}",
+        _opening(recipe, diffusion_card.TITLES[kind]),
+        "## Architecture\n\n" + _list(rows),
+        "## Use\n\n" + diffusion_card.USE,
+        "## Lineage\n\n" + _list(_lineage(config)),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _card_of_classifier(
@@ -128,6 +149,60 @@ def _card_of_classifier(
         "## Use\n\n`vlcli zeroshot PATH --data test.jsonl --label-column label`",
         "## Lineage\n\n" + _list(_lineage(config)),
         "## Scores\n\n" + _scores(results),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _card_of_captioner(
+    config: Mapping[str, Any],
+    layout: Layout,
+    results: Sequence[Mapping[str, Any]],
+    languages: Sequence[str],
+    license: str,
+) -> str:
+    architecture, recipe = config["architecture"], config.get("recipe") or {}
+    layers = f"{architecture['cross']['layers']} layers, {_parameters(layout, 'cross.')}"
+    front = ["---", f"license: {json.dumps(license)}", *_of_languages(languages)]
+    front += ["library_name: vlcli", "pipeline_tag: image-to-text", "tags:", "- image-captioning", "---"]
+    known = {"image": architecture["image"], "text": architecture["text"]}
+    rows = [
+        (name, value) for name, value in _architecture(known, layout) if name not in ("similarity", "in all")
+    ]
+    rows += [("cross encoder", f"{layers}, from left to right"), ("in all", _parameters(layout, ""))]
+    parts = [
+        "\n".join(front),
+        f"# {recipe.get('name') or 'captioner'}",
+        _opening(recipe, "A captioner"),
+        "## Architecture\n\n" + _list(rows),
+        "## Use\n\n`vlcli generate PATH --caption pairs.jsonl`",
+        "## Lineage\n\n" + _list(_lineage(config)),
+        "## Scores\n\n" + _scores(results),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _card_of_key_values(config: Mapping[str, Any], layout: Layout, license: str) -> str:
+    about, recipe = config["architecture"], config.get("recipe") or {}
+    front = ["---", f"license: {json.dumps(license)}", "library_name: vlcli"]
+    front += ["pipeline_tag: text-to-image", "tags:", "- text-to-image", "- stable-diffusion", "---"]
+    rows = [
+        (
+            "keys and values",
+            f"{len(layout)} tensors, {_parameters(layout, '')}, and no other part of the UNet",
+        ),
+        ("UNet", f"`{about['unet']}`, which predicts {about['prediction']}; VAE `{about['vae']}`"),
+        (
+            "text encoder",
+            f"`{about['encoder']}`, {about['length']} states of {about['width']} (`{about['states']}`)",
+        ),
+    ]
+    parts = [
+        "\n".join(front),
+        f"# {recipe.get('name') or 'keys and values'}",
+        _opening(recipe, "Keys and values of a diffusion model's cross-attention"),
+        "## Architecture\n\n" + _list(rows),
+        "## Use\n\n`vlcli generate MODEL --kv PATH --encoder RUN --text zh=… --text en=… -o pictures/`",
+        "## Lineage\n\n" + _list(_lineage(config)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -164,10 +239,14 @@ def _front_matter(
     if alone:
         tags, task = ["distillation", "text-encoder"], "sentence-similarity"
     lines = ["---", f"license: {json.dumps(license)}"]
-    if languages:
-        lines += ["language:", *(f"- {json.dumps(one)}" for one in languages)]  # bare, no would be false
+    lines += _of_languages(languages)
     lines += ["library_name: vlcli", f"pipeline_tag: {task}", "tags:"]
     return "\n".join([*lines, *(f"- {tag}" for tag in tags), "---"])
+
+
+def _of_languages(languages: Sequence[str]) -> list[str]:
+    """Quoted: bare, "no" would be false."""
+    return ["language:", *(f"- {json.dumps(one)}" for one in languages)] if languages else []
 
 
 def _opening(recipe: Mapping[str, Any], what: str) -> str:
@@ -248,10 +327,11 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 def _scores(results: Sequence[Mapping[str, Any]]) -> str:
     if not results:
         return "None were measured on these weights."
-    told = f"In percent, of checkpoint `{results[0]['checkpoint']}`."
+    percent = any("loss" not in result for result in results)
+    told = f"{'In percent, o' if percent else 'O'}f checkpoint `{results[0]['checkpoint']}`."
     tables = (
         _table(columns, [result for result in results if key in result])
-        for columns, key in ((_RETRIEVAL, "MR"), (_ZEROSHOT, "top1"))
+        for columns, key in ((_RETRIEVAL, "MR"), (_ZEROSHOT, "top1"), (_CAPTIONS, "loss"))
     )
     return "\n\n".join([told, *filter(None, tables)])
 
@@ -274,6 +354,15 @@ _ZEROSHOT = (
     ("top-5", "top5"),
     ("mean per class", "mean_per_class"),
 )
+_CAPTIONS = (
+    ("data", "data"),
+    ("split", "split"),
+    ("language", "lang"),
+    ("images", "images"),
+    ("texts", "texts"),
+    ("tokens", "tokens"),
+    ("loss of a token (nats)", "loss"),
+)
 
 
 def _table(columns: Sequence[tuple[str, str]], results: Sequence[Mapping[str, Any]]) -> str:
@@ -293,5 +382,5 @@ def _cell(result: Mapping[str, Any], key: str) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
-        return f"{value:.1f}"
+        return f"{value:.3f}" if key == "loss" else f"{value:.1f}"
     return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|")

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -15,21 +15,35 @@ from safetensors.torch import save_file
 
 from vlcli import __version__
 from vlcli.errors import InputError, UsageError
+from vlcli.models.captioner import Captioner
 from vlcli.models.classifier import Classifier, for_evaluation
-from vlcli.models.config import ClassifierConfig, DualEncoderConfig, Settings, TextEncoderConfig
+from vlcli.models.config import (
+    CaptionerConfig,
+    ClassifierConfig,
+    DualEncoderConfig,
+    Settings,
+    TextEncoderConfig,
+)
+from vlcli.models.decoder import Decoder
+from vlcli.models.diffusion_config import DecoderConfig, PriorConfig
 from vlcli.models.dual import DualEncoder
 from vlcli.models.layout import layout_stamp, piece_problem
+from vlcli.models.prior import Prior
 from vlcli.models.quickcheck import CONFIG, DUAL, WEIGHTS, find_checkpoint, is_foreign
 from vlcli.models.storage import Uninitialised, fill, layout_of
 from vlcli.models.text_encoder import TextEncoder
 from vlcli.text.model_tokenizers import saved_tokenizer
 
-Model = TypeVar("Model", DualEncoder, TextEncoder)
+if TYPE_CHECKING:
+    from vlcli.models.key_values import KeyValues
+
+Model = TypeVar("Model", DualEncoder, TextEncoder, Captioner)
+Part = TypeVar("Part", Classifier, Prior, Decoder)  # what reads no texts of its own
 S = TypeVar("S", bound=Settings)
 
 
 def save_checkpoint(
-    model: DualEncoder | TextEncoder | Classifier,
+    model: DualEncoder | TextEncoder | Classifier | Captioner | Prior | Decoder | KeyValues,
     path: Path,
     *,
     recipe: dict[str, Any],
@@ -38,7 +52,7 @@ def save_checkpoint(
     """Write `model` into the directory `path` (made; the caller renames it into place)."""
     path.mkdir(parents=True, exist_ok=True)
     architecture = model.config.model_dump(mode="json")
-    tokenizer = None if isinstance(model, Classifier) else model.tokenizer
+    tokenizer = getattr(model, "tokenizer", None)
     config = {
         "kind": model.kind,
         "architecture": architecture,
@@ -95,19 +109,48 @@ def load_text_encoder(path: str | Path, device: str = "cpu") -> TextEncoder:
     return _of_directory(find_checkpoint(path), (TextEncoder.kind,), TextEncoder, TextEncoderConfig, device)
 
 
+def load_captioner(path: str | Path, device: str = "cpu") -> Captioner:
+    """A captioner ready for inference from a run of `finetune --task caption` or a checkpoint of that kind.
+
+    Raises UsageError where there is none, InputError where it is damaged.
+    """
+    return _of_directory(find_checkpoint(path), (Captioner.kind,), Captioner, CaptionerConfig, device)
+
+
 def load_classifier(path: str | Path, device: str = "cpu", *, as_trained: bool = False) -> Classifier:
     """A classifier ready for inference from what `finetune --task linear-probe` or `classify` wrote, or, `as_trained`,
     at the resolution that it goes on learning at.
 
     Raises UsageError where there is none, InputError where it is damaged.
     """
+    model = _without_tokenizer(path, Classifier, ClassifierConfig, device)
+    if as_trained:
+        return model
+    seen = for_evaluation(model)
+    seen.checkpoint_hash = model.checkpoint_hash
+    return seen
+
+
+def load_prior(path: str | Path, device: str = "cpu") -> Prior:
+    """A prior ready for inference from a run of `finetune --task t2i --stage prior` or a checkpoint of kind "prior".
+
+    Raises UsageError where there is none or diffusers is missing, InputError where it is damaged.
+    """
+    return _without_tokenizer(path, Prior, PriorConfig, device)
+
+
+def load_decoder(path: str | Path, device: str = "cpu") -> Decoder:
+    """A decoder ready for inference from a run of `finetune --task t2i --stage decoder` or a checkpoint of kind
+    "decoder". Raises as `load_prior`."""
+    return _without_tokenizer(path, Decoder, DecoderConfig, device)
+
+
+def _without_tokenizer(path: str | Path, build: type[Part], schema: type[Settings], device: str) -> Part:
     place = find_checkpoint(path)
-    config = read_config(place, kinds=(Classifier.kind,))
+    architecture: Any = _architecture(schema, read_config(place, kinds=(build.kind,)), place)
     with Uninitialised():
-        model = Classifier(_architecture(ClassifierConfig, config, place))
+        model = build(architecture)
     fill(model, place / WEIGHTS)
-    if not as_trained:
-        model = for_evaluation(model)
     model.checkpoint_hash = checkpoint_hash(place)
     return model.to(resolve_device(device)).eval()
 

@@ -66,7 +66,7 @@ def with_head(source: DualEncoder, labels: tuple[str, ...], weight: Tensor, bias
 
 
 @torch.no_grad()
-def at_resolution(
+def classifier_at(
     source: DualEncoder | Classifier,
     labels: tuple[str, ...],
     train: PreprocessConfig,
@@ -95,4 +95,4 @@ def for_evaluation(model: Classifier) -> Classifier:
     seen = model.config.evaluation
     if seen is None:
         return model.eval()
-    return at_resolution(model, model.config.labels, seen).eval()
+    return classifier_at(model, model.config.labels, seen).eval()

@@ -202,17 +202,21 @@ class TemperatureConfig(Settings):
         return self
 
 
-class RankingConfig(Settings):
-    """The ranking part of R2D2 (§3.1): two cross encoders of `layers` post-LN layers, each self-attention, attention to
-    the other side, and an MLP of `intermediate`, all as wide as the text tower, with `heads` each. `shared_head`: one
-    matching head for both instead of one each (spec D19). `mask_head`: a head for masked words on the text-image one.
-    """
+class CrossConfig(Settings):
+    """A cross encoder of `layers` post-LN layers, each self-attention, attention to the other side, and an MLP of
+    `intermediate`, all as wide as the text tower, with `heads` each."""
 
     layers: int = Field(6, ge=1)
     heads: int = Field(12, ge=1)
     intermediate: int = Field(3072, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     eps: float = Field(1e-12, gt=0)
+
+
+class RankingConfig(CrossConfig):
+    """The ranking part of R2D2 (§3.1): two cross encoders. `shared_head`: one matching head for both instead of one
+    each (spec D19). `mask_head`: a head for masked words on the text-image one."""
+
     shared_head: bool = False
     mask_head: bool = True
 
@@ -304,4 +308,24 @@ class ClassifierConfig(Settings):
     def _labels_differ(self) -> ClassifierConfig:
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("labels has one twice")
+        return self
+
+
+class CaptionerConfig(Settings):
+    """An image tower, and what writes about it: a text encoder of transformers and behind it a cross encoder that looks
+    at the picture, both from left to right. `train` as of a dual encoder."""
+
+    image: ImageTowerConfig = ImageTowerConfig()
+    text: TextTowerConfig
+    cross: CrossConfig = CrossConfig()
+    train: tuple[TrainRule, ...] = ()
+
+    @model_validator(mode="after")
+    def _writes(self) -> CaptionerConfig:
+        if self.text.kind != "transformers":
+            raise ValueError("text: the encoder of a captioner is one of transformers, as an R2D2's is")
+        if self.text.width % self.cross.heads:
+            raise ValueError(
+                f"text.width {self.text.width} is not a multiple of cross.heads {self.cross.heads}"
+            )
         return self

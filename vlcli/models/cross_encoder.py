@@ -6,14 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlcli.models.config import RankingConfig
+from vlcli.models.config import CrossConfig
 from vlcli.models.dropout import Dropout
+from vlcli.models.text_passes import by_length
 
 
 class Attention(nn.Module):
     """norm(x + out(attention from x to y)): queries (b, n, width), keys and values (b, m, other)."""
 
-    def __init__(self, width: int, other: int, config: RankingConfig) -> None:
+    def __init__(self, width: int, other: int, config: CrossConfig) -> None:
         super().__init__()
         self.heads = config.heads
         self.query = nn.Linear(width, width)
@@ -27,9 +28,10 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(self, x: Tensor, key_value: Tensor, mask: Tensor | None, keys: Tensor | None) -> Tensor:
-        """`key_value` (b, m, 2 · width) is what the layer of that name made of y; mask (b, m), where y counts."""
+        """`key_value` (b, m, 2 · width) is what the layer of that name made of y; mask (b, m), where y counts, or
+        (b, n, m), where it does for each of x."""
         key, value = map(self.split, key_value.chunk(2, -1))
-        seen = None if mask is None else mask[:, None, None]
+        seen = None if mask is None else mask[:, None] if mask.dim() == 3 else mask[:, None, None]
         attended = F.scaled_dot_product_attention(self.split(self.query(x)), key, value, attn_mask=seen)
         return self.norm(x + self.drop(self.out(attended.transpose(1, 2).flatten(2)), keys))
 
@@ -45,7 +47,7 @@ class Attention(nn.Module):
 class CrossLayer(nn.Module):
     """Self-attention, cross-attention, MLP; each adds to its input and normalises the sum."""
 
-    def __init__(self, width: int, other: int, config: RankingConfig) -> None:
+    def __init__(self, width: int, other: int, config: CrossConfig) -> None:
         super().__init__()
         self.own = Attention(width, width, config)
         self.other = Attention(width, other, config)
@@ -66,10 +68,10 @@ class CrossEncoder(nn.Module):
     """`encoder(x, y, rows, columns, ...)` → (p, n, width) for the pairs (x[rows[i]], y[columns[i]]).
 
     What depends on one side alone, the first self-attention of x and the keys and values of y, is computed once for
-    each x and y, whatever the number of its pairs.
+    each x and y, whatever the number of its pairs; and short texts do not pay for the padding of long ones.
     """
 
-    def __init__(self, width: int, other: int, config: RankingConfig) -> None:
+    def __init__(self, width: int, other: int, config: CrossConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(CrossLayer(width, other, config) for _ in range(config.layers))
         initialise(self)
@@ -87,9 +89,8 @@ class CrossEncoder(nn.Module):
         keys: Tensor | None = None,
     ) -> Tensor:
         """x (a, n, width), y (c, m, other), rows and columns (p,). The masks (a, n) and (c, m) are true where a side
-        counts; x_keys (a,) and keys (p,) decide dropout."""
-        state, _ = self._run(x, y, rows, columns, x_mask, y_mask, x_keys, keys, len(self.layers))
-        return state
+        counts; x_keys (a,) and keys (p,) decide dropout. Zeros behind the longest of texts that are read together."""
+        return self._states(x, y, rows, columns, x_mask, y_mask, x_keys, keys, len(self.layers))
 
     def attention(
         self, x: Tensor, y: Tensor, layer: int, *, x_mask: Tensor | None = None, y_mask: Tensor | None = None
@@ -97,12 +98,12 @@ class CrossEncoder(nn.Module):
         """The cross-attention of layer `layer`, from 1, of the pairs (x[i], y[i]): (b, heads, n, m)."""
         assert 1 <= layer <= len(self.layers), f"layer {layer} of {len(self.layers)}"
         rows = torch.arange(len(x), device=x.device)
-        state, mask = self._run(x, y, rows, rows, x_mask, y_mask, None, None, layer - 1)
+        state = self._states(x, y, rows, rows, x_mask, y_mask, None, None, layer - 1)
         here = self.layers[layer - 1]
         assert isinstance(here, CrossLayer)
-        return here.other.scores(here.own_side(state, mask, None), here.other.key_value(y), y_mask)
+        return here.other.scores(here.own_side(state, x_mask, None), here.other.key_value(y), y_mask)
 
-    def _run(
+    def _states(
         self,
         x: Tensor,
         y: Tensor,
@@ -112,19 +113,36 @@ class CrossEncoder(nn.Module):
         y_mask: Tensor | None,
         x_keys: Tensor | None,
         keys: Tensor | None,
-        layers: int,
-    ) -> tuple[Tensor, Tensor | None]:
-        mask = None if x_mask is None else x_mask[rows]
-        other_mask = None if y_mask is None else y_mask[columns]
-        for number, layer in enumerate(self.layers):
-            if number == layers:
-                break
-            assert isinstance(layer, CrossLayer)
-            x = layer.own_side(x, mask if number else x_mask, keys if number else x_keys)
-            if not number:
-                x = x[rows]
-            x = layer.other_side(x, layer.other.key_value(y)[columns], other_mask, keys)
-        return (x if layers else x[rows]), mask
+        depth: int,
+    ) -> Tensor:
+        """What the first `depth` layers make of the pairs."""
+        layers = [layer for layer in self.layers[:depth] if isinstance(layer, CrossLayer)]
+        if not layers:
+            return x[rows]
+        key_values = [layer.other.key_value(y) for layer in layers]
+
+        def first(some: Tensor, length: int) -> Tensor:
+            return layers[0].own_side(x[some, :length], _of(x_mask, some, length), _of(x_keys, some))
+
+        def paired(some: Tensor, length: int) -> Tensor:
+            mine, others, drawn = rows[some], columns[some], _of(keys, some)
+            mask, other_mask, state = _of(x_mask, mine, length), _of(y_mask, others), read[mine, :length]
+            for number, (layer, key_value) in enumerate(zip(layers, key_values, strict=True)):
+                if number:
+                    state = layer.own_side(state, mask, drawn)
+                state = layer.other_side(state, key_value[others], other_mask, drawn)
+            return state
+
+        if x_mask is None or not len(rows):  # a process may have no share of a step
+            read = first(torch.arange(len(x), device=x.device), x.shape[1])
+            return paired(torch.arange(len(rows), device=x.device), x.shape[1])
+        read = by_length(x_mask, first)
+        return by_length(x_mask[rows], paired)
+
+
+def _of(x: Tensor | None, rows: Tensor, length: int | None = None) -> Tensor | None:
+    """Some rows, as far as `length`, of a mask or of keys."""
+    return None if x is None else x[rows] if length is None else x[rows, :length]
 
 
 @torch.no_grad()

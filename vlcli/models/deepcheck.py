@@ -13,7 +13,10 @@ from safetensors import SafetensorError, safe_open
 
 from vlcli.errors import VlcliError
 from vlcli.models.checkpoint import first_problem
-from vlcli.models.config import ClassifierConfig, DualEncoderConfig, TextEncoderConfig
+from vlcli.models.config import CaptionerConfig, ClassifierConfig, DualEncoderConfig, TextEncoderConfig
+from vlcli.models.diffusers_extra import MissingDiffusers
+from vlcli.models.diffusion_config import DecoderConfig, PriorConfig
+from vlcli.models.key_values_config import KeyValuesConfig
 from vlcli.models.layout import FLOATS, Layout, misfits, piece_problem
 from vlcli.models.storage import layout_of_architecture
 from vlcli.shards.findings import Verdict
@@ -37,6 +40,8 @@ def check_architecture(path: Path, kind: str, architecture: Any, layout: Layout,
     """One finding for each tensor of the weights of `path` that a model of `architecture` has not, or has otherwise."""
     try:
         expected = _expected(kind, json.dumps(architecture))
+    except MissingDiffusers:  # which says nothing of the checkpoint
+        raise
     except (ValidationError, VlcliError) as error:
         verdict.add("architecture", path / "config.json", f"architecture: {first_problem(error)}")
         return
@@ -46,8 +51,9 @@ def check_architecture(path: Path, kind: str, architecture: Any, layout: Layout,
 
 @lru_cache(maxsize=4)  # the checkpoints of a run have one architecture
 def _expected(kind: str, architecture: str) -> Layout:
-    schemas: dict[str, type[TextEncoderConfig | ClassifierConfig]]
-    schemas = {"text": TextEncoderConfig, "classifier": ClassifierConfig}
+    schemas: dict[str, type[Any]] = {"text": TextEncoderConfig, "classifier": ClassifierConfig}
+    schemas |= {"captioner": CaptionerConfig, "prior": PriorConfig, "decoder": DecoderConfig}
+    schemas |= {"diffusion-kv": KeyValuesConfig}
     schema = schemas.get(kind, DualEncoderConfig)
     return layout_of_architecture(schema.model_validate(json.loads(architecture)))
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from vlcli.errors import UsageError
-from vlcli.models.config import DualEncoderConfig, ImageTowerConfig, TextTowerConfig
+from vlcli.models.config import CaptionerConfig, DualEncoderConfig, ImageTowerConfig, TextTowerConfig
 
 # A layer in a parameter's name: ViT's and BERT's blocks.3. and layer.3., EfficientNet's blocks.1.0., Swin's
 # layers.0.blocks.1., ResNet's layer2.0.
@@ -28,7 +28,7 @@ class _Rule(NamedTuple):
     rate: float  # 0: locked
 
 
-def rates(names: Sequence[str], config: DualEncoderConfig) -> dict[str, float]:
+def rates(names: Sequence[str], config: DualEncoderConfig | CaptionerConfig) -> dict[str, float]:
     """The factor on the learning rate of each parameter, 0 where it is locked. `names` in the order of definition.
 
     Raises UsageError for a rule that no parameter falls to and for a parameter that no rule covers.
@@ -44,7 +44,8 @@ def rates(names: Sequence[str], config: DualEncoderConfig) -> dict[str, float]:
     rules += _short_forms(names, "image", config.image) + _short_forms(names, "text", config.text)
     if not config.train:
         rules.append(_Rule("", lambda name: True, 1.0))
-    found: dict[str, float] = {} if config.temperature.learnable else {"log_scale": 0.0}
+    fixed = isinstance(config, DualEncoderConfig) and not config.temperature.learnable
+    found: dict[str, float] = {"log_scale": 0.0} if fixed else {}
     used = {""}
     for name in names:
         if name in found:
@@ -109,7 +110,7 @@ def layer_names(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(layer for layer, key in found if key is not None and len(key) == deepest))
 
 
-def apply_rates(model: nn.Module, config: DualEncoderConfig) -> dict[str, float]:
+def apply_rates(model: nn.Module, config: DualEncoderConfig | CaptionerConfig) -> dict[str, float]:
     """Lock what is to be locked; returns the rate of each parameter."""
     found = rates([name for name, _ in model.named_parameters()], config)
     for name, parameter in model.named_parameters():

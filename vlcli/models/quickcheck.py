@@ -20,8 +20,9 @@ from vlcli.shards.findings import Verdict
 
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocab.txt"
 DUAL = ("dual", "r2d2")  # kinds that have the architecture of a dual encoder
-READING = (*DUAL, "text")  # kinds that read texts, and have a tokenizer
-KNOWN = (*READING, "classifier")  # kinds whose tensors follow from the architecture
+READING = (*DUAL, "text", "captioner")  # kinds that read texts, and have a tokenizer
+WITHOUT_TEXTS = ("classifier", "prior", "decoder", "diffusion-kv")
+KNOWN = (*READING, *WITHOUT_TEXTS)  # kinds whose tensors follow from the architecture
 TOKENIZERS = (VOCABULARY, "tokenizer.json")  # word pieces of BERT's rules, and all else
 FOREIGN_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl")
 FOREIGN_MARKS = (
@@ -185,7 +186,7 @@ def _check_fit(path: Path, config: dict[str, Any], layout: Layout, verdict: Verd
     if deep:
         from vlcli.models.deepcheck import check_numbers, check_tokenizer
 
-        if config.get("kind") != "classifier":
+        if config.get("kind") not in WITHOUT_TEXTS:
             check_tokenizer(path, config, table, verdict)
         check_numbers(path / WEIGHTS, layout, verdict)
 

@@ -35,24 +35,23 @@ def ranking_cost(
     masked: int,
 ) -> RankingCost:
     """Texts of `words` tokens, `masked` of which are guessed; pictures of `patches` vectors, the one for the whole
-    among them. Each training pair stands against a hard text and a hard image."""
-    text = _cross(config, width, image_width, queries=words, keys=patches, sides=2, pairs=3)
-    image = _cross(config, width, width, queries=patches, keys=words, sides=2, pairs=3)
-    bridge = 2 * 2 * patches * image_width * width
+    among them. Each training pair stands against a hard text and a hard image, which are another pair's of the same
+    process."""
+    text = _cross(config, width, image_width, queries=words, keys=patches, pairs=3)
+    image = _cross(config, width, width, queries=patches, keys=words, pairs=3)
+    bridge = 2 * patches * image_width * width
     heads = 3 * 2 * (2 * width * 2)
     return RankingCost(
         match=text + image + bridge + heads,
         words=masked * (2 * width * width + 2 * width * vocabulary) if config.mask_head else 0,
-        own_pass=_cross(config, width, image_width, queries=words, keys=patches, sides=1, pairs=1),
+        own_pass=_cross(config, width, image_width, queries=words, keys=patches, pairs=1),
     )
 
 
-def _cross(
-    config: RankingConfig, width: int, other: int, *, queries: int, keys: int, sides: int, pairs: int
-) -> int:
-    """One cross encoder on `pairs` pairs of `sides` distinct inputs on either side."""
+def _cross(config: RankingConfig, width: int, other: int, *, queries: int, keys: int, pairs: int) -> int:
+    """One cross encoder on `pairs` pairs for each input of either side."""
     own = queries * 8 * width * width + 4 * queries * queries * width  # query, key, value, out; products
     key_value = keys * 4 * other * width
     mlp = 4 * queries * width * config.intermediate
     across = queries * 4 * width * width + 4 * queries * keys * width + mlp
-    return (sides + (config.layers - 1) * pairs) * own + config.layers * (sides * key_value + pairs * across)
+    return (1 + (config.layers - 1) * pairs) * own + config.layers * (key_value + pairs * across)

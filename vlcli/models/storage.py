@@ -12,10 +12,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vlcli.errors import InputError
+from vlcli.models.captioner import Captioner
 from vlcli.models.classifier import Classifier
-from vlcli.models.config import ClassifierConfig, DualEncoderConfig, TextEncoderConfig
+from vlcli.models.config import CaptionerConfig, ClassifierConfig, DualEncoderConfig, TextEncoderConfig
+from vlcli.models.decoder import Decoder
+from vlcli.models.diffusion_config import DecoderConfig, PriorConfig
 from vlcli.models.dual import DualEncoder
+from vlcli.models.key_values_config import KeyValuesConfig
 from vlcli.models.layout import Layout, in_one_line, misfits
+from vlcli.models.prior import Prior
 from vlcli.models.text_encoder import TextEncoder
 
 ALIGNED = 64  # bytes
@@ -67,11 +72,30 @@ class _NoTokenizer:
     vocab_size = 0
 
 
-def layout_of_architecture(config: DualEncoderConfig | TextEncoderConfig | ClassifierConfig) -> Layout:
+Architecture = (
+    DualEncoderConfig
+    | TextEncoderConfig
+    | ClassifierConfig
+    | CaptionerConfig
+    | PriorConfig
+    | DecoderConfig
+    | KeyValuesConfig
+)
+
+
+def layout_of_architecture(config: Architecture) -> Layout:
     """The tensors of a model of that architecture."""
+    if isinstance(config, KeyValuesConfig):
+        return {name: ("F32", shape) for name, shape in config.tensors.items()}
     with torch.device("meta"):
+        if isinstance(config, PriorConfig):
+            return layout_of(Prior(config).state_dict())
+        if isinstance(config, DecoderConfig):
+            return layout_of(Decoder(config).state_dict())
         if isinstance(config, ClassifierConfig):
             return layout_of(Classifier(config).state_dict())
+        if isinstance(config, CaptionerConfig):
+            return layout_of(Captioner(config, cast(Any, _NoTokenizer())).state_dict())
         if isinstance(config, TextEncoderConfig):
             return layout_of(TextEncoder(config, cast(Any, _NoTokenizer())).state_dict())
         return layout_of(DualEncoder(config, cast(Any, _NoTokenizer())).state_dict())

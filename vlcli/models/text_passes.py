@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -35,10 +36,20 @@ def hidden_states(
         return _of_no_text(tower, ids, mask, keys)
     if in_one_pass:
         return tower(ids, mask, keys)
+    return by_length(
+        mask,
+        lambda rows, length: tower(
+            ids[rows, :length], mask[rows, :length], None if keys is None else keys[rows]
+        ),
+    )
+
+
+def by_length(mask: Tensor, states: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """(B, n, c) of `states(rows, length)`, each (rows, length, c), for texts of similar length; mask (B, n), B ≥ 1.
+    Zeros behind a group's longest text."""
     parts, order = [], []
     for rows, length in passes(mask):
-        hidden = tower(ids[rows, :length], mask[rows, :length], None if keys is None else keys[rows])
-        parts.append(F.pad(hidden, (0, 0, 0, ids.shape[1] - length)))
+        parts.append(F.pad(states(rows, length), (0, 0, 0, mask.shape[1] - length)))
         order.append(rows)
     return torch.cat(parts)[torch.cat(order).argsort()]
 

@@ -94,6 +94,17 @@ class Batch:
         schema = COLUMNS | BOOKKEEPING
         return replace(self, frame=self.frame.with_columns([c.cast(schema[c.name]) for c in columns]))
 
+    def with_other(self, name: str, values: list[Any], dtype: Any) -> Batch:
+        """The batch with a further column at its end, in place of one of that name."""
+        if not isinstance(self.rest, pl.DataFrame):
+            rest = [
+                {**{k: v for k, v in row.items() if k != name}, name: value}
+                for row, value in zip(self.rest, values, strict=True)
+            ]
+            return replace(self, rest=rest)
+        column, others = pl.Series(name, values, dtype), self.rest.drop(name, strict=False)
+        return replace(self, rest=others.with_columns(column) if others.width else column.to_frame())
+
     def column(self, name: str) -> pl.Series:
         """Any column, known or not; all null when no row has it."""
         if name in self.frame.columns:

@@ -322,7 +322,7 @@ def _add_shard(
         raise InputError("its samples have no image", file=str(tar))
     spans = [(members[extension].data, members[extension].size) for _, members in shard.samples if extension]
     part = TarPart(str(tar), np.array(spans, np.int64).reshape(-1, 2)[:head])
-    rows = _shard_rows(shard, len(part))
+    rows = shard_rows(shard, len(part))
     for (key, _), row in zip(shard.samples, rows, strict=False):
         if not row["texts"]:
             raise InputError(f"sample {key} has no text", file=str(tar))
@@ -337,7 +337,7 @@ def _add_shard(
     )
 
 
-def _shard_rows(shard: Shard, n: int) -> list[dict[str, Any]]:
+def shard_rows(shard: Shard, n: int) -> list[dict[str, Any]]:
     """One dict for each of the first n samples, with id, image_id and texts; from the sidecar, else from the
     members.
     """

@@ -38,7 +38,7 @@ def stream_rows(
     Raises what `records.read` and `load_pairs` raise.
     """
     number = 0
-    for kind, paths in _kinds(inputs):
+    for kind, paths in kinds(inputs):
         left = None if head is None else head - number
         if left is not None and left <= 0:
             break
@@ -65,7 +65,7 @@ def stream_rows(
             number += 1
 
 
-def _kinds(inputs: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+def kinds(inputs: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """The inputs in order: each tar alone, what is not in tars together with its neighbours."""
     rows: list[str] = []
     for path in inputs:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from vlcli.errors import UsageError
+from vlcli.text.spacing import without_foreign_spaces
 from vlcli.text.tokenizers import read_tokenizer
 from vlcli.text.wordpiece import WordPiece
 
@@ -23,18 +24,21 @@ BESIDE_WEIGHTS = "init"
 
 
 class ModelTokenizer(Protocol):
-    """What a dual encoder asks. cls_id and sep_id begin and end a text; −1 where a tokenizer has no such token."""
+    """What a model asks. cls_id and sep_id begin and end a text; −1 where a tokenizer has no such token. unwritten_ids
+    are never in a text that a model writes: they stand for none."""
 
     pad_id: int
     cls_id: int
     sep_id: int
     special_ids: frozenset[int]
+    unwritten_ids: frozenset[int]
 
     @property
     def vocab_size(self) -> int: ...
     def encode(self, texts: Sequence[str], length: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]: ...
     def content(self, text: str) -> list[int]: ...
     def tokens(self, ids: Iterable[int]) -> list[str]: ...
+    def text(self, ids: Iterable[int]) -> str: ...
     def find(self, ids: Sequence[int], part: str) -> list[list[int]]: ...
     def save(self, path: str | Path) -> None: ...
 
@@ -54,6 +58,11 @@ class Pipeline:
         self.cls_id = ids[0] if len(ids) > 1 else -1
         self.sep_id = ids[-1] if ids else -1
         self.special_ids = frozenset((padding_id, *ids))
+        added = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        unknown = getattr(tokenizer.model, "unk_token", None)
+        if unknown is not None and (number := tokenizer.token_to_id(unknown)) is not None:
+            added.add(number)
+        self.unwritten_ids = frozenset({*added, *ids[:-1]} - {self.sep_id})
 
     @property
     def vocab_size(self) -> int:
@@ -85,6 +94,10 @@ class Pipeline:
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """The pieces, as the vocabulary writes them."""
         return [self._tokenizer.id_to_token(int(number)) or "" for number in ids]
+
+    def text(self, ids: Iterable[int]) -> str:
+        """What the ids spell, special tokens left out."""
+        return without_foreign_spaces(self._tokenizer.decode([int(number) for number in ids]))
 
     def find(self, ids: Sequence[int], part: str) -> list[list[int]]:
         """All places where tokens in a row spell `part`, as positions in `ids`, left to right.

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from vlcli.errors import InputError, UsageError
+from vlcli.text.spacing import joined
 
 VOCABULARY = Path(__file__).parent / "data" / "bert-base-chinese-vocab.txt"
 NAME_TOKEN = "〈人名〉"  # U+3008 U+4EBA U+540D U+3009
@@ -48,6 +49,7 @@ class WordPiece:
         self.pieces: tuple[str, ...] = tuple(sorted(ids, key=ids.__getitem__))
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids[piece] for piece in SPECIALS)
         self.special_ids = frozenset((self.pad_id, self.cls_id, self.sep_id))
+        self.unwritten_ids = frozenset((self.pad_id, self.unk_id, self.cls_id, self.mask_id))
         # None only with a foreign vocabulary that has neither the token nor the slot.
         self.name_id: int | None = ids.get(NAME_TOKEN)
         self._letters = _Letters()
@@ -128,6 +130,16 @@ class WordPiece:
     def tokens(self, ids: Iterable[int]) -> list[str]:
         """The pieces, `##` kept."""
         return [self.pieces[int(number)] for number in ids]
+
+    def text(self, ids: Iterable[int]) -> str:
+        """What the ids spell, special tokens left out."""
+        words: list[str] = []
+        for piece in self.tokens(number for number in ids if int(number) not in self.special_ids):
+            if piece.startswith("##") and len(piece) > 2 and words:
+                words[-1] += piece[2:]
+            else:
+                words.append(piece)
+        return joined(words)
 
     def find(self, ids: Sequence[int], part: str) -> list[list[int]]:
         """All places where the tokens of `part` stand in a row, as positions in `ids`, left to right."""

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vlcli.classify_schema import ClassifyDataConfig
 from vlcli.errors import UsageError
 from vlcli.images.augment import Augment
 from vlcli.images.preprocess import Preprocess
+from vlcli.recipe_schema_classes import ClassifyDataConfig
 from vlcli.shards.pairs import PairTable
 from vlcli.training.bad_pairs import BadPairs
 from vlcli.training.loader import wanted

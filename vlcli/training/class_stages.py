@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vlcli.classify_schema import ClassifyRecipe, Stage
 from vlcli.images.config import PreprocessConfig
 from vlcli.models.checkpoint import load_classifier
-from vlcli.models.classifier import Classifier, at_resolution
+from vlcli.models.classifier import Classifier, classifier_at
 from vlcli.models.dual import DualEncoder
 from vlcli.models.positions import refuse_partial_patches
+from vlcli.recipe_schema_classes import ClassifyRecipe, Stage
 from vlcli.training.class_loader import ClassTable
 from vlcli.training.class_trials import applied, drawn
 from vlcli.training.classification import Classification
@@ -76,7 +76,7 @@ def run_stages(
             train,
             place,
             reporter,
-            start=at_resolution(start, labels, *pixels),
+            start=classifier_at(start, labels, *pixels),
             validation=validation,
             device=device,
             resume=goes_on,

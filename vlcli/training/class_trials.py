@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 
-from vlcli.classify_schema import ClassifyRecipe
 from vlcli.errors import InputError, UsageError, VlcliError
+from vlcli.recipe_schema_classes import ClassifyRecipe
 from vlcli.recipes import with_settings
 from vlcli.records.atomic import atomic_file
 from vlcli.training.finite import NotFinite

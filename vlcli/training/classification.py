@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from vlcli import __version__
-from vlcli.classify_schema import StageRecipe
 from vlcli.evaluation.class_metrics import PLACES
 from vlcli.evaluation.classifier import classify_images, label_set
 from vlcli.evaluation.truth import Truth
 from vlcli.models.checkpoint import load_classifier
 from vlcli.models.classifier import Classifier, for_evaluation
 from vlcli.models.dual import trainable_report
+from vlcli.recipe_schema_classes import StageRecipe
 from vlcli.training.class_loader import ClassBatch, ClassLoader, ClassTable
 from vlcli.training.engine import Engine, Outcome, Score
 from vlcli.training.meter import Reporter

@@ -22,13 +22,15 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from vlcli.classify_schema import StageRecipe
 from vlcli.errors import Terminated, UsageError, VlcliError
 from vlcli.models.checkpoint import resolve_device
 from vlcli.models.dropout import pair_key
 from vlcli.models.precision import settled
 from vlcli.models.storage import align
 from vlcli.recipe_schema import DistillRecipe, Recipe
+from vlcli.recipe_schema_classes import StageRecipe
+from vlcli.recipe_schema_kv import KeyValuesRecipe
+from vlcli.recipe_schema_t2i import DiffusionRecipe
 from vlcli.training.finite import stop_unless_finite
 from vlcli.training.meter import Meter, Reporter
 from vlcli.training.optimizers import build_optimizer, parameter_groups
@@ -43,7 +45,7 @@ from vlcli.training.weights import Weights
 # The others wait while rank 0 fills the feature cache or validates; the default of ten minutes would end the run.
 PATIENCE = timedelta(hours=24)
 
-R = TypeVar("R", bound=Recipe | DistillRecipe | StageRecipe)
+R = TypeVar("R", bound=Recipe | DistillRecipe | DiffusionRecipe | KeyValuesRecipe | StageRecipe)
 
 
 class Batch(Protocol):

@@ -30,20 +30,30 @@ from vlcli.training.r2d2_objective import mean_of
 # What pre-training alone has: it may stay behind.
 PRETRAINING_ONLY = ("ranking.mask_head.", "patch_mask")
 IMAGE = "image.body."
+_MARKS = (
+    'train.best is "auc" in recipes of matching, and a recall in those of retrieval; those of captions have'
+    " objective.caption"
+)
 
 
 def started(source: DualEncoder, config: DualEncoderConfig, file: Path) -> tuple[DualEncoder, list[str]]:
     """A model of `config` with the tensors of `source`, positions brought to its resolution; and the names of tensors
     that stay behind. InputError unless the others fit, UsageError for a resolution that patches do not divide."""
     model = DualEncoder(config, source.tokenizer)
-    refuse_partial_patches(model.image.body, config.image.preprocess.size, "model.image.preprocess.size")
-    state = source.state_dict()
-    inside = {name.removeprefix(IMAGE): x for name, x in state.items() if name.startswith(IMAGE)}
-    state |= {IMAGE + name: x for name, x in resize_positions(inside, model.image.body).items()}
+    state = at_resolution(source.state_dict(), model)
     own = model.state_dict()
-    left = [name for name in state if name not in own and name.startswith(PRETRAINING_ONLY)]
+    behind = (*PRETRAINING_ONLY, "ranking.") if config.ranking is None else PRETRAINING_ONLY
+    left = [name for name in state if name not in own and name.startswith(behind)]
     fill(model, {name: x for name, x in state.items() if name not in left}, "the recipe's model", file)
     return model, left
+
+
+def at_resolution(state: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """`state` with the positions of its image tower brought to the resolution of `model`. UsageError for one that
+    patches do not divide."""
+    refuse_partial_patches(model.image.body, model.image_size, "model.image.preprocess.size")
+    inside = {name.removeprefix(IMAGE): x for name, x in state.items() if name.startswith(IMAGE)}
+    return state | {IMAGE + name: x for name, x in resize_positions(inside, model.image.body).items()}
 
 
 class MatchingTraining(Pretraining):
@@ -111,11 +121,15 @@ class MatchingTraining(Pretraining):
 
 def task_of(name: str, recipe: Recipe) -> type[Pretraining]:
     """What trains for `--task`. UsageError for a recipe of another task."""
-    if (name == "matching") != (recipe.train.best == "auc"):
-        raise UsageError(
-            f"recipe {recipe.name} is not of --task {name}",
-            remedy='train.best is "auc" in recipes of matching, and a recall in those of retrieval',
-        )
+    own = "matching" if recipe.train.best == "auc" else "retrieval"
+    if recipe.objective.caption is not None:
+        own = "caption"
+    if name != own:
+        raise UsageError(f"recipe {recipe.name} is not of --task {name}", remedy=_MARKS)
+    if name == "caption":
+        from vlcli.training.captioning import CaptionTraining  # which has more to import
+
+        return CaptionTraining
     if name != "matching":
         return pretraining(recipe)
     if recipe.objective.r2d2 is None:
@@ -123,7 +137,7 @@ def task_of(name: str, recipe: Recipe) -> type[Pretraining]:
     return MatchingTraining
 
 
-def fine_tune(run: Pretraining, before: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def fine_tune(run: Any, before: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Train; `before` is told the score of the checkpoint as it came, before the first step."""
     if run.engine.resumed is None and run.validates:
         score = on_main(run.validate)

@@ -21,7 +21,7 @@ from vlcli.images.preprocess import Preprocess
 from vlcli.models.dropout import pair_key
 from vlcli.models.dual import DualEncoder
 from vlcli.models.image_tower import ImageFeatures
-from vlcli.recipe_schema import DataConfig
+from vlcli.recipe_schema import DataConfig, PairsConfig
 from vlcli.shards.pairs import PairTable
 from vlcli.shards.rows import ZERO_FIELDS
 from vlcli.training.bad_pairs import BadPairs
@@ -120,7 +120,7 @@ def _texts(name: str, value: Any) -> list[str]:
 def draw_text(
     table: PairTable,
     row: int,
-    config: DataConfig,
+    config: PairsConfig,
     rng: random.Random,
     fields: Sequence[Sequence[str]] = (),
 ) -> str:
@@ -158,7 +158,7 @@ class Loader:
         self,
         table: PairTable,
         model: DualEncoder,
-        config: DataConfig,
+        config: PairsConfig,
         *,
         seed: int,
         rank: int = 0,
@@ -169,6 +169,8 @@ class Loader:
         if config.batch_size % world:
             raise UsageError(f"data.batch_size {config.batch_size} is not a multiple of {world} processes")
         self.table, self.model, self.config, self.seed = table, model, config, seed
+        self.grouped = isinstance(config, DataConfig) and bool(config.group)
+        self.preprocess = model.preprocess
         self.rank, self.world = rank, world
         self.order = Order(len(table), config, seed=seed, shares=table.shares)
         self.steps_per_epoch = self.order.steps_per_epoch
@@ -213,7 +215,7 @@ class Loader:
             draw_text(table, int(row), self.config, generator(self.seed, time, name, "text"), of_row)
             for row, time, name, of_row in zip(rows, times, ids, fields, strict=True)
         ]
-        groups = table.groups.take(rows) if self.config.group else [None] * len(rows)
+        groups = table.groups.take(rows) if self.grouped else [None] * len(rows)
         codes = torch.tensor(
             [
                 _codes(table.image_ids.take(rows)),
@@ -260,7 +262,7 @@ class Loader:
             steps, whose = range(start, stop), {"seed": self.seed, "rank": self.rank, "world": self.world}
             return wanted(self.table, self.order, steps, **whose)
 
-        augment = Augment(self.config.augment, self.model.preprocess, area=self.config.crop_area)
+        augment = Augment(self.config.augment, self.preprocess, area=self.config.crop_area)
         return pictures(
             plan,
             augment,

@@ -49,7 +49,7 @@ class Pretraining:
         classes: Classes | None = None,
         init_image: str | None = None,
         init_text: str | None = None,
-        start: DualEncoder | None = None,
+        start: Any = None,
         device: str = "auto",
         resume: bool = False,
         force: bool = False,
@@ -72,9 +72,9 @@ class Pretraining:
         }
         self.engine.refuse_other_data(self.identity)
         self.lineage = {"vlcli": __version__, "split_hash": train.split_hash, "pairs": len(train)}
-        self.model: DualEncoder
+        self.model: Any  # a DualEncoder, or what a task makes of one
         if self.engine.resumed is not None:
-            self.model = load(self.engine.resumed, "cpu").train()
+            self.model = self._load(self.engine.resumed).train()
         elif start is not None:
             self.model = start.train()
         else:
@@ -85,6 +85,10 @@ class Pretraining:
         self._load_data(validation, max_bad)
         self._save_memory()
         self.engine.adopt(self)
+
+    def _load(self, place: Path) -> Any:
+        """The model of a checkpoint of this run."""
+        return load(place, "cpu")
 
     def _make_objective(self, recipe: Recipe) -> None:
         self.objective: Any = Objective(self.model, recipe.objective, seed=recipe.train.seed)
@@ -126,15 +130,12 @@ class Pretraining:
             val_rows = self._encode(store, validation, None) if validation is not None else None
             self.model.train()
         self.store = store
-        self.validation = None
-        if validation is not None:
-            self.validation = Validation(
-                validation,
-                store=store,
-                store_rows=val_rows,
-                precision=recipe.train.precision,
-                classes=self.classes,
-            )
+        self.validation: Any = None if validation is None else self._judge(validation, store, val_rows)
+
+    def _judge(self, table: PairTable, store: FeatureStore | None, rows: np.ndarray | None) -> Any:
+        """What judges the model on the rows of `table`, which are `rows` of the store."""
+        precision = self.recipe.train.precision
+        return Validation(table, store=store, store_rows=rows, precision=precision, classes=self.classes)
 
     def _save_memory(self) -> None:
         """What `train.chunk` and `train.checkpointing` ask for; says where one of them does nothing."""

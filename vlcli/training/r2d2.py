@@ -46,5 +46,10 @@ class R2D2Pretraining(Pretraining):
 
 
 def pretraining(recipe: Recipe) -> type[Pretraining]:
-    """The task that trains by a recipe's objective."""
+    """The task that trains by a recipe's objective. UsageError for one of captions."""
+    if recipe.objective.caption is not None:
+        raise UsageError(
+            f"recipe {recipe.name} writes captions",
+            remedy="vlcli finetune RUN --task caption --recipe takes it",
+        )
     return Pretraining if recipe.objective.r2d2 is None else R2D2Pretraining

@@ -181,27 +181,29 @@ class R2D2Objective:
         hard_text, hard_image = self._negatives(model, sides, batch, step)
         pool = self._pool(read, sides, batch)
         own, texts, columns = pool.own, hard_text.column, hard_image.column
-        # texts: own, hard, and own unmasked where negatives are; images: own, hard
-        states = [pool.hidden[own], pool.hidden[texts]]
-        masks = [pool.mask[own], pool.mask[texts]]
-        text_keys = [batch.keys, pool.keys[texts]]
-        again = torch.arange(n, device=read.device)
+        first = torch.arange(n, device=read.device)
+        # own text and image, a hard text and the own image, the own text and a hard image; each text and image is read
+        # once for all of its pairs
         if enhanced and not words.masked_negatives:
             plain = self._pool(sides.hidden, sides, batch)
-            states = [states[0], plain.hidden[texts], plain.hidden[own]]
-            masks, text_keys = [*masks, masks[0]], [*text_keys, batch.keys]
-            again = again + 2 * n
-        first = torch.arange(n, device=read.device)
-        pairs = Pairs(torch.cat([first, first + n, again]), torch.cat([first, first, first + n]))
-        image_keys = torch.cat([batch.keys, pool.keys[columns]])
-        keys_of_texts = torch.cat(text_keys)
-        keys = keys_of_texts[pairs.texts] + _PAIR * (image_keys[pairs.images] - keys_of_texts[pairs.texts])
-        images = torch.cat([pool.seen[own], pool.seen[columns]])
+            kept, at = torch.cat([texts, own]).unique(return_inverse=True)
+            states = torch.cat([pool.hidden[own], plain.hidden[kept]])
+            mask = torch.cat([pool.mask[own], plain.mask[kept]])
+            text_keys = torch.cat([batch.keys, pool.keys[kept]])
+            of_texts = torch.cat([first, at + n])
+        else:
+            kept, at = torch.cat([own, texts]).unique(return_inverse=True)
+            states, mask, text_keys = pool.hidden[kept], pool.mask[kept], pool.keys[kept]
+            of_texts = torch.cat([at, at[:n]])
+        looked, at = torch.cat([own, columns]).unique(return_inverse=True)
+        pairs = Pairs(of_texts, torch.cat([at[:n], at[:n], at[n:]]))
+        image_keys = pool.keys[looked]
+        keys = text_keys[pairs.texts] + _PAIR * (image_keys[pairs.images] - text_keys[pairs.texts])
         ranked = model.ranking(
-            TextStates(torch.cat(states), torch.cat(masks)),
-            images,
+            TextStates(states, mask),
+            pool.seen[looked],
             pairs,
-            text_keys=keys_of_texts,
+            text_keys=text_keys,
             image_keys=image_keys,
             keys=keys,
         )
@@ -223,7 +225,7 @@ class R2D2Objective:
             else:
                 guessed = model.ranking.read_texts(
                     TextStates(masked.hidden, batch.mask),
-                    images[:n],
+                    sides.seen,
                     Pairs(first, first),
                     text_keys=batch.keys,
                     keys=batch.keys,

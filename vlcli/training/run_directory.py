@@ -6,9 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
-from vlcli.classify_schema import ClassifyRecipe
 from vlcli.errors import UsageError
-from vlcli.recipe_schema import DistillRecipe, Recipe
+from vlcli.models.config import Settings
 from vlcli.recipes import to_toml
 
 # What a run makes in its directory, as patterns; by the last one --resume knows a run that was stopped in its clearing.
@@ -56,7 +55,7 @@ def clear(run: Path) -> None:
             path.unlink()
 
 
-def begin(run: Path, recipe: Recipe | DistillRecipe | ClassifyRecipe) -> None:
+def begin(run: Path, recipe: Settings) -> None:
     """A directory for a run that starts: what an earlier one left is gone, the resolved recipe is there."""
     clear(run)
     (run / "checkpoints").mkdir(parents=True, exist_ok=True)

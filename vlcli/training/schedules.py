@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from vlcli.classify_schema import ClassifyScheduleConfig
 from vlcli.recipe_schema import ScheduleConfig
+from vlcli.recipe_schema_classes import ClassifyScheduleConfig
 
 
 def learning_rate(

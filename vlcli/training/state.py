@@ -13,11 +13,15 @@ import torch
 from safetensors import SafetensorError
 
 from vlcli.errors import InputError, UsageError, VlcliError
+from vlcli.models.captioner import Captioner
 from vlcli.models.card import add_results, write_card
 from vlcli.models.checkpoint import checkpoint_hash, save_checkpoint
 from vlcli.models.checksums import write_checksums
 from vlcli.models.classifier import Classifier
+from vlcli.models.decoder import Decoder
 from vlcli.models.dual import DualEncoder
+from vlcli.models.key_values import KeyValues
+from vlcli.models.prior import Prior
 from vlcli.models.quickcheck import check_checkpoint
 from vlcli.models.text_encoder import TextEncoder
 from vlcli.training.run_directory import point, step_name
@@ -51,7 +55,7 @@ FREE = {
 def save_state(
     run: Path,
     step: int,
-    model: DualEncoder | TextEncoder | Classifier,
+    model: DualEncoder | TextEncoder | Classifier | Captioner | Prior | Decoder | KeyValues,
     state: dict[str, Any],
     *,
     recipe: dict[str, Any],

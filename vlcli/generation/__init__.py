@@ -1,0 +1,1 @@
+"""Captions and pictures out of models: decoding, sampling, and what is written of them."""
