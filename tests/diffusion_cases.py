@@ -69,7 +69,8 @@ def save_diffusion(
         norm_num_groups=4,
         sample_size=16,
     )
-    how = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    more = {"skip_prk_steps": True} if scheduler == "PNDMScheduler" else {}  # as Stable Diffusion v1-4
+    how = more | {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     diffusers.StableDiffusionPipeline(
         vae=vae,
         text_encoder=None,

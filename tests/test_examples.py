@@ -24,19 +24,24 @@ from PIL import Image
 
 from vlcli import manual
 from vlcli.cli import COMMANDS, app
-from vlcli.models.checkpoint import load, save_checkpoint
+from vlcli.models.captioner import Captioner
+from vlcli.models.checkpoint import checkpoint_hash, load, save_checkpoint
 from vlcli.models.classifier import Classifier
 from vlcli.models.conditioner import Conditioner
 from vlcli.models.config import (
+    CaptionerConfig,
     ClassifierConfig,
     DualEncoderConfig,
     ImageTowerConfig,
     TextEncoderConfig,
     TextTowerConfig,
 )
+from vlcli.models.decoder import Decoder
+from vlcli.models.diffusion_config import DecoderConfig, PriorConfig
 from vlcli.models.diffusion_directory import open_diffusion
 from vlcli.models.dual import DualEncoder
 from vlcli.models.key_values import new_key_values
+from vlcli.models.prior import Prior
 from vlcli.models.text_encoder import TextEncoder
 from vlcli.text.languages import NINE
 
@@ -92,7 +97,7 @@ def tiny_clip(here: Path) -> None:
 
 
 def tiny_r2d2(here: Path) -> None:
-    """An R2D2 that learnt nothing, with the three layers that figures want."""
+    """An R2D2 that learnt nothing, with the three layers that figures want, and a captioner of the same towers."""
     torch.manual_seed(0)
     encoder = {"model_type": "bert", "vocab_size": 21128, "hidden_size": 16, "num_hidden_layers": 1}
     encoder |= {"num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 40}
@@ -108,6 +113,22 @@ def tiny_r2d2(here: Path) -> None:
     save_checkpoint(
         DualEncoder(DualEncoderConfig.model_validate(table)), here / "runs" / "r2d2", recipe={}, lineage={}
     )
+    parts = {"image": table["image"], "text": text, "cross": ranking}
+    captioner = Captioner(CaptionerConfig.model_validate(parts))
+    save_checkpoint(captioner, here / "runs" / "captioner", recipe={}, lineage={})
+
+
+def tiny_painter(here: Path) -> None:
+    """A dual encoder, a prior and a decoder that learnt nothing, of one training."""
+    torch.manual_seed(0)
+    text = TextTowerConfig(width=16, layers=1, heads=2)
+    clip = DualEncoderConfig(dim=16, similarity="global", image=ImageTowerConfig(name="test_vit"), text=text)
+    save_checkpoint(DualEncoder(clip), here / "runs" / "clip", recipe={}, lineage={})
+    of = {"encoder": checkpoint_hash(here / "runs" / "clip"), "dim": 16}
+    prior = PriorConfig(layers=1, heads=2, head_width=8, text_width=16, context=32, **of)
+    save_checkpoint(Prior(prior), here / "runs" / "prior", recipe={}, lineage={})
+    shape = {"size": 16, "channels": (16, 16), "attention": (8,), "blocks": 1, "head_width": 8, "groups": 8}
+    save_checkpoint(Decoder(DecoderConfig(**shape, **of)), here / "runs" / "decoder", recipe={}, lineage={})
 
 
 def tiny_diffusion(here: Path) -> None:
@@ -196,9 +217,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("altclip-m9", "lit-clip"):
         (here / "runs" / name).symlink_to("lit-filip")
     tiny_r2d2(here)
+    tiny_painter(here)
     tiny_diffusion(here)
     public_sets(here)
     class_files(here, rows)
+    generated(here, rows)
     for name in ("icm.train.jsonl", "icm.val.jsonl"):
         jsonl(here / name, [{**row, "label": i % 2} for i, row in enumerate(rows)])
     with pytest.MonkeyPatch.context() as patch:
@@ -212,6 +235,17 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "retrieve", "runs/lit-filip", "--data", "val.jsonl", "--cache", "off", "--results", place
             )
     return here
+
+
+def generated(here: Path, rows: list[dict]) -> None:
+    """Captions of the rows' pictures, as pairs and in COCO's files, and pictures of their captions."""
+    jsonl(here / "captions.jsonl", [{**row, "caption_generated": f"一只{row['name']}"} for row in rows])
+    said = [{"image_id": i, "caption": f"一只{row['name']}"} for i, row in enumerate(rows)]
+    (here / "results.coco.json").write_text(json.dumps(said))
+    written = [{"id": i, "image_id": i, "caption": row["text"]} for i, row in enumerate(rows)]
+    (here / "annotations.coco.json").write_text(json.dumps({"images": [], "annotations": written}))
+    pictures = [{**row, "image": f"../photos/{(i + 1) % 16}.png"} for i, row in enumerate(rows)]
+    jsonl(here / "generated" / "pairs.jsonl", pictures)
 
 
 def class_files(here: Path, rows: list[dict]) -> None:

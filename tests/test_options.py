@@ -40,6 +40,7 @@ OWN_MEANING = {
     "--train": "tokenize learns a vocabulary of its own input, zeroshot's probes learn from these rows",
     "--dataset": "zeroshot's are also sets of labelled images, of whatever form",
     "--recipe": "finetune has one for each task",
+    "--features": "zeroshot's probes learn from them, score compares pictures in them",
     "--jobs": "worker processes, of sweep whole runs",
     "--format": "what report writes for another tool, what generate writes for COCO's scorers",
     "--results": "what convert's card quotes, where evaluations keep theirs",
@@ -47,7 +48,7 @@ OWN_MEANING = {
     "--batch-size": "pretrain's is the batch of the loss, elsewhere it is only memory",
 }
 # What they find is their output; pretrain's is a plan, a profile, or what a run came to.
-REPORTS = {"check", "stats", "zeroshot", "retrieve", "visualize", "recipes", "pretrain", "sweep"}
+REPORTS = {"check", "stats", "zeroshot", "retrieve", "score", "visualize", "recipes", "pretrain", "sweep"}
 
 
 def tree():

@@ -32,7 +32,7 @@ class DiffusionTrainConfig(TrainConfig):
     the loss on the validation rows; of a prior also the recall of its embeddings ("R@1")."""
 
     chunk: int = Field(0, ge=0)
-    best: Literal["loss"] = "loss"  # type: ignore[assignment]
+    best: Literal["loss"] = "loss"
 
 
 class PriorTrainConfig(DiffusionTrainConfig):

@@ -180,7 +180,7 @@ def test_what_generate_refuses(here, tmp_path):
         generate(here, "-", "--text", "红")
     with pytest.raises(UsageError, match="pictures of texts have none of"):
         generate(here, tmp_path / "x", "--text", "红", "--to", "parquet")
-    with pytest.raises(UsageError, match="--caption has no --steps"):
+    with pytest.raises(UsageError, match="--caption has no --prior"):
         generate(here, tmp_path / "x", "--caption")
     (tmp_path / "bad.jsonl").write_text('{"id": "a", "text": ""}\n')
     with pytest.raises(InputError, match=r"bad.jsonl:1: no text to draw"):

@@ -152,7 +152,7 @@ def test_what_preselection_costs_is_shown(place):
     assert said["preselect"]["k"] == 2
     assert said["preselect"]["lost"]["MR"] == pytest.approx(said["MR"] - said["preselect"]["MR"], abs=1e-3)
     odds = run(
-        "retrieve", "tokenwise", "--data", "val.jsonl", "--query-image", "1.png", "--texts", "--top", "2"
+        "retrieve", "tokenwise", "--data", "val.jsonl", "--query-image", "1.png", "--best-texts", "--top", "2"
     )
     assert [json.loads(line)["rank"] for line in odds.splitlines()] == [1, 2]
 
@@ -163,8 +163,8 @@ def test_what_preselection_costs_is_shown(place):
         (("--index", "index"), "there is no query"),
         (("--index", "index", "--query", "红", "--data", "val.jsonl"), "does not go with --data"),
         (("--query", "红"), "no pairs"),
-        (("--data", "val.jsonl", "--query", "红", "--texts"), "for a picture alone"),
-        (("--data", "val.jsonl", "--texts"), "ranks the texts of --data"),
+        (("--data", "val.jsonl", "--query", "红", "--best-texts"), "for a picture alone"),
+        (("--data", "val.jsonl", "--best-texts"), "ranks the texts of --data"),
         (("--data", "val.jsonl", "--query-image", "1.png", "--preselect", "3"), "is of a text's similarity"),
         (("--data", "val.jsonl", "--rerank", "3", "--preselect", "3"), "does not go with --rerank"),
     ],

@@ -10,7 +10,7 @@ import torch
 from caption_models import pixels, tiny
 
 from vlcli.errors import UsageError
-from vlcli.generation.captions import Decoding, captions, scores
+from vlcli.generation.captions import Decoding, captions, drawing, scores
 
 WAYS = (
     Decoding(),
@@ -139,30 +139,22 @@ def test_the_score_is_the_models_own_whatever_the_search():
     assert len(scores(model, picture.expand(2, -1, -1, -1), [[5], [5, 6, 7]])) == 2
 
 
-def test_drawn_tokens_come_as_often_as_they_are_probable():
-    model = tiny()
-    shown = pixels(1).expand(3000, -1, -1, -1)
-    with torch.no_grad():
-        model.head.bias[[100 + 1, 102 + 100]] += 60
-        picture = model.pictures(model.image_features(shown[:1]))
-        logits = model(torch.tensor([[model.tokenizer.cls_id]]), picture)[0, -1]
-        logits[[*model.tokenizer.unwritten_ids, model.tokenizer.sep_id]] = -torch.inf
-    for temperature, top_p in ((1.0, 1.0), (4.0, 1.0), (4.0, 0.6)):
-        chances = (logits / temperature).softmax(-1)
-        order = chances.argsort(descending=True)
-        before = chances[order].cumsum(0) - chances[order]
-        kept = order[before < top_p]
-        wanted = {int(i): float(chances[i] / chances[kept].sum()) for i in kept}
-        decoding = Decoding("sample", max_length=1, temperature=temperature, top_p=top_p, seed=5)
-        parts = [
-            captions(model, shown[start : start + 500], decoding, range(start, start + 500))
-            for start in range(0, 3000, 500)
-        ]
-        seen = Counter(ids[0] for part in parts for ids in said(part))
-        assert set(seen) <= set(wanted)
-        for token, chance in sorted(wanted.items(), key=lambda one: -one[1])[:5]:
-            spread = math.sqrt(chance * (1 - chance) / 3000)
-            assert abs(seen[token] / 3000 - chance) < 5 * spread + 1e-3
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (4.0, 1.0), (4.0, 0.6)])
+def test_drawn_tokens_come_as_often_as_they_are_probable(temperature, top_p):
+    logits = torch.tensor([3.0, 1.0, 2.0, -2.0, 6.0, 0.0])
+    chances = (logits / temperature).softmax(-1)
+    order = chances.argsort(descending=True)
+    kept = order[chances[order].cumsum(0) - chances[order] < top_p].tolist()
+    decoding = Decoding("sample", temperature=temperature, top_p=top_p, seed=5)
+    rows = logits.expand(20_000, -1)
+    for processor in drawing(decoding, range(len(rows))):
+        rows = processor(torch.zeros(len(rows), 1, dtype=torch.int64), rows)
+    seen = Counter(rows.argmax(1).tolist())
+    assert set(seen) <= set(kept)
+    for token in kept:
+        chance = float(chances[token] / chances[kept].sum())
+        spread = math.sqrt(chance * (1 - chance) / len(rows))
+        assert abs(seen[token] / len(rows) - chance) < 5 * spread
 
 
 def test_a_seed_gives_the_same_and_another_others():

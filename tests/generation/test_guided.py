@@ -87,6 +87,16 @@ def test_a_picture_depends_on_seed_and_prompt_and_not_on_the_others(place):
     assert not np.array_equal(alone, pixels(model(["apple"], **how | {"guidance": 1.0}))[0])
 
 
+def test_guidance_from_nothing_on(place):
+    model = guided(place)
+    how = {"seed": 0, "steps": 2}
+    nothing = pixels(model(["apple"], **how, guidance=0))[0]
+    assert np.array_equal(nothing, pixels(model([""], **how, guidance=1))[0])
+    assert not np.array_equal(nothing, pixels(model(["apple"], **how, guidance=1))[0])
+    with pytest.raises(UsageError, match="takes 0, or 1 and more"):
+        model(["apple"], **how, guidance=0.5)
+
+
 def test_keys_and_values_take_the_place_of_the_unets_own(place):
     how = {"seed": 0, "steps": 3, "guidance": 4.0}
     with_kv, without = guided(place), guided(place, kv=None)
@@ -99,9 +109,13 @@ def test_the_encoder_is_the_one_of_training(place):
         Guided(open_diffusion(place / "sd"), encoder(seed=1), str(place / "kv"), CPU)
 
 
-def test_a_scheduler_that_cannot_take_so_few_steps_says_so(place):
-    with pytest.raises(UsageError, match="--steps 100000"):
-        guided(place)(["apple"], seed=0, steps=100_000, guidance=1.0)
+def test_steps_that_a_scheduler_cannot_take(place):
+    model = guided(place)
+    with pytest.raises(UsageError, match="--steps 1001: the model was trained with 1000"):
+        model(["apple"], seed=0, steps=1001, guidance=1.0)
+    model.model.scheduler.register_to_config(skip_prk_steps=False)  # Runge-Kutta first: four steps
+    with pytest.raises(UsageError, match="--steps 3: too few for the model's PNDMScheduler"):
+        model(["apple"], seed=0, steps=3, guidance=1.0)
 
 
 def vlcli(*arguments):

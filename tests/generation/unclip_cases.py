@@ -48,9 +48,11 @@ def saved(model, place):
 
 
 @lru_cache
-def square(colour, side=40):
-    buffer = io.BytesIO()
-    Image.new("RGB", (side, side), colour).save(buffer, "PNG")
+def square(colour, copy=0):
+    """One colour, and a bar that tells its copies apart."""
+    picture, buffer = Image.new("RGB", (40, 40), colour), io.BytesIO()
+    picture.paste("gray", (10 * copy, 0, 10 * copy + 6, 40))
+    picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -61,7 +63,7 @@ def rows(folder, copies=1):
     for copy in range(copies):
         for number, (name, colour) in enumerate(COLOURS.items()):
             file = f"{number}-{copy}.png"
-            (folder / file).write_bytes(square(colour, 40 + copy))
+            (folder / file).write_bytes(square(colour, copy))
             lines.append({"id": f"{colour}/{copy}", "image": file, "text": f"{name}{copy}", "label": colour})
     (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return folder / "pairs.jsonl"

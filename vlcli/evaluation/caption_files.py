@@ -198,7 +198,7 @@ def _is_document(path: str) -> bool:
     head = head.removeprefix(BOM).lstrip()
     if head.startswith(b"["):
         return True
-    first, _, _ = head.partition(b"\n")
+    first = head.partition(b"\n")[0]
     try:
         row = orjson.loads(first)
     except orjson.JSONDecodeError:

@@ -91,7 +91,7 @@ def captions(
         torch.full((len(pixels), 1), begin, device=model.device),
         generation_config=settings,
         pictures=pictures,
-        logits_processor=_drawing(decoding, numbers) if decoding.way == "sample" else [],
+        logits_processor=drawing(decoding, numbers) if decoding.way == "sample" else [],
     )
     found = [_until(row, end) for row in written[:, 1:].tolist()]
     return [
@@ -162,7 +162,8 @@ class _Drawn(LogitsProcessor):
         return scores - torch.stack(drawn).clamp(min=1e-30).log().to(scores.device)
 
 
-def _drawing(decoding: Decoding, numbers: Sequence[int]) -> list[LogitsProcessor]:
+def drawing(decoding: Decoding, numbers: Sequence[int]) -> list[LogitsProcessor]:
+    """What makes the search for the likeliest token a draw, the same for a row whatever the others."""
     found: list[Any] = []
     if decoding.temperature != 1:
         found.append(TemperatureLogitsWarper(decoding.temperature))

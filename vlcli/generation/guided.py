@@ -75,6 +75,18 @@ class Guided:
             "states": self.conditioner.states,
         }
 
+    def _set_steps(self, steps: int) -> None:
+        scheduler = self.model.scheduler
+        if steps > (most := scheduler.config.num_train_timesteps):
+            raise UsageError(f"--steps {steps}: the model was trained with {most}")
+        try:
+            scheduler.set_timesteps(steps)
+        except (ValueError, IndexError) as error:  # a multistep method wants a few to begin with
+            name = type(scheduler).__name__
+            raise UsageError(
+                f"--steps {steps}: too few for the model's {name}", remedy="take more"
+            ) from error
+
     def noise(self, seed: int) -> Tensor:
         """(1, c, h, w): where every picture of a seed begins."""
         side = self.model.size // self.model.factor
@@ -84,19 +96,19 @@ class Guided:
     def __call__(
         self, texts: Sequence[str], *, seed: int, steps: int, guidance: float, precision: str = "fp32"
     ) -> list[Image.Image]:
-        """A picture of each text. `guidance`: how many times what the text changes counts, beside no text at all; 1
-        or less: as it is."""
-        try:
-            self.model.scheduler.set_timesteps(steps)
-        except (ValueError, IndexError) as error:
-            raise UsageError(f"--steps {steps}: {' '.join(str(error).split())}") from error
-        states, n = self.conditioner.of_texts(texts), len(texts)
+        """A picture of each text. `guidance`: how many times what the text changes counts, beside no text at all; 1: as
+        it is, 0: no text. UsageError for what lies between, which the pipeline does not know."""
+        if 0 < guidance < 1:
+            raise UsageError(f"--guidance {guidance:g}: a diffusion model takes 0, or 1 and more")
+        self._set_steps(steps)
+        n, nothing = len(texts), self.conditioner.of_texts([""])
+        states = self.conditioner.of_texts(texts) if guidance else nothing.expand(n, -1, -1)
         # what a scheduler draws on its way is the same for every picture, too
         drawn = [torch.Generator(self.device).manual_seed(pair_key(seed, ONE, "steps")) for _ in texts]
         with inference(self.conditioner, precision):
             found = self.pipeline(
                 prompt_embeds=states,
-                negative_prompt_embeds=self.conditioner.of_texts([""]).expand(n, -1, -1),
+                negative_prompt_embeds=nothing.expand(n, -1, -1),
                 latents=self.noise(seed).to(self.device).expand(n, -1, -1, -1),
                 num_inference_steps=steps,
                 guidance_scale=guidance,

@@ -49,8 +49,9 @@ class Painter:
     @property
     def origin(self) -> dict[str, Any]:
         """The `generated_by` of its pictures."""
-        parts = {"clip": self.clip, "prior": self.prior, "decoder": self.decoder}
-        return generated_by({name: part.checkpoint_hash for name, part in parts.items()}, **asdict(self.way))
+        models = {"clip": self.clip.checkpoint_hash, "prior": self.prior.checkpoint_hash}
+        models["decoder"] = self.decoder.checkpoint_hash
+        return generated_by(models, **asdict(self.way))
 
     def __call__(self, texts: Sequence[str], names: Sequence[str]) -> list[Image.Image]:
         way, size, device = self.way, self.decoder.config.size, self.decoder.device

@@ -48,7 +48,7 @@ class Captioner(nn.Module):
         self.image = TimmTower(config.image)
         self.text: Any = text_tower(_left_to_right(config.text))
         self.cross = CrossEncoder(config.text.width, self.image.width, config.cross)
-        self.head = MaskHead(config.text.width, config.text.vocabulary, config.cross.eps)
+        self.head = MaskHead(config.text.width, config.text.vocabulary, config.cross)
         if tokenizer is None and not self.head.bias.is_meta:  # on the meta device nothing is read
             tokenizer = open_tokenizer(config.text.tokenizer, padding_id=config.text.padding_id)
         if tokenizer is not None:

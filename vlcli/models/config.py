@@ -204,13 +204,15 @@ class TemperatureConfig(Settings):
 
 class CrossConfig(Settings):
     """A cross encoder of `layers` post-LN layers, each self-attention, attention to the other side, and an MLP of
-    `intermediate`, all as wide as the text tower, with `heads` each."""
+    `intermediate`, all as wide as the text tower, with `heads` each. `initializer_range`: the standard deviation that
+    its weights and those of the heads on it start with; BERT's is for a width of 768."""
 
     layers: int = Field(6, ge=1)
     heads: int = Field(12, ge=1)
     intermediate: int = Field(3072, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     eps: float = Field(1e-12, gt=0)
+    initializer_range: float = Field(0.02, gt=0)
 
 
 class RankingConfig(CrossConfig):

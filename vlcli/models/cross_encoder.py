@@ -74,7 +74,7 @@ class CrossEncoder(nn.Module):
     def __init__(self, width: int, other: int, config: CrossConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(CrossLayer(width, other, config) for _ in range(config.layers))
-        initialise(self)
+        initialise(self, config.initializer_range)
 
     def forward(
         self,
@@ -146,9 +146,9 @@ def _of(x: Tensor | None, rows: Tensor, length: int | None = None) -> Tensor | N
 
 
 @torch.no_grad()
-def initialise(module: nn.Module) -> None:
-    """BERT's start: weights of a standard deviation of 0.02, no biases."""
+def initialise(module: nn.Module, std: float) -> None:
+    """BERT's start: weights of this standard deviation, no biases."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlcli.models.config import RankingConfig
+from vlcli.models.config import CrossConfig, RankingConfig
 from vlcli.models.cross_encoder import CrossEncoder, initialise
 from vlcli.models.image_tower import ImageFeatures
 
@@ -49,12 +49,12 @@ def image_states(features: ImageFeatures) -> Tensor:
 class MaskHead(nn.Module):
     """A state at a masked place → logits over the vocabulary, as BERT has it: the embedding table is its last layer."""
 
-    def __init__(self, width: int, vocabulary: int, eps: float) -> None:
+    def __init__(self, width: int, vocabulary: int, config: CrossConfig) -> None:
         super().__init__()
         self.fc = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps)
+        self.norm = nn.LayerNorm(width, config.eps)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
-        initialise(self)
+        initialise(self, config.initializer_range)
 
     def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
         """hidden (m, width), table (vocabulary, width) → (m, vocabulary)."""
@@ -75,10 +75,10 @@ class Ranking(nn.Module):
         self.image_cross = CrossEncoder(text_width, text_width, config)
         self.text_head = nn.Linear(text_width, 2)
         self.image_head = None if config.shared_head else nn.Linear(text_width, 2)
-        self.mask_head = MaskHead(text_width, vocabulary, config.eps) if config.mask_head else None
+        self.mask_head = MaskHead(text_width, vocabulary, config) if config.mask_head else None
         for layer in (self.image_bridge, self.text_head, self.image_head):
             if layer is not None:
-                initialise(layer)
+                initialise(layer, config.initializer_range)
 
     def read_texts(
         self,

@@ -6,7 +6,7 @@ import os
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -115,9 +115,10 @@ class TarPart:
         """A loader's worker process opens the tar for itself."""
         return TarPart, (self.path, self.spans)
 
-    def close(self) -> None:
+    def close(self, close: Callable[[int], None] = os.close) -> None:
+        """`close` is bound here: when the interpreter ends, modules may be gone before this."""
         if self._fd is not None:
-            os.close(self._fd)
+            close(self._fd)
             self._fd = None
 
     def __del__(self) -> None:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vlcli import __version__
-from vlcli.errors import UsageError
 from vlcli.generation.noise_process import NoiseProcess
 from vlcli.generation.unclip import as_encoder
 from vlcli.models.dual import DualEncoder, trainable_report
@@ -61,10 +60,6 @@ class DiffusionTraining:
         self.engine.refuse_other_data(self.identity)
         self.lineage = {"vlcli": __version__, "split_hash": train.split_hash, "pairs": len(train)}
         self.model = (self._new() if self.engine.resumed is None else self._load(self.engine.resumed)).train()
-        if (
-            self.model.config.encoder != encoder.checkpoint_hash
-        ):  # which a run without data to compare would not say
-            raise UsageError(f"--resume: {out} was trained with another dual encoder")
         self.model.to(self.engine.device)
         self.encoder.to(self.engine.device)
         # First, because it refuses batches that cannot be: encoding all images may take hours.

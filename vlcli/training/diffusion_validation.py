@@ -49,7 +49,7 @@ def noisy_losses(
     for start in range(0, len(names), BATCH):
         rows = np.arange(start, min(start + BATCH, len(names)))
         clean, told = sample(rows), condition(rows)
-        keys = [pair_key("validation", names[row]) for row in rows]
+        keys = [pair_key("validation", name) for name in names[start : start + BATCH]]
         drawn = chance(keys, clean.shape[1:], levels=len(process), drop=0.0).to(clean.device)
         noisy = process.add(clean, drawn.noise, drawn.level)
         target = process.target(clean, drawn.noise, drawn.level)

@@ -124,6 +124,7 @@ def task_of(name: str, recipe: Recipe) -> type[Pretraining]:
     own = "matching" if recipe.train.best == "auc" else "retrieval"
     if recipe.objective.caption is not None:
         own = "caption"
+    name = "retrieval" if name == "t2i" else name  # whose first stage learns as that does
     if name != own:
         raise UsageError(f"recipe {recipe.name} is not of --task {name}", remedy=_MARKS)
     if name == "caption":

@@ -96,9 +96,7 @@ class Denoising:
     def latents(self, pixels: Tensor, posterior: Tensor) -> Tensor:
         """pixels (b, 3, H, W) from −1 to 1 → (b, c, h, w): a draw of the VAE's posterior, in the UNet's units."""
         found = self.source.vae.encode(pixels).latent_dist
-        config = self.source.vae.config
-        shift = config.get("shift_factor") or 0.0
-        latents: Tensor = (found.mean + found.std * posterior - shift) * config.scaling_factor
+        latents: Tensor = (found.mean + found.std * posterior) * self.source.vae.config.scaling_factor
         return latents
 
     def texts(self, ids: Tensor, mask: Tensor, empty: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,6 +139,10 @@ class KeyValuesTraining:
         max_bad: str = "0",
     ) -> None:
         self.engine = Engine(recipe, out, reporter, device=device, resume=resume, force=force)
+        if self.engine.sharding is not None:
+            raise UsageError(
+                "--task diffusion-kv: every process has the whole UNet", remedy="launch it without FSDP"
+            )
         self.recipe = recipe = self.engine.recipe  # with its precision settled
         self.table, self.validation = train, validation
         self.total = recipe.steps(len(train))

@@ -1,6 +1,7 @@
 """The per-token states of AltCLIP against both libraries that have them, and AltDiffusion's own text side."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -9,10 +10,12 @@ from diffusers.pipelines.deprecated.alt_diffusion.modeling_roberta_series import
     RobertaSeriesConfig,
     RobertaSeriesModelWithTransformation,
 )
+from diffusion_cases import save_diffusion
 from foreign_models import BERT, hf_altclip, sentencepiece
 
 import vlcli
-from vlcli.errors import InputError
+from vlcli.cli import app
+from vlcli.errors import InputError, UsageError
 from vlcli.models.adapters.alt_diffusion import has_text_side, read_text_side
 from vlcli.models.conditioner import Conditioner
 from vlcli.models.text_encoder import TextEncoder
@@ -73,10 +76,47 @@ def test_alt_diffusions_text_side_says_what_it_says_in_diffusers(alt_diffusion):
 
 
 def test_m18_is_refused(alt_diffusion, tmp_path):
-    import shutil
-
     shutil.copytree(alt_diffusion[0], tmp_path / "m18")
     file = tmp_path / "m18" / "text_encoder" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"has_pre_transformation": True}))
     with pytest.raises(InputError, match="m18"):
         read_text_side(tmp_path / "m18")
+
+
+def alt_directory(alt_diffusion, place):
+    """A whole AltDiffusion directory."""
+    save_diffusion(place, 48)
+    for name in ("text_encoder", "tokenizer"):
+        shutil.copytree(alt_diffusion[0] / name, place / name)
+    index = json.loads((place / "model_index.json").read_text())
+    (place / "model_index.json").write_text(json.dumps(index | {"_class_name": "AltDiffusionPipeline"}))
+    return place
+
+
+def test_an_alt_diffusion_draws_by_its_own_text_side(alt_diffusion, tmp_path):
+    place = alt_directory(alt_diffusion, tmp_path / "alt")
+    line = [
+        "generate",
+        str(place),
+        "--text",
+        "a b",
+        "--steps",
+        "2",
+        "--device",
+        "cpu",
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    assert not app(line, prog_name="vlcli", standalone_mode=False)
+    row = json.loads((tmp_path / "out" / "pairs.jsonl").read_text())
+    assert row["generated_by"]["states"] == "head-without-norm"
+    expected = Conditioner(read_text_side(place)).fingerprint
+    assert row["generated_by"]["models"]["encoder"] == expected
+
+
+def test_an_alt_diffusion_with_a_pickled_text_side_wants_an_encoder(alt_diffusion, tmp_path):
+    place = alt_directory(alt_diffusion, tmp_path / "alt")
+    (place / "text_encoder" / "model.safetensors").unlink()
+    (place / "text_encoder" / "pytorch_model.bin").touch()
+    with pytest.raises(UsageError, match=r"no text_encoder/model\.safetensors.*--encoder"):
+        app(["generate", str(place), "--text", "a"], prog_name="vlcli", standalone_mode=False)

@@ -2,7 +2,8 @@
 
 Naming classes: a row a model, a column a data set, and their mean. Retrieval: a table a data set, a row a model,
 I→T and T→I R@1, 5, 10 and their mean; and the mean recalls of all data sets side by side. Several languages: a row a
-model, a column a language, and the average. Matching: AUC by data set.
+model, a column a language, and the average. Matching: AUC by data set. Generated captions and pictures: a table a data
+set.
 
 Results of one recipe that differ in nothing but the seed are one row, mean ± standard deviation. A row says with what
 else a number was measured: checkpoint, similarity, prompts, and what was asked for beside these.
@@ -18,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-Line = Mapping[str, Any]
+from vlcli.evaluation.report.generated import LOWER, Line, caption_metrics, judged_by, picture_metrics
 
 RECALLS = [f"{side}.R@{k}" for side in ("i2t", "t2i") for k in (1, 5, 10)]
 ARROWS = {"i2t": "I→T", "t2i": "T→I"}
@@ -29,10 +30,11 @@ MEAN = "mean"
 
 @dataclass(frozen=True)
 class Number:
-    """One value with its 95 % interval, or several seeds' values."""
+    """One value with its 95 % interval or a deviation that was measured with it, or several seeds' values."""
 
     values: tuple[float, ...]
     bounds: tuple[float, float] | None = None
+    spread: float | None = None
 
     @property
     def mean(self) -> float:
@@ -40,9 +42,9 @@ class Number:
 
     @property
     def deviation(self) -> float | None:
-        """Of a sample; None of a single value."""
+        """Of a sample; of a single value what it came with."""
         if len(self.values) < 2:
-            return None
+            return self.spread
         return math.sqrt(sum((value - self.mean) ** 2 for value in self.values) / (len(self.values) - 1))
 
     def __str__(self) -> str:
@@ -66,14 +68,16 @@ class Table:
     columns: list[str]
     rows: list[Row] = field(default_factory=list)
     note: str = ""
+    lower: frozenset[int] = frozenset()  # columns in which less is better
 
     @cached_property
     def best(self) -> list[float | None]:
-        """The highest value of each column, as it is shown; None where there are not two to choose from."""
+        """The best value of each column, as it is shown; None where there are not two to choose from."""
         found: list[float | None] = []
         for column in range(len(self.columns)):
             values = [round(number.mean, 1) for row in self.rows if (number := row.numbers[column])]
-            found.append(max(values) if len(values) > 1 else None)
+            first = min if column in self.lower else max
+            found.append(first(values) if len(values) > 1 else None)
         return found
 
     def is_best(self, row: Row, column: int) -> bool:
@@ -96,6 +100,7 @@ def tables(lines: Sequence[Line]) -> list[Table]:
     found += _retrieval(retrieval, named)
     if matching:
         found.append(_by_data("Matching, AUC × 100", matching, named, "auc", mean=False))
+    found += _generated(parts, named)
     return found + _languages(lines, named)
 
 
@@ -142,7 +147,7 @@ def _data(line: Line) -> str:
 
 def said_of(line: Line) -> tuple[str, ...]:
     """The columns WITH of a line; the prompts with what else was asked for."""
-    prompts = line.get("prompts") or "none"
+    prompts = line.get("prompts") or judged_by(line) or "none"
     settings = line["settings"]
     if settings.get("ensemble") == "probability":
         prompts += ", mean of probabilities"
@@ -236,6 +241,33 @@ def _retrieval(lines: list[Line], named: Names) -> list[Table]:
     if len(by_data) > 1:
         found.append(_by_data("Retrieval, mean recall, %", lines, named, "MR", mean=True))
     return found
+
+
+def _generated(lines: list[Line], named: Names) -> list[Table]:
+    """A table for the captions of each data set, and one for the pictures."""
+    found = []
+    for title, metrics in (
+        ("Captions, {data}: {images:,} images, {references:,} references, ×100", caption_metrics),
+        ("Generated pictures, {data}", picture_metrics),
+    ):
+        by_data: dict[str, list[Line]] = {}
+        for line in lines:
+            if metrics(line):
+                by_data.setdefault(named.data(line), []).append(line)
+        for data, own in by_data.items():
+            shown = {name: heading for line in own for name, heading in metrics(line).items()}
+            rows = _rows(own, named, lambda of, names=tuple(shown): [_score(of[-1], name) for name in names])  # type: ignore[misc]
+            lower = frozenset(k for k, name in enumerate(shown) if name in LOWER)
+            counts = {name: own[0].get(name, 0) for name in ("images", "references")}
+            found.append(Table(title.format(data=data, **counts), list(shown.values()), rows, lower=lower))
+    return found
+
+
+def _score(line: Line, name: str) -> Number | None:
+    """A number of `score`; KID ×1000, with its deviation over subsets."""
+    if name != "kid" or line.get("kid") is None:
+        return number(line, name)
+    return Number((line["kid"] * 1000,), spread=line["kid_sd"] * 1000)
 
 
 def _languages(lines: Sequence[Line], named: Names) -> list[Table]:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from vlcli.evaluation.report.generated import caption_metrics, picture_metrics
 from vlcli.evaluation.report.tables import ACCURACIES, RECALLS, WITH, Line, Table, at
 
 COLUMNS = (
@@ -73,7 +74,7 @@ def _numbers(line: Line) -> Iterator[dict[str, Any]]:
     head |= {"recipe": recipe.get("name"), "seed": recipe.get("seed")}
     head["n"] = line.get("n", line.get("images"))
     of = line.get("average", line)
-    for metric in METRICS:
+    for metric in (*METRICS, *caption_metrics(line), *picture_metrics(line)):
         value = at(of, metric)
         bounds = at(of.get("ci95"), metric)
         if metric == "pointing.accuracy":
