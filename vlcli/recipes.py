@@ -22,7 +22,6 @@ FINETUNE = (
 # The model that finetune/PAPER-… is shown and tried on, where there is no checkpoint.
 MODELS = {
     "align": "align",
-    "emoji-classify": "emoji-lit-clip",
     "emoji": "emoji-r2d2",
     "filip": "filip-base",
     "r2d2": "r2d2-vit-b",

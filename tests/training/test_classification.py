@@ -1,8 +1,11 @@
 """Training of classifiers: what learns and how fast, at which resolution, and that a run goes on bit for bit."""
 
 import json
+import os
 import random
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import orjson
@@ -11,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
+from test_processes import accelerate_launch
 from training_cases import Silent
 
 from vlcli.errors import InputError, UsageError
 from vlcli.images.config import PreprocessConfig
-from vlcli.models.checkpoint import load_classifier
+from vlcli.models.checkpoint import load_classifier, save_checkpoint
 from vlcli.models.classifier import classifier_at, for_evaluation
 from vlcli.models.config import DualEncoderConfig, ImageTowerConfig, TextTowerConfig
 from vlcli.models.dual import DualEncoder
@@ -248,6 +252,46 @@ def test_a_picture_that_cannot_be_had_ends_the_run(tables, tmp_path):
     both = ClassTable(table, labels).and_(ClassTable(bad, torch.tensor([2])))
     with pytest.raises(InputError, match="image of broken"):
         train({**tables, "train": both}, tmp_path / "run", recipe(**{"schedule.steps": 9}))
+
+
+def test_two_processes_train_as_one_does(tables, tmp_path):
+    save_checkpoint(dual(), tmp_path / "dual", recipe={}, lineage={})
+    settings = (
+        "schedule.epochs=2",
+        "data.batch_size=8",
+        "data.last=keep",
+        "data.workers=0",
+        "train.log_every=1",
+    )
+    for out, launcher in (("one", [sys.executable]), ("two", accelerate_launch(2))):
+        line = [
+            *launcher,
+            "-m",
+            "vlcli",
+            "finetune",
+            tmp_path / "dual",
+            "--task",
+            "classify",
+            "--device",
+            "cpu",
+        ]
+        line += ["--recipe", "emoji-classify", "--data", tables["train"].table.source, "-o", tmp_path / out]
+        line += [f"--set={setting}" for setting in settings]
+        done = subprocess.run(
+            line, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    for run in ("probe", "."):
+        lines = [
+            [
+                (x["loss"], x["train_top1"], x["grad_norm"])
+                for x in map(orjson.loads, (d / run / "metrics.jsonl").open("rb"))
+            ]
+            for d in (tmp_path / "one", tmp_path / "two")
+        ]
+        assert len(lines[0]) == 4, "two batches an epoch, of 8 rows and of 4"
+        for a, b in zip(*lines, strict=True):
+            assert b == pytest.approx(a, rel=1e-4)
 
 
 # Trials

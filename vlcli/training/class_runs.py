@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vlcli.errors import UsageError
 from vlcli.evaluation.class_metrics import PLACES
 from vlcli.models.dual import DualEncoder
 from vlcli.recipe_schema_classes import ClassifyRecipe
@@ -16,7 +18,6 @@ from vlcli.training.class_stages import PROBE, run_stages, try_resolutions
 from vlcli.training.class_trials import RUNS, TRIALS, Trial, search
 from vlcli.training.classification import fingerprint
 from vlcli.training.meter import Reporter
-from vlcli.training.processes import on_main
 from vlcli.training.run_directory import clear, refuse_occupied
 
 SUMMARY = "runs.json"
@@ -78,10 +79,14 @@ def train_all(
     """Search, then train with the seeds of `runs` runs. With a search the runs learn from both tables, by what was
     chosen on `validation`; without, `validation` chooses the best step of each."""
     try_resolutions(recipe, source.image.body, source.config.image.preprocess)
-    on_main(lambda: refuse_occupied_by_others(out, resume=resume, force=force))
-    if force:
-        on_main(lambda: clear_all(out))
+    refuse_occupied_by_others(out, resume=resume, force=force)
+    if force and os.environ.get("RANK", "0") == "0":  # the processes of a launcher have not met yet
+        clear_all(out)
     if recipe.trials is not None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UsageError(
+                "a search goes through its trials on one process", remedy="start it without a launcher"
+            )
         assert validation is not None, "a search chooses by something"
         held = validation
 
