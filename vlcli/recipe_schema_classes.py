@@ -43,7 +43,7 @@ class SgdConfig(Settings):
 
 class ClassifyScheduleConfig(Settings):
     """Of each stage. "step": the rate times `factor` after every `every` epochs; "cosine" to 0, or "constant"; behind a
-    linear warm-up of `warmup_steps`. `steps` wins over `epochs`, and is not for "step"."""
+    linear warm-up of `warmup_steps`. `steps` wins over `epochs`; the rate then falls at the same shares of the run."""
 
     name: Literal["step", "cosine", "constant"] = "cosine"
     warmup_steps: int = Field(0, ge=0)
@@ -51,12 +51,6 @@ class ClassifyScheduleConfig(Settings):
     steps: int | None = Field(None, ge=1)
     every: int = Field(30, ge=1)
     factor: float = Field(0.2, gt=0, le=1)
-
-    @model_validator(mode="after")
-    def _steps_of_epochs(self) -> ClassifyScheduleConfig:
-        if self.name == "step" and self.steps is not None:
-            raise ValueError('steps: name = "step" falls by epochs, say how many with epochs')
-        return self
 
     def total(self, steps_per_epoch: int) -> int:
         """Steps of a stage."""

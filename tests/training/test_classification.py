@@ -91,6 +91,9 @@ def test_the_rate_falls_to_a_fifth_every_thirty_epochs():
         epoch = step // per_epoch
         expected = 0.1 * 0.2 ** [0, 1, 2, 3][epoch // 30]
         assert learning_rate(step, 100 * per_epoch, 0.1, schedule) == pytest.approx(expected, rel=1e-12), step
+    short = schedule.model_copy(update={"steps": 10})  # of these, as of the epochs, 3, 3, 3 and 1
+    rates = [learning_rate(step, short.total(per_epoch), 1.0, short) for step in range(10)]
+    assert rates == pytest.approx([1.0] * 3 + [0.2] * 3 + [0.04] * 3 + [0.008])
 
 
 def test_the_papers_values():

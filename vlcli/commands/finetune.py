@@ -45,8 +45,9 @@ EXAMPLES = (
     "vlcli finetune runs/r2d2 --task matching --data icm.train.jsonl --val icm.val.jsonl -o runs/icm",
     "vlcli finetune runs/lit-filip --recipe wukong-retrieval --data shards/ -o runs/flickr30k",
     "vlcli finetune runs/lit-filip --task linear-probe --data train.jsonl --val val.jsonl --test test.jsonl -o probe",
-    "vlcli finetune runs/align --task classify --recipe align-imagenet --data train/ --val val/ -o runs/imagenet",
-    "vlcli finetune runs/align --task classify --recipe vtab --data train.jsonl --val val.jsonl --runs 3 -o runs/vtab",
+    "vlcli finetune runs/lit-filip --task classify --recipe emoji-classify --data train.jsonl --val val.jsonl "
+    "--test test.jsonl -o runs/birds",
+    "vlcli finetune runs/lit-filip --task classify --recipe vtab --data train.jsonl --val val.jsonl --runs 3 -n",
     "vlcli finetune runs/r2d2 --task caption --data shards/ --val val.jsonl -o runs/aic-icc",
     "vlcli finetune stable-diffusion-v1-4/ --task diffusion-kv --encoder runs/altclip-m9 --data shards/ -o runs/kv",
     "vlcli finetune runs/r2d2 --task t2i --stage clip --data shards/ --val val.jsonl -o runs/clip",
