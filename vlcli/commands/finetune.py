@@ -200,7 +200,7 @@ def command(
 
     --task t2i makes pictures of texts in three stages. A prior and a decoder say at --val their loss with the rows'
     conditions, without any, and with those of other rows; a prior also how often the embedding that it draws for a text
-    finds its picture. vlcli generate draws with all three. They need the extra vlcli[generate].
+    finds its picture. vlcli generate draws with all three. They need diffusers, which the extra generate brings.
 
     --task diffusion-kv reads a UNet, a VAE and a scheduler in Stable Diffusion's format, or AltDiffusion's, and trains
     the keys and values of the cross-attention, nothing else, so that the states of --encoder guide it. They alone are

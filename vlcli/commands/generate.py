@@ -265,8 +265,8 @@ def command(
     that carry prompt, seed, steps, guidance and the hashes of all parts, and pairs.jsonl with a row for each, which
     keeps the id and the columns of the row that the text is from. The noise that a picture starts from depends on
     --seed and on the row's id, or the place of --text. The same command gives the same bytes; another --batch-size may
-    move a pixel by one level of 255. Texts longer than the dual encoder reads are cut, counted and named. Needs the
-    extra vlcli[generate].
+    move a pixel by one level of 255. Texts longer than the dual encoder reads are cut, counted and named. Needs
+    diffusers, which the extra generate brings.
 
     A diffusion model in Stable Diffusion's format (model_index.json, unet/, vae/, scheduler/; AltDiffusion's too) draws
     --text, --texts or the first text of each row, guided by --encoder. All of a --seed begin with the same noise. The

@@ -45,8 +45,8 @@ def command(
 
     Recipes of `finetune` are called finetune/NAME here; they are shown and tried on a model of their paper, where
     `vlcli finetune` has the checkpoint's. Those of classes, which say nothing of the model, are shown without a cost.
-    Priors and decoders are built where the extra vlcli[generate] is installed; elsewhere only their keys are looked at,
-    and `validate` says so.
+    Priors and decoders are built where diffusers (the extra generate) is installed; elsewhere only their keys are
+    looked at, and `validate` says so.
     """
     from vlcli.models.diffusers_extra import MissingDiffusers
     from vlcli.recipes import FINETUNE, load_any, load_finetune_on_its_paper, names, to_toml
