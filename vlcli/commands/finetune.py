@@ -231,8 +231,8 @@ def command(
         classes.refuse({"--encoder": encoder, "--dataset": dataset, "--l2": l2 is not None}, task.value)
         rows = classes.Rows(data, val, test, label_column, head, parse_map(map_), image_root)
         settings = recipe_settings(overrides, seed=seed, precision=precision, batch_size=batch_size)
-        how: dict[str, Any] = {"resume": resume, "force": force, "dry_run": dry_run}
-        classify(checkpoint, rows, recipe, settings, output, console, runs=runs, device=device, **how)
+        fates = {"resume": resume, "force": force, "dry_run": dry_run}
+        classify(checkpoint, rows, recipe, settings, output, console, runs=runs, device=device, **fates)
         return
     if runs > 1:
         raise UsageError(f"--task {task.value} has no --runs")
