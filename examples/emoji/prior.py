@@ -1,6 +1,6 @@
 """A prior measured without pictures: how often what it makes of a text is nearest to the text's picture.
 
-python prior.py CLIP PRIOR --train PAIRS --gallery PAIRS
+python prior.py CLIP PRIOR --train PAIRS --gallery PAIRS [--steps N] [--guidance X ...]
 
 Prints recalls from text to image in the gallery of the text's own embedding, of a linear regression from text to image
 embeddings (ridge, on the training pairs, its penalty by a tenth of them that is held out), and of the embeddings that
@@ -26,7 +26,6 @@ from vlcli.shards.pairs import load_pairs
 from vlcli.training.image_embeddings import ImageEmbeddings
 
 PENALTIES = [10.0**power for power in range(-4, 4)]
-GUIDANCES = (1.0, 2.0, 4.0)
 
 
 def ridge(texts, images, penalty):
@@ -70,6 +69,7 @@ def main():
     parser.add_argument("--train", required=True)
     parser.add_argument("--gallery", required=True)
     parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--guidance", type=float, nargs="*", default=(1.0, 2.0, 4.0))
     options = parser.parse_args()
 
     clip, prior = as_encoder(vlcli.load(options.clip)), load_prior(options.prior)
@@ -84,7 +84,7 @@ def main():
     )
     found = {"the text's own embedding": texts.pooled}
     found[f"ridge regression, penalty {penalty:g}"] = applied(weights, texts.pooled)
-    for guidance in GUIDANCES:
+    for guidance in options.guidance:
         name = f"prior, {options.steps} steps, guidance {guidance:g}"
         found[name] = prior_draws(clip, prior, gallery.texts, options.steps, guidance)
     shown = [(i, column) for i, columns in enumerate(gallery.positives) for column in columns]

@@ -178,9 +178,9 @@ def test_what_generate_refuses(here, tmp_path):
         generate(here, tmp_path / "x", here / "pairs" / "pairs.jsonl", "--text", "红")
     with pytest.raises(UsageError, match="pictures go to a directory"):
         generate(here, "-", "--text", "红")
-    with pytest.raises(UsageError, match="pictures of texts have none of"):
+    with pytest.raises(UsageError, match="--to is not for a decoder"):
         generate(here, tmp_path / "x", "--text", "红", "--to", "parquet")
-    with pytest.raises(UsageError, match="--caption has no --prior"):
+    with pytest.raises(UsageError, match="--steps is not for captions"):
         generate(here, tmp_path / "x", "--caption")
     (tmp_path / "bad.jsonl").write_text('{"id": "a", "text": ""}\n')
     with pytest.raises(InputError, match=r"bad.jsonl:1: no text to draw"):

@@ -48,14 +48,6 @@ def draws(run: str, texts: Sequence[str] | None) -> bool:
     return kind == "decoder"
 
 
-def refuse(options: Mapping[str, Any]) -> None:
-    """UsageError for options that only what draws has; those that were not given are None or empty."""
-    for name, value in options.items():
-        if value is not None and value != []:
-            flag = name if name.startswith("--") else f"--{name.replace('_', '-')}"
-            raise UsageError(f"--caption has no {flag}")
-
-
 def refuse_output(output: str | None) -> Path:
     """Where the pictures go. UsageError for stdout."""
     if output == "-":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
@@ -283,18 +283,15 @@ def command(
         raise UsageError("no checkpoint", remedy="vlcli generate RUN --caption FILE...")
     run = named.pop(0)
     console = Console("generate", quiet=quiet, verbose=verbose)
+    of_captions: dict[str, Any] = {"--caption": caption, "--decode": decode, "--beams": beams}
+    of_captions |= {"--min-length": min_length, "--max-length": max_length, "--top-p": top_p}
+    of_captions |= {"--temperature": temperature, "--repetition-penalty": repetition_penalty}
+    of_captions |= {"--format": format, "--to": to, "--image-root": image_root, "--rejects": rejects}
+    of_captions |= {"--max-bad": max_bad != "0"}
+    of_parts: dict[str, Any] = {"--prior": prior, "--clip": clip, "--prior-steps": prior_steps}
+    of_parts |= {"--prior-guidance": prior_guidance}
     if diffusion.is_diffusion(run):
-        unread = {"--caption": caption, "--decode": decode, "--beams": beams, "--min-length": min_length}
-        unread |= {"--max-length": max_length, "--top-p": top_p, "--temperature": temperature}
-        unread |= {"--repetition-penalty": repetition_penalty, "--format": format, "--to": to}
-        unread |= {
-            "--prior": prior,
-            "--clip": clip,
-            "--prior-steps": prior_steps,
-            "--prior-guidance": prior_guidance,
-        }
-        diffusion.refuse(unread | {"--image-root": image_root, "--rejects": rejects}, "a diffusion model")
-        diffusion.refuse({"--max-bad": max_bad != "0"}, "a diffusion model")
+        diffusion.refuse(of_captions | of_parts, "a diffusion model")
         diffusion.pictures(
             run,
             kv,
@@ -318,16 +315,7 @@ def command(
 
     way = {"steps": steps, "guidance": guidance, "prior_steps": prior_steps, "prior_guidance": prior_guidance}
     if not caption and pictures.draws(run, text):
-        if (
-            to is not None
-            or rejects is not None
-            or max_bad != "0"
-            or image_root is not None
-            or format is not None
-        ):
-            raise UsageError(
-                "pictures of texts have none of --to, --format, --image-root, --max-bad, --rejects"
-            )
+        diffusion.refuse(of_captions, "a decoder")
         pictures.pictures(
             run,
             prior,
@@ -342,7 +330,7 @@ def command(
             force=force,
         )
         return
-    pictures.refuse({"--text": text, "--prior": prior, "--clip": clip} | way)
+    diffusion.refuse({"--text": text, "--steps": steps, "--guidance": guidance} | of_parts, "captions")
     if not caption:
         raise UsageError("nothing says what to generate", remedy="--caption describes the pictures of rows")
 
