@@ -235,7 +235,7 @@ def test_the_command_writes_what_the_name_says(report, tmp_path):
     assert len(list((tmp_path / "files").iterdir())) == 2
     with pytest.raises(UsageError, match=r"page\.html exists"):
         report("results.jsonl", "-o", "page.html")
-    with pytest.raises(UsageError, match="name a directory with -o"):
+    with pytest.raises(UsageError, match="name a directory, or elevater's archive, with -o"):
         report("results.jsonl", "--format", "mteb")
     with pytest.raises(UsageError, match="does not go with --to"):
         report("results.jsonl", "--format", "mteb", "--to", "csv", "-o", "x")
@@ -251,3 +251,39 @@ def test_bad_lines_have_one_line(report, tmp_path):
     (tmp_path / "empty.jsonl").write_bytes(b"")
     with pytest.raises(UsageError, match=r"empty\.jsonl: no results in it"):
         report("empty.jsonl")
+
+
+def test_of_distances_the_less_is_the_best_and_their_net_is_said():
+    rows = []
+    for k, (kid, score) in enumerate(((0.0137, 37.2), (0.0041, 30.0))):
+        head = {
+            "command": "score",
+            "run": f"{k}.jsonl",
+            "checkpoint": f"{k}" * 16,
+            "similarity": "–",
+            "key": str(k),
+        }
+        data = {
+            "data": "real.jsonl",
+            "split": "val",
+            "split_hash": "f" * 64,
+            "lang": "zh",
+            "settings": {"k": k},
+        }
+        net = {"net": "lite0", "dim": 1280, "hash": "abc"}
+        numbers = {
+            "kid": kid,
+            "kid_sd": 0.002,
+            "fid": 100 + 100 * kid,
+            "features": net,
+            "n": 120,
+            "n_real": 130,
+        }
+        numbers |= {"clip_score": score, "encoder": "d" * 16, "ci95": {"clip_score": [score - 1, score + 1]}}
+        rows.append(head | data | numbers)
+    (table,) = tables(rows)
+    assert table.columns == ["KID × 1000", "FID", "CLIP score"]
+    text = markdown([table])
+    assert "| 13.7 ± 2.0 | 101.4 | **37.2 [36.2, 38.2]** |" in text
+    assert "| **4.1 ± 2.0** | **100.4** | 30.0 [29.0, 31.0] |" in text
+    assert text.count("lite0 (abc), 120 of 130 pictures, encoder dddddddddddddddd") == 2

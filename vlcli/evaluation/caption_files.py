@@ -74,6 +74,8 @@ def read_captioned(
     generated.
     """
     ours, has_captions = _read_generated(generated, renames, head)
+    if not ours.captions:
+        raise InputError("no captions", file=_files(generated, None))
     if references is None:
         if not has_captions:
             raise UsageError(f"no row has {CAPTION}", remedy="name what people wrote with --references")
