@@ -87,7 +87,7 @@ def save_diffusion(
 def encoder(width: int = WIDTH, dim: int | None = None, seed: int = 0) -> TextEncoder:
     """A causal tower of one layer with a head of `width`."""
     torch.manual_seed(seed)
-    text = TextTowerConfig(width=16, layers=1, heads=2, context=12, head=TextHeadConfig(width=width))
+    text = TextTowerConfig(width=16, layers=1, heads=2, context=20, head=TextHeadConfig(width=width))
     return TextEncoder(TextEncoderConfig(text=text, dim=dim)).eval()
 
 

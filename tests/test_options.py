@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 # What differs, and why.
 OWN_MEANING = {
     "--text": "visualize looks for it in a picture, generate draws it",
+    "--encoder": "it guides a diffusion model, or says how well pictures fit their captions",
     "--langs": "evaluations measure in each, generate draws in each",
     "--output": "a stream, a directory of shards, a run, a figure: each command says what it makes",
     "--against": "filter compares texts and files exactly, dedup images by what they show",
@@ -40,6 +41,7 @@ OWN_MEANING = {
     "--train": "tokenize learns a vocabulary of its own input, zeroshot's probes learn from these rows",
     "--dataset": "zeroshot's are also sets of labelled images, of whatever form",
     "--recipe": "finetune has one for each task",
+    "--encoder": "finetune draws pictures by it, score judges them by another",
     "--features": "zeroshot's probes learn from them, score compares pictures in them",
     "--jobs": "worker processes, of sweep whole runs",
     "--format": "what report writes for another tool, what generate writes for COCO's scorers",

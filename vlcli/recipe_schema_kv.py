@@ -28,7 +28,7 @@ class KeyValuesDataConfig(PairsConfig):
 class KeyValuesTrainConfig(TrainConfig):
     """`best`: the lowest loss on the validation pairs, each with a noise and a time of its own, always the same."""
 
-    best: Literal["loss"] = "loss"  # type: ignore[assignment]
+    best: Literal["loss"] = "loss"
 
 
 class KeyValuesRecipe(Settings):

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from vlcli.errors import UsageError
 from vlcli.models.config import DualEncoderConfig, Settings
 from vlcli.recipe_schema import DistillRecipe, Recipe
+from vlcli.recipe_schema_classes import ClassifyRecipe
 from vlcli.recipe_schema_kv import KeyValuesRecipe
 from vlcli.recipe_schema_t2i import STAGES, DiffusionRecipe
 
@@ -24,6 +25,7 @@ MODELS = {
     "emoji": "emoji-r2d2",
     "filip": "filip-base",
     "r2d2": "r2d2-vit-b",
+    "vtab": "align",
     "wukong": "wukong-vit-b",
 }
 
@@ -82,6 +84,11 @@ def load_any(name: str, overrides: list[str] | None = None) -> Recipe | DistillR
     values = _extended(find(name), ())
     for override in overrides or []:
         _set(values, override)
+    if "stages" in values:
+        raise UsageError(
+            f"recipe {name} starts from a checkpoint",
+            remedy="vlcli finetune --task classify --recipe takes it",
+        )
     if "distill" in values:
         return _validated(name, values, DistillRecipe)
     return _validated(name, values, Recipe)
@@ -96,6 +103,8 @@ def load_finetune_recipe(
     Raises UsageError for a recipe that wants a ranking part where the architecture has none.
     """
     values = _finetune_values(name, overrides)
+    if "stages" in values:
+        raise UsageError(f"recipe {name} is of --task classify")
     if "stage" in values:
         raise UsageError(f"recipe {name} is of --task t2i --stage {values['stage']}")
     if "diffusion" in values:
@@ -108,6 +117,23 @@ def load_finetune_recipe(
         raise UsageError(f"recipe {name} trains an R2D2, the checkpoint is a dual encoder")
     values["model"] = merge(architecture, changes)
     return _validated(name, values, Recipe)
+
+
+def load_classify_recipe(name: str, overrides: list[str] | None = None) -> ClassifyRecipe:
+    """A recipe of `finetune --task classify`, which says nothing of the model. Raises UsageError as the others."""
+    values = _finetune_values(name, overrides)
+    if "stages" not in values:
+        raise UsageError(f"recipe {name} is not of --task classify", remedy="those have a key stages")
+    values.pop("stage", None)  # of a run's recipe.toml
+    return _validated(name, values, ClassifyRecipe)
+
+
+def with_settings(recipe: ClassifyRecipe, settings: dict[str, Any]) -> ClassifyRecipe:
+    """The recipe with values for some of its keys, such as "all.lr". UsageError as for --set."""
+    values = recipe.model_dump()
+    for key, value in settings.items():
+        _put(values, key, value, f"trials.grid {key!r}")
+    return _validated(recipe.name, values, ClassifyRecipe)
 
 
 def load_key_values_recipe(name: str, overrides: list[str] | None = None) -> KeyValuesRecipe:
@@ -138,18 +164,20 @@ def _finetune_values(name: str, overrides: list[str] | None) -> dict[str, Any]:
 
 def paper_model(name: str) -> DualEncoderConfig:
     """The model that a named recipe of `finetune` is shown and tried on."""
-    stem = max((key for key in MODELS if name.startswith(f"{key}-")), key=len)
+    stem = max((key for key in MODELS if f"{name}-".startswith(f"{key}-")), key=len)
     return load_recipe(MODELS[stem]).model
 
 
 def load_finetune_on_its_paper(
     name: str, overrides: list[str] | None = None
-) -> Recipe | DiffusionRecipe | KeyValuesRecipe:
+) -> Recipe | DiffusionRecipe | KeyValuesRecipe | ClassifyRecipe:
     """A named recipe of `finetune`, on a model of its paper in place of a checkpoint's."""
     values = _finetune_values(name, overrides)
     stage = values.get("stage")
-    found: Recipe | DiffusionRecipe | KeyValuesRecipe
-    if "diffusion" in values:
+    found: Recipe | DiffusionRecipe | KeyValuesRecipe | ClassifyRecipe
+    if "stages" in values:
+        found = load_classify_recipe(name, overrides)
+    elif "diffusion" in values:
         found = load_key_values_recipe(name, overrides)
     elif stage in STAGES:
         found = load_stage_recipe(name, stage, overrides)
@@ -205,12 +233,17 @@ def _set(values: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    *tables, key = path.strip().split(".")
+    _put(values, path.strip(), value, f"--set {override!r}")
+
+
+def _put(values: dict[str, Any], path: str, value: Any, said: str) -> None:
+    """Put a value where `path`, table.key, says."""
+    *tables, key = path.split(".")
     place = values
     for table in tables:
         place = place.setdefault(table, {})
         if not isinstance(place, dict):
-            raise UsageError(f"--set {override!r}: {table} is no table")
+            raise UsageError(f"{said}: {table} is no table")
     place[key] = value
 
 

@@ -71,10 +71,12 @@ def test_captions_of_a_system_score_as_the_jar_says(jar):
 
 
 def test_strings_of_few_characters_score_as_the_jar_says(jar):
-    """What has many ties; the jar may break some of them otherwise."""
+    """What has many ties; the jar may break a few of them otherwise."""
     rng = random.Random(0)
-    texts = ["".join(rng.choices("的人一狗。,A1 ", k=rng.randint(1, 12))).strip() or "狗" for _ in range(600)]
+    texts = [
+        "".join(rng.choices("的人一狗。，！ ", k=rng.randint(1, 12))).strip() or "狗" for _ in range(600)
+    ]
     captions, references = texts[:300], [[one] for one in texts[300:]]
     each, _ = jar.score(captions, references)
     off = abs(meteor.of_captions(meteor.meteor_stats(captions, references)) - each) > 1e-9
-    assert off.mean() < 0.02
+    assert off.mean() < 0.01

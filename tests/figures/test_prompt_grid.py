@@ -50,7 +50,7 @@ def test_no_glyph_no_figure():
 def test_lines_fit_and_lose_no_word_that_is_not_marked(text):
     renderer = FigureCanvasAgg(Figure()).get_renderer()
     fonts = find_fonts()
-    lines = wrapped(text, fonts, renderer, SIDE, None)
+    lines = wrapped(text, fonts, renderer, SIDE)
     assert 1 <= len(lines) <= LINES
     font = fonts.properties(size=11 * 72 / 100)
     assert all(renderer.get_text_width_height_descent(line, font, False)[0] <= SIDE for line in lines)

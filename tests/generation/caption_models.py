@@ -37,7 +37,8 @@ def tiny(kind: str = "bert", *, context: int = 16) -> Captioner:
         ).eval()
         for name, parameter in model.named_parameters():
             if name.startswith(("cross.", "head.")) and parameter.dim() > 1:
-                torch.nn.init.normal_(parameter, std=0.5)
+                # what all tokens see alike, the picture, would drown what they are
+                torch.nn.init.normal_(parameter, std=0.1 if ".other." in name else 0.5)
     return model
 
 

@@ -162,7 +162,7 @@ def test_rows_by_language(place, tmp_path):
 def test_a_prompt_that_is_too_long_is_said(place, tmp_path, capsys):
     assert draw(place, tmp_path / "out", "--text", "zh=" + "红" * 30) == 0
     assert (
-        "1 prompts are longer than the 12 tokens that are read, and were cut: zh" in capsys.readouterr().err
+        "1 prompts are longer than the 20 tokens that are read, and were cut: zh" in capsys.readouterr().err
     )
 
 

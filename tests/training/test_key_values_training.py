@@ -133,7 +133,9 @@ def test_the_run_is_whole_and_says_what_it_is_of(place, finished):
 
 def test_validation_has_the_same_noise_each_time(finished):
     made, _, _ = finished
-    assert made.validate().found == made.validate().found
+    found = made.validate().found
+    assert found == made.validate().found
+    assert len({found[name] for name in ("loss", "unconditional_loss", "shuffled_loss")}) == 3
 
 
 def test_a_run_that_goes_on_is_the_run_that_was_not_stopped(place, finished, tmp_path):

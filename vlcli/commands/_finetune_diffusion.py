@@ -74,7 +74,10 @@ class DiffusionProgress(Progress):
 
     def validated(self, step: int, found: dict[str, Any], best: bool) -> None:
         mark = "  (best so far)" if best else ""
-        self.console.note(f"step {step}: loss {found['loss']:.4f} of {found['n']} pairs{mark}")
+        self.console.note(
+            f"step {step}: loss {found['loss']:.4f} of {found['n']} pairs, without texts"
+            f" {found['unconditional_loss']:.4f}, with another pair's {found['shuffled_loss']:.4f}{mark}"
+        )
 
 
 def open_text_side(model: str, encoder: str | None) -> Any:

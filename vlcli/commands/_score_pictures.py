@@ -77,7 +77,7 @@ def run(
                 "their number alone; KID is not"
             )
     said = described(pictures_hash(generated), generated, real, split=split, lang=lang)
-    how = {"batch_size": batch_size, "precision": precision}
+    how: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
 
     def compute() -> dict[str, Any]:
         found: dict[str, Any] = {**said, "ci95": {}}

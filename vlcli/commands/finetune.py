@@ -45,6 +45,9 @@ EXAMPLES = (
     "vlcli finetune runs/r2d2 --task matching --data icm.train.jsonl --val icm.val.jsonl -o runs/icm",
     "vlcli finetune runs/lit-filip --recipe wukong-retrieval --data shards/ -o runs/flickr30k",
     "vlcli finetune runs/lit-filip --task linear-probe --data train.jsonl --val val.jsonl --test test.jsonl -o probe",
+    "vlcli finetune runs/lit-filip --task classify --recipe emoji-classify --data train.jsonl --val val.jsonl "
+    "--test test.jsonl -o runs/birds",
+    "vlcli finetune runs/lit-filip --task classify --recipe vtab --data train.jsonl --val val.jsonl --runs 3 -n",
     "vlcli finetune runs/r2d2 --task caption --data shards/ --val val.jsonl -o runs/aic-icc",
     "vlcli finetune stable-diffusion-v1-4/ --task diffusion-kv --encoder runs/altclip-m9 --data shards/ -o runs/kv",
     "vlcli finetune runs/r2d2 --task t2i --stage clip --data shards/ --val val.jsonl -o runs/clip",
@@ -59,6 +62,13 @@ MANUAL = {
         ("r2d2-caption", "R2D2 App. C: captions, from left to right; for an r2d2."),
         ("filip-retrieval", "FILIP Table 10: 392 pixels, all weights, 1/#positives for each caption."),
         ("align-flickr30k, align-coco", "ALIGN §5.1: 3,000 or 6,000 steps of pre-training's loss at 1e-5."),
+        ("align-imagenet", "ALIGN §5.3: the head on frozen features, then all layers; --task classify."),
+        (
+            "align-fine-grained",
+            "ALIGN §5.3: the same for Flowers, Pets, Cars, Food101, at one rate; --task classify.",
+        ),
+        ("vtab", "VTAB as in ALIGN §5.3: 50 trials by --val, then all rows; --task classify."),
+        ("emoji-classify", "The same in miniature, for the emoji corpus; --task classify."),
         (
             "altclip-diffusion",
             "AltCLIP §5.4, which gives no values: Stable Diffusion's keys and values for AltCLIP.",
@@ -80,6 +90,7 @@ class Task(StrEnum):
     matching = "matching"
     caption = "caption"
     linear_probe = "linear-probe"
+    classify = "classify"
     diffusion_kv = "diffusion-kv"
     t2i = "t2i"
 
@@ -98,8 +109,8 @@ def command(
         Option(
             "--task",
             help="Retrieval; matching: pairs whose label is 1 or 0, of an R2D2; caption: to write the texts, from an "
-            "R2D2; linear-probe: classes of images, by a head on frozen features; t2i: pictures of texts; "
-            "diffusion-kv: keys and values of a diffusion model.",
+            "R2D2; linear-probe: classes of images, by a head on frozen features; classify: by that head, then by all "
+            "layers; t2i: pictures of texts; diffusion-kv: keys and values of a diffusion model.",
         ),
     ] = Task.retrieval,
     stage: Annotated[
@@ -115,8 +126,8 @@ def command(
         Option(
             "--recipe",
             metavar="NAME|FILE.toml",
-            help="How; without it r2d2-matching, r2d2-caption, r2d2-t2i-STAGE, altclip-diffusion, or by the "
-            "checkpoint: r2d2-retrieval, filip-retrieval (of tokens), wukong-retrieval.",
+            help="How; without it r2d2-matching, r2d2-caption, r2d2-t2i-STAGE, altclip-diffusion, for classes "
+            "align-fine-grained, or by the checkpoint: r2d2-retrieval, filip-retrieval (of tokens), wukong-retrieval.",
             show_default=False,
         ),
     ] = None,
@@ -148,6 +159,12 @@ def command(
         ),
     ] = "label",
     l2: L2 = None,
+    runs: Annotated[
+        int,
+        Option(
+            "--runs", min=1, metavar="N", help="Of --task classify: as many seeds from --seed on, mean ± sd."
+        ),
+    ] = 1,
     output: RunOutput = None,
     overrides: Set = None,
     map_: Map = None,
@@ -175,13 +192,20 @@ def command(
     --task linear-probe leaves every weight as it is, and writes a classifier: the image tower with a head on its pooled
     output, by L-BFGS, the penalty by CLIP's search on --val, then from both. vlcli zeroshot measures it on other rows.
 
+    --task classify learns such a head step by step, then all layers from it, the tower at a lower rate, and says what
+    the head alone scored; both are runs, the first in DIR/probe. Batch normalisation keeps its statistics. A recipe
+    with trials, as vtab's, writes DIR/trials.jsonl and learns from --data and --val by the best of them. With --runs
+    there is a DIR/seed-N for each, and DIR/runs.json has mean and standard deviation. --test is looked at once, at
+    the end.
+
     --task t2i makes pictures of texts in three stages. A prior and a decoder say at --val their loss with the rows'
     conditions, without any, and with those of other rows; a prior also how often the embedding that it draws for a text
     finds its picture. vlcli generate draws with all three. They need diffusers, which the extra generate brings.
 
     --task diffusion-kv reads a UNet, a VAE and a scheduler in Stable Diffusion's format, or AltDiffusion's, and trains
     the keys and values of the cross-attention, nothing else, so that the states of --encoder guide it. They alone are
-    saved; vlcli generate puts them back. --val chooses by the loss, with a noise and a time that stay the same.
+    saved; vlcli generate puts them back. --val chooses by the loss, with a noise and a time that stay the same, and
+    says it without texts and with other pairs' texts, too.
 
     With --dataset the pairs are the train split of a public set's published files, and those of --val its val split.
     """
@@ -201,6 +225,18 @@ def command(
         if dry_run:
             return
     console = Console("finetune", quiet=quiet, verbose=verbose)
+    if task is Task.classify:
+        from vlcli.commands import _finetune_classes as classes
+        from vlcli.commands._finetune_classify import classify
+
+        classes.refuse({"--encoder": encoder, "--dataset": dataset, "--l2": l2 is not None}, task.value)
+        rows = classes.Rows(data, val, test, label_column, head, parse_map(map_), image_root)
+        settings = recipe_settings(overrides, seed=seed, precision=precision, batch_size=batch_size)
+        fates = {"resume": resume, "force": force, "dry_run": dry_run}
+        classify(checkpoint, rows, recipe, settings, output, console, runs=runs, device=device, **fates)
+        return
+    if runs > 1:
+        raise UsageError(f"--task {task.value} has no --runs")
     if task is Task.linear_probe:
         from vlcli.commands import _finetune_classes as classes
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vlcli.models.cost import Cost, TextCost
     from vlcli.models.diffusion_cost import DiffusionCost
     from vlcli.recipe_schema import DistillRecipe, Recipe
+    from vlcli.recipe_schema_classes import ClassifyRecipe
     from vlcli.recipe_schema_kv import KeyValuesRecipe
     from vlcli.recipe_schema_t2i import DiffusionRecipe
 
@@ -43,8 +44,9 @@ def command(
     first recipe that does not hold, naming the key.
 
     Recipes of `finetune` are called finetune/NAME here; they are shown and tried on a model of their paper, where
-    `vlcli finetune` has the checkpoint's. Priors and decoders are built where diffusers (the extra generate) is
-    installed; elsewhere only their keys are looked at, and `validate` says so.
+    `vlcli finetune` has the checkpoint's. Those of classes, which say nothing of the model, are shown without a cost.
+    Priors and decoders are built where diffusers (the extra generate) is installed; elsewhere only their keys are
+    looked at, and `validate` says so.
     """
     from vlcli.models.diffusers_extra import MissingDiffusers
     from vlcli.recipes import FINETUNE, load_any, load_finetune_on_its_paper, names, to_toml
@@ -90,18 +92,22 @@ def command(
 
 
 def _cost(
-    recipe: Recipe | DistillRecipe | DiffusionRecipe | KeyValuesRecipe, *, only_build: bool
+    recipe: Recipe | DistillRecipe | DiffusionRecipe | KeyValuesRecipe | ClassifyRecipe, *, only_build: bool
 ) -> Cost | TextCost | DiffusionCost | None:
     """What the recipe's model costs; None where it is only to be built, or is no part of the recipe."""
     from vlcli.models.config import TextEncoderConfig
     from vlcli.models.cost import cost, on_meta, text_cost, text_on_meta
     from vlcli.recipe_schema import DistillRecipe
+    from vlcli.recipe_schema_classes import ClassifyRecipe
     from vlcli.recipe_schema_kv import KeyValuesRecipe
     from vlcli.recipe_schema_t2i import DiffusionRecipe
 
     if isinstance(recipe, KeyValuesRecipe):
         return None
     precision = recipe.train.precision
+    if isinstance(recipe, ClassifyRecipe):
+        _build_classifier(recipe)
+        return None
     if isinstance(recipe, DiffusionRecipe):
         from vlcli.models.diffusion_cost import diffusion_cost, diffusion_on_meta
         from vlcli.recipes import FINETUNE, paper_model
@@ -123,6 +129,16 @@ def _cost(
 
     passes = {"image_flops": found.image_flops, "text_flops": found.text_flops}
     return replace(found, step=step_flops(model, recipe.objective.r2d2, **passes))
+
+
+def _build_classifier(recipe: ClassifyRecipe) -> None:
+    """Build what every stage and every trial of it trains."""
+    from vlcli.models.cost import on_meta
+    from vlcli.recipes import FINETUNE, paper_model
+    from vlcli.training.class_stages import try_resolutions
+
+    model = on_meta(paper_model(recipe.name.removeprefix(f"{FINETUNE}/")))
+    try_resolutions(recipe, model.image.body, model.config.image.preprocess)
 
 
 def _said(cost: Cost | TextCost | DiffusionCost) -> str:

@@ -16,10 +16,10 @@ from vlcli.commands import _results as r
 EXAMPLES = (
     "vlcli score captions.jsonl --references val.jsonl",
     "vlcli score captions.jsonl --references val.jsonl --tokenize char,jieba,words --per-image scores.jsonl",
-    "vlcli score results.coco.json --references annotations.coco.json --results results.jsonl",
-    "vlcli score < captions.jsonl --json",
-    "vlcli score --pictures generated/pairs.jsonl --against val.jsonl --encoder runs/lit-filip",
-    "vlcli score --pictures generated/pairs.jsonl --against val.jsonl --features runs/lit-filip --json",
+    "vlcli score results.json --references annotations.json --results results.jsonl",
+    "vlcli generate runs/captioner --caption val.jsonl | vlcli score --json",
+    "vlcli score --pictures pictures/pairs.jsonl --against val.jsonl --encoder runs/lit-filip",
+    "vlcli score --pictures pictures/pairs.jsonl --against val.jsonl --features runs/lit-filip --json",
 )
 PICTURES = "Pictures"  # a panel of --help
 MANUAL = {"ENVIRONMENT": (e.CACHE_VARIABLE,)}
@@ -121,9 +121,9 @@ def command(
     """BLEU-1 to 4, ROUGE-L, CIDEr-D and METEOR of captions, as coco-caption defines them, each with a 95 % interval.
 
     Images are joined by image_id, or by id where a row has none. Every name says what a word was, since that decides
-    as much as the captions do: bleu4_char, cider_jieba; METEOR takes Chinese by characters whatever is asked for.
-    Numbers are ×100, CIDEr-D therefore up to 1000. Of BLEU and METEOR the set has a score of its own, which is not the
-    mean of its images'.
+    as much as the captions do: bleu4_char, cider_jieba. METEOR takes Chinese by characters whatever is asked for, and
+    matches exactly: of Latin letters it knows no stems and synonyms. Numbers are ×100, CIDEr-D therefore up to 1000. Of
+    BLEU and METEOR the set has a score of its own, which is not the mean of its images'.
 
     CIDEr-D weighs words by how many of the scored images' references have them: it compares captions of the same
     images only. The intervals draw images with their references; those document frequencies stay as they are.

@@ -92,19 +92,21 @@ def read_captioned(
         own += (text for text in row.texts if text not in own)
     texts = {name: own for name, own in texts.items() if own}
     if not captions or not texts:
-        raise InputError("no captions" if not captions else "no references", **_files(generated, references))
+        raise InputError(
+            "no captions" if not captions else "no references", file=_files(generated, references)
+        )
     unknown = [name for name in captions if name not in texts]
     uncaptioned = [name for name in texts if name not in captions]
     if len(unknown) == len(captions):
         raise InputError(
             f"captions and references have no image in common: {_some(unknown)} and {_some(uncaptioned)}",
-            **_files(generated, references),
+            file=_files(generated, references),
         )
     for names, cause in ((unknown, "have a caption and no reference"), (uncaptioned, "have no caption")):
         if names and not common:
             raise InputError(
                 f"{len(names):,} of {len({*captions, *texts}):,} images {cause}: {_some(names)}",
-                **_files(generated, references),
+                file=_files(generated, references),
                 remedy="--common scores those that have both",
             )
     images = [name for name in captions if name in texts]
@@ -228,9 +230,9 @@ def _key(ours: Sequence[_Said], theirs: Sequence[_Said]) -> Any:
     return lambda row: row.id
 
 
-def _files(generated: Sequence[str], references: Sequence[str] | None) -> dict[str, str]:
-    names = [" ".join(generated) or "<stdin>", *([" ".join(references)] if references else [])]
-    return {"file": " and ".join(names)}
+def _files(generated: Sequence[str], references: Sequence[str] | None) -> str:
+    """Both sides, for a message."""
+    return " and ".join([" ".join(generated) or "<stdin>", *([" ".join(references)] if references else [])])
 
 
 def _some(names: Sequence[str], shown: int = 3) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,16 +24,18 @@ def label_set(labels: tuple[str, ...], name: str) -> LabelSet:
     return LabelSet(name, {label: label for label in labels})
 
 
-def classes_of(tables: Mapping[str, Any], column: str) -> tuple[LabelSet, dict[str, Truth]]:
-    """The values of `column` in `tables["train"]` as classes, numbers in their order, and the rows of every table.
+def classes_of(
+    tables: Mapping[str, Any], column: str, known: Sequence[str] = ("train",)
+) -> tuple[LabelSet, dict[str, Truth]]:
+    """The values of `column` in the `known` tables as classes, numbers in their order, and the rows of every table.
 
     Raises UsageError where two of the tables are one, and InputError for a row without a class, for a single class,
-    and for a table with a class that the training rows do not show.
+    and for a table with a class that the known ones do not show.
     """
     refuse_same(tables)
     train = tables["train"]
-    first = truth_of(train, column, None)
-    values = [str(name) for name in first.names.names]
+    found = {str(name): None for one in known for name in truth_of(tables[one], column, None).names.names}
+    values = list(found)
     values.sort(key=lambda value: (0, int(value), value) if value.isdecimal() else (1, 0, value))
     if len(values) < 2:
         raise InputError(

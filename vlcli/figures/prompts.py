@@ -11,7 +11,7 @@ import numpy as np
 
 from vlcli.figures.canvas import FORMATS, plain_settings, render
 from vlcli.figures.fonts import Fonts, find_fonts, language_of
-from vlcli.text.direction import isolated
+from vlcli.text.direction import isolated, runs_left
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 DPI = 100
 SIDE, GAP, LINE = 192, 14, 17  # pixels: a picture as it is shown, the space between, a line of text
 LINES = 3  # of a prompt
-FOOT = 22
 MOST = 64  # pictures of a grid
 SIZE = 11 * 72 / DPI
 INK, FAINT, PAPER, EDGE = "#1a1a1a", "#6e6e6e", "#ffffff", "#dcdcdc"
@@ -35,7 +34,7 @@ class Drawn:
 
 
 def prompt_grid(drawn: Sequence[Drawn], foot: str = "") -> dict[str, bytes]:
-    """A PNG and an SVG, the same bytes for equal pictures and prompts; nine are three by three. `foot`: a line below.
+    """A PNG and an SVG, equal bytes for equal pictures and prompts; nine are three by three. `foot`: what stands below.
 
     Raises NoFont where there is no glyph for a character of a prompt.
     """
@@ -48,14 +47,17 @@ def prompt_grid(drawn: Sequence[Drawn], foot: str = "") -> dict[str, bytes]:
     fonts.require([foot, *(one.text for one in drawn), *(one.lang or "" for one in drawn)])
     columns = math.ceil(math.sqrt(len(drawn)))
     rows = math.ceil(len(drawn) / columns)
-    cell = (SIDE + GAP, SIDE + (LINES + 1) * LINE + GAP)
-    whole = (columns * cell[0] + GAP, rows * cell[1] + GAP + (FOOT if foot else 0))
     with plain_settings():
+        measure = FigureCanvasAgg(Figure(dpi=DPI)).get_renderer()
+        said = [wrapped(one.text, fonts, measure, SIDE) for one in drawn]
+        below = wrapped(foot, fonts, measure, columns * (SIDE + GAP) - GAP) if foot else []
+        under = 3 + LINE * (max(map(len, said)) + any(one.lang for one in drawn))
+        cell = (SIDE + GAP, SIDE + under + GAP)
+        whole = (columns * cell[0] + GAP, rows * cell[1] + 2 * GAP + LINE * len(below))
         figure = Figure(figsize=(whole[0] / DPI, whole[1] / DPI), dpi=DPI, facecolor=PAPER)
-        measure = FigureCanvasAgg(figure).get_renderer()
 
         def say(x: float, y: float, text: str, ink: str, lang: str | None) -> None:
-            right = lang == "ar"
+            right = runs_left(text)
             figure.text(
                 (x + (SIDE if right else 0)) / whole[0],
                 1 - y / whole[1],
@@ -79,24 +81,15 @@ def prompt_grid(drawn: Sequence[Drawn], foot: str = "") -> dict[str, bytes]:
             )
             if one.lang:
                 say(x, y + SIDE + 3, one.lang, FAINT, None)
-            lines = wrapped(one.text, fonts, measure, SIDE, one.lang)
-            for number, line in enumerate(lines):
+            for number, line in enumerate(said[i]):
                 say(x, y + SIDE + 3 + LINE * (number + bool(one.lang)), isolated(line), INK, one.lang)
-        if foot:
-            say(
-                GAP,
-                whole[1] - FOOT,
-                wrapped(foot, fonts, measure, whole[0] - 2 * GAP, None, 1)[0],
-                FAINT,
-                None,
-            )
+        for number, line in enumerate(below):
+            say(GAP, whole[1] - GAP - LINE * (len(below) - number), line, FAINT, None)
         return {kind: render(figure, kind, dpi=DPI) for kind in FORMATS}
 
 
-def wrapped(
-    text: str, fonts: Fonts, renderer: Any, width: float, lang: str | None, most: int = LINES
-) -> list[str]:
-    """The text in at most so many lines of `width` pixels, broken between words where there are any; an ellipsis ends
+def wrapped(text: str, fonts: Fonts, renderer: Any, width: float) -> list[str]:
+    """The text in at most LINES lines of `width` pixels, broken between words where there are any; an ellipsis ends
     what does not fit."""
     font = fonts.properties(size=SIZE)
 
@@ -105,11 +98,11 @@ def wrapped(
 
     lines: list[str] = []
     rest = " ".join(text.split())
-    while rest and len(lines) < most:
+    while rest and len(lines) < LINES:
         keep = len(rest)
         while keep > 1 and not fits(rest[:keep]):
             keep -= 1
-        if keep < len(rest) and len(lines) == most - 1:
+        if keep < len(rest) and len(lines) == LINES - 1:
             while keep > 1 and not fits(rest[:keep] + "…"):
                 keep -= 1
             return [*lines, rest[:keep].rstrip() + "…"]

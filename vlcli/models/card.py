@@ -133,7 +133,7 @@ def _card_of_classifier(
 ) -> str:
     architecture, recipe = config["architecture"], config.get("recipe") or {}
     labels, image = architecture["labels"], architecture["image"]
-    pixels = image["preprocess"]
+    pixels = architecture.get("evaluation") or image["preprocess"]
     front = ["---", f"license: {json.dumps(license)}", "library_name: vlcli"]
     front += ["pipeline_tag: image-classification", "tags:", "- image-classification", "---"]
     rows = [

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from vlcli import __version__
 from vlcli.errors import InputError, UsageError
 from vlcli.models.captioner import Captioner
-from vlcli.models.classifier import Classifier
+from vlcli.models.classifier import Classifier, for_evaluation
 from vlcli.models.config import (
     CaptionerConfig,
     ClassifierConfig,
@@ -117,12 +117,18 @@ def load_captioner(path: str | Path, device: str = "cpu") -> Captioner:
     return _of_directory(find_checkpoint(path), (Captioner.kind,), Captioner, CaptionerConfig, device)
 
 
-def load_classifier(path: str | Path, device: str = "cpu") -> Classifier:
-    """A classifier ready for inference from a directory that `finetune --task linear-probe` wrote.
+def load_classifier(path: str | Path, device: str = "cpu", *, as_trained: bool = False) -> Classifier:
+    """A classifier ready for inference from what `finetune --task linear-probe` or `classify` wrote, or, `as_trained`,
+    at the resolution that it goes on learning at.
 
     Raises UsageError where there is none, InputError where it is damaged.
     """
-    return _without_tokenizer(path, Classifier, ClassifierConfig, device)
+    model = _without_tokenizer(path, Classifier, ClassifierConfig, device)
+    if as_trained:
+        return model
+    seen = for_evaluation(model)
+    seen.checkpoint_hash = model.checkpoint_hash
+    return seen
 
 
 def load_prior(path: str | Path, device: str = "cpu") -> Prior:

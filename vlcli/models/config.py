@@ -298,9 +298,12 @@ class TextEncoderConfig(Settings):
 
 
 class ClassifierConfig(Settings):
-    """An image tower and a linear head on its pooled output: a logit for each of `labels`, in their order."""
+    """An image tower and a linear head on its pooled output: a logit for each of `labels`, in their order.
+    `evaluation`: how pictures become pixels where it does not learn, unset where that is as in training
+    (`image.preprocess`, whose size the tensors are of)."""
 
     image: ImageTowerConfig = ImageTowerConfig()
+    evaluation: PreprocessConfig | None = None
     labels: tuple[str, ...] = Field(min_length=2)
 
     @model_validator(mode="after")

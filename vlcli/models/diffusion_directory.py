@@ -189,8 +189,9 @@ def _check_files(folder: Path, kind: str) -> None:
 def _scheduler(library: Any, path: Path) -> Any:
     config = _configuration(path, "scheduler", SCHEDULER)
     file = str(path / "scheduler" / SCHEDULER)
-    kind = getattr(library, str(config.get("_class_name")), None)
-    if not (isinstance(kind, type) and issubclass(kind, library.SchedulerMixin)):
+    kind: Any = getattr(library, str(config.get("_class_name")), None)
+    is_scheduler = isinstance(kind, type) and issubclass(kind, library.SchedulerMixin)
+    if not is_scheduler:
         raise InputError(f"{config.get('_class_name')} is no scheduler of diffusers", file=file)
     try:
         scheduler = kind.from_config(config)

@@ -48,7 +48,7 @@ class KeyValues(nn.Module):
         whole = self.unet.state_dict(*arguments, **named)
         return {name: whole[name] for name in self.config.tensors}
 
-    def load_state_dict(  # type: ignore[override]
+    def load_state_dict(
         self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
     ) -> Any:
         found = self.unet.load_state_dict(state_dict, strict=False, assign=assign)

@@ -8,7 +8,21 @@ from typing import Any
 from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
 from torch import Tensor
 
+from vlcli.errors import UsageError
+
 _TABLE = ".relative_position_bias_table"
+
+
+def refuse_partial_patches(body: Any, size: int, key: str) -> None:
+    """UsageError for pictures of a number of pixels, the recipe's `key`, that the patches of a timm model do not
+    divide."""
+    patches = getattr(body, "patch_embed", None)
+    side = getattr(patches, "patch_size", (1, 1))[0]
+    if size % side and not getattr(patches, "dynamic_img_pad", False):
+        raise UsageError(
+            f"pictures of {size} pixels are no whole number of patches of {side}",
+            remedy=f"--set {key}={size // side * side}",
+        )
 
 
 def resize_positions(state: Mapping[str, Tensor], body: Any) -> dict[str, Tensor]:

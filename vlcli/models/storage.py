@@ -23,6 +23,7 @@ from vlcli.models.layout import Layout, in_one_line, misfits
 from vlcli.models.prior import Prior
 from vlcli.models.text_encoder import TextEncoder
 
+ALIGNED = 64  # bytes
 _TYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -117,6 +118,14 @@ def fill(model: nn.Module, file: Path) -> None:
     except (SafetensorError, OSError) as error:
         raise InputError(f"cannot read the weights: {error}", file=str(file)) from error
     model.load_state_dict(tensors, assign=True)
+
+
+def align(model: nn.Module) -> None:
+    """Copy what does not lie as torch itself allots memory: in a mapped file a tensor may begin anywhere, and matrix
+    products are rounded otherwise there."""
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNED:
+            tensor.data = tensor.data.clone()
 
 
 def _as(tensor: Tensor, like: Tensor) -> Tensor:

@@ -26,7 +26,9 @@ from vlcli.errors import Terminated, UsageError, VlcliError
 from vlcli.models.checkpoint import resolve_device
 from vlcli.models.dropout import pair_key
 from vlcli.models.precision import settled
+from vlcli.models.storage import align
 from vlcli.recipe_schema import DistillRecipe, Recipe
+from vlcli.recipe_schema_classes import StageRecipe
 from vlcli.recipe_schema_kv import KeyValuesRecipe
 from vlcli.recipe_schema_t2i import DiffusionRecipe
 from vlcli.training.finite import stop_unless_finite
@@ -43,7 +45,7 @@ from vlcli.training.weights import Weights
 # The others wait while rank 0 fills the feature cache or validates; the default of ten minutes would end the run.
 PATIENCE = timedelta(hours=24)
 
-R = TypeVar("R", bound=Recipe | DistillRecipe | DiffusionRecipe | KeyValuesRecipe)
+R = TypeVar("R", bound=Recipe | DistillRecipe | DiffusionRecipe | KeyValuesRecipe | StageRecipe)
 
 
 class Batch(Protocol):
@@ -184,6 +186,8 @@ class Engine(Generic[R]):
     def adopt(self, task: Task) -> None:
         """Take the task on: its optimizer, its state, and a directory ready to be written to."""
         self.task, self.total = task, task.total
+        if self.resumed is not None:  # bit for bit as if it had not been stopped
+            align(task.model)
         groups, self.decay_report = parameter_groups(task.model, self.recipe.optimizer)
         self.optimizer = build_optimizer(groups, self.recipe.optimizer)
         self.weights = Weights(

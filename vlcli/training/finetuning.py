@@ -15,7 +15,7 @@ from vlcli.evaluation.metrics import percent
 from vlcli.models.config import DualEncoderConfig
 from vlcli.models.dual import DualEncoder
 from vlcli.models.initial import fill
-from vlcli.models.positions import resize_positions
+from vlcli.models.positions import refuse_partial_patches, resize_positions
 from vlcli.models.r2d2 import Pairs, TextStates, image_states
 from vlcli.objectives.matching import matching_loss
 from vlcli.recipe_schema import Recipe
@@ -51,13 +51,7 @@ def started(source: DualEncoder, config: DualEncoderConfig, file: Path) -> tuple
 def at_resolution(state: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
     """`state` with the positions of its image tower brought to the resolution of `model`. UsageError for one that
     patches do not divide."""
-    size, patches = model.image_size, getattr(model.image.body, "patch_embed", None)
-    side = getattr(patches, "patch_size", (1, 1))[0]
-    if size % side and not getattr(patches, "dynamic_img_pad", False):
-        raise UsageError(
-            f"pictures of {size} pixels are no whole number of patches of {side}",
-            remedy=f"--set model.image.preprocess.size={size // side * side}",
-        )
+    refuse_partial_patches(model.image.body, model.image_size, "model.image.preprocess.size")
     inside = {name.removeprefix(IMAGE): x for name, x in state.items() if name.startswith(IMAGE)}
     return state | {IMAGE + name: x for name, x in resize_positions(inside, model.image.body).items()}
 

@@ -216,24 +216,31 @@ class KeyValuesTraining:
         return {}
 
     def validate(self) -> Score | None:
-        """The loss on the validation pairs, each with its first text, and noise and time by its id."""
+        """The loss on the validation pairs, each with its first text, and noise and time by its id; and what it is
+        without texts, and with those of the next pair: how much of it the texts have earned."""
         if self.validation is None:
             return None
+        texts = [some[0] for some in self.validation.texts]
+        of_each = {
+            "loss": texts,
+            "unconditional_loss": [""] * len(texts),
+            "shuffled_loss": texts[1:] + texts[:1],
+        }
         self.model.eval()
         try:
-            errors = torch.cat([*self._errors(self.validation)])
+            errors = {name: torch.cat([*self._errors(self.validation, one)]) for name, one in of_each.items()}
         finally:
             self.model.train()
-        loss = float(errors.double().mean())
-        return Score({"n": len(errors), "loss": loss}, -loss)
+        found = {name: float(each.double().mean()) for name, each in errors.items()}
+        return Score({"n": len(texts), **found}, -found["loss"])
 
     @torch.no_grad()
-    def _errors(self, table: PairTable) -> Iterator[Tensor]:
+    def _errors(self, table: PairTable, texts: Sequence[str]) -> Iterator[Tensor]:
         device, denoising = self.engine.device, self.denoising
         for start in range(0, len(table), AT_ONCE):
             rows = range(start, min(start + AT_ONCE, len(table)))
             pixels = torch.stack([self.preprocess(decode_row(table, i)) for i in rows]).to(device)
-            ids, mask = denoising.conditioner.encoder.tokenize([table.texts[i][0] for i in rows])
+            ids, mask = denoising.conditioner.encoder.tokenize([texts[i] for i in rows])
             keys = [pair_key("validation", table.ids[i]) for i in rows]
             drawn = draws(keys, denoising.shape, denoising.times)._replace(empty=torch.ones(len(keys)))
             yield denoising(self._said, pixels, ids, mask, drawn.to(device)).cpu()

@@ -85,6 +85,20 @@ def generator(*parts: object) -> random.Random:
     return random.Random(seed_of(*parts))
 
 
+def wanted(
+    table: PairTable, order: Order, steps: range, *, seed: int, rank: int, world: int
+) -> Iterator[list[Wanted]]:
+    """Where the pictures of a process's share of each step lie, and what their augmentation is drawn from."""
+    for step in steps:
+        _, rows, times = order.step(step)
+        local = share(len(rows), rank, world)
+        names = table.ids.take(rows[local])
+        yield [
+            Wanted(table.locate(int(row)), seed_of(seed, time, name, "image"))
+            for row, time, name in zip(rows[local], times[local], names, strict=True)
+        ]
+
+
 def fields_of(table: PairTable, rows: np.ndarray) -> list[list[list[str]]]:
     """Of each of these rows its fields (ZERO's title, content, image_query) that hold a text, each with its texts; of
     queries in one string, between commas, each is one. A table that was read without these columns has none."""
@@ -245,14 +259,8 @@ class Loader:
 
     def _pixels(self, start: int, stop: int) -> Iterator[Pictures]:
         def plan() -> Iterator[list[Wanted]]:
-            for step in range(start, stop):
-                _, rows, times = self.order.step(step)
-                local = share(len(rows), self.rank, self.world)
-                names = self.table.ids.take(rows[local])
-                yield [
-                    Wanted(self.table.locate(int(row)), seed_of(self.seed, time, name, "image"))
-                    for row, time, name in zip(rows[local], times[local], names, strict=True)
-                ]
+            steps, whose = range(start, stop), {"seed": self.seed, "rank": self.rank, "world": self.world}
+            return wanted(self.table, self.order, steps, **whose)
 
         augment = Augment(self.config.augment, self.preprocess, area=self.config.crop_area)
         return pictures(

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from vlcli.recipe_schema import OptimizerConfig
+from vlcli.recipe_schema_classes import SgdConfig
 from vlcli.training.lamb import Lamb
 
 # Where a position is written into a parameter's name: ours, timm's ViTs, timm's Swins, transformers' encoders.
@@ -42,7 +43,7 @@ def kinds(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, str]]:
 
 
 def parameter_groups(
-    model: nn.Module, config: OptimizerConfig
+    model: nn.Module, config: OptimizerConfig | SgdConfig
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Groups of one decay and one `rate` (the factor on the schedule's rate; models/locking.py), and a report: for each
     kind its tensors, parameters and decay."""
@@ -60,8 +61,13 @@ def parameter_groups(
     return [groups[key] for key in sorted(groups, key=lambda key: (-key[0], key[1]))], list(report.values())
 
 
-def build_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019, torch's), or LAMB as FILIP used it. The schedule sets the rate at every step."""
+def build_optimizer(
+    groups: list[dict[str, Any]], config: OptimizerConfig | SgdConfig
+) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019, torch's), LAMB as FILIP used it, or SGD with momentum. The schedule sets the
+    rate at every step."""
+    if isinstance(config, SgdConfig):
+        return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum)
     if config.name == "adamw":
         # One pass over each tensor instead of a dozen: a ninth of the time, on a CPU too.
         return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.eps, fused=True)

@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from vlcli.errors import UsageError
-from vlcli.recipe_schema import PairsConfig
 from vlcli.shards.pairs import Share
 
 _MIXING, _MIXED = (
     3,
     4,
 )  # keep the draws of a mixture apart from the order of one source (see also Objective._seats)
+
+
+class Batching(Protocol):
+    """What a recipe says of batches and epochs."""
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def epoch_pairs(self) -> int | None: ...
+    def steps_per_epoch(self, pairs: int) -> int: ...
 
 
 class Step(NamedTuple):
@@ -34,7 +43,7 @@ class Step(NamedTuple):
 class Order:
     """The steps of a run over `pairs` rows, or over the `shares` of a mixture of them."""
 
-    def __init__(self, pairs: int, config: PairsConfig, *, seed: int, shares: Sequence[Share] = ()) -> None:
+    def __init__(self, pairs: int, config: Batching, *, seed: int, shares: Sequence[Share] = ()) -> None:
         self.seed, self.config = seed, config
         self.epoch_pairs = config.epoch_pairs or pairs
         self.shares = tuple(shares) or (Share("", 0, pairs, 1.0),)
@@ -58,7 +67,7 @@ class Order:
         return Step(epoch, rows[part].astype(np.int64), times[part].astype(np.int64))
 
 
-def per_epoch(shares: Sequence[Share], config: PairsConfig) -> list[tuple[str, int, float]]:
+def per_epoch(shares: Sequence[Share], config: Batching) -> list[tuple[str, int, float]]:
     """Of each source of a mixture: its name, how many pairs an epoch draws from it, and how often that shows each."""
     total = config.epoch_pairs or sum(share.stop - share.start for share in shares)
     counts = quotas([share.weight for share in shares], total) if shares else ()

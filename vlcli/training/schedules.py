@@ -5,16 +5,23 @@ from __future__ import annotations
 import math
 
 from vlcli.recipe_schema import ScheduleConfig
+from vlcli.recipe_schema_classes import ClassifyScheduleConfig
 
 
-def learning_rate(step: int, total: int, peak: float, config: ScheduleConfig) -> float:
+def learning_rate(
+    step: int, total: int, peak: float, config: ScheduleConfig | ClassifyScheduleConfig
+) -> float:
     """Rate of step 0 … total − 1: linear warm-up that reaches `peak` at step `warmup_steps` − 1, then cosine or linear
-    to 0 at step `total`, or constant. A warm-up longer than the run is cut to it."""
+    to 0 at step `total`, or constant, or falling by a factor after every so many epochs, counted from step 0. A warm-up
+    longer than the run is cut to it."""
     warmup = min(config.warmup_steps, total)
     if step < warmup:
         return peak * (step + 1) / warmup
     if config.name == "constant" or total <= warmup:
         return peak
+    if config.name == "step":
+        assert isinstance(config, ClassifyScheduleConfig)
+        return peak * config.factor ** (step * config.epochs // total // config.every)
     progress = (step - warmup) / (total - warmup)
     if config.name == "linear":
         return peak * (1 - progress)

@@ -17,6 +17,7 @@ from vlcli.models.captioner import Captioner
 from vlcli.models.card import add_results, write_card
 from vlcli.models.checkpoint import checkpoint_hash, save_checkpoint
 from vlcli.models.checksums import write_checksums
+from vlcli.models.classifier import Classifier
 from vlcli.models.decoder import Decoder
 from vlcli.models.dual import DualEncoder
 from vlcli.models.key_values import KeyValues
@@ -54,7 +55,7 @@ FREE = {
 def save_state(
     run: Path,
     step: int,
-    model: DualEncoder | TextEncoder | Captioner | Prior | Decoder | KeyValues,
+    model: DualEncoder | TextEncoder | Classifier | Captioner | Prior | Decoder | KeyValues,
     state: dict[str, Any],
     *,
     recipe: dict[str, Any],

@@ -40,9 +40,9 @@ def counts(corpus: Corpus) -> Counts:
         keys = corpus.image[theirs.sentence] * theirs.distinct + theirs.gram
         known, where = np.unique(keys, return_inverse=True)
         most = np.zeros(len(known), dtype=np.int64)
-        np.maximum.at(most, where, theirs.count)
+        np.maximum.at(most, where, theirs.times)
         hit, place = found_in(ours.sentence * ours.distinct + ours.gram, known)
-        clipped = np.minimum(ours.count[hit], most[place[hit]])
+        clipped = np.minimum(ours.times[hit], most[place[hit]])
         correct[:, order] = np.bincount(ours.sentence[hit], clipped, n)
     return Counts(
         corpus.length.astype(np.float64), closest.astype(np.float64), guessed.astype(np.float64), correct

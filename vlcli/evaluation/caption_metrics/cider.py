@@ -30,7 +30,7 @@ def cider(corpus: Corpus) -> Floats:
         seen = np.unique(image * theirs.distinct + theirs.gram) % theirs.distinct
         documents = np.maximum(1, np.bincount(seen, minlength=theirs.distinct))
         rarity = np.log(n) - np.log(documents)
-        weight, other = ours.count * rarity[ours.gram], theirs.count * rarity[theirs.gram]
+        weight, other = ours.times * rarity[ours.gram], theirs.times * rarity[theirs.gram]
         norm = np.sqrt(np.bincount(ours.sentence, weight**2, n))[corpus.image]
         other_norm = np.sqrt(np.bincount(theirs.sentence, other**2, references))
         hit, place = found_in(

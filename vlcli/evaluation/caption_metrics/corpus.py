@@ -21,7 +21,7 @@ class Grams(NamedTuple):
 
     sentence: Ints  # (m,) which sentence, from 0
     gram: Ints  # (m,) which n-gram, a number below `distinct`
-    count: Ints  # (m,) how often it stands there
+    times: Ints  # (m,) how often it stands there
     distinct: int
 
 
@@ -39,10 +39,8 @@ class Corpus:
         self.images = len(captions)
         self.image = np.repeat(np.arange(self.images), [len(some) for some in references])
         self._sentences = [*captions, *chain.from_iterable(references)]
-        self.length = np.array([len(words) for words in self._sentences], dtype=np.int64)[: self.images]
-        self.reference_length = np.array([len(words) for words in self._sentences], dtype=np.int64)[
-            self.images :
-        ]
+        lengths = np.array([len(words) for words in self._sentences], dtype=np.int64)
+        self.length, self.reference_length = lengths[: self.images], lengths[self.images :]
 
     @cached_property
     def grams(self) -> list[tuple[Grams, Grams]]:

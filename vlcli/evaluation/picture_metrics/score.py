@@ -95,6 +95,7 @@ def distances(
         found = embed_images(
             net, table, progress=told, batch_size=batch_size, precision=precision, cache=cache
         ).pooled
+        assert found is not None, "a net has a vector for each picture"
         vectors = found.numpy()
         if not all(np.isfinite(vectors[i : i + _ROWS]).all() for i in range(0, len(vectors), _ROWS)):
             raise InputError(f"features of {net.name} are not finite", file=table.source)
