@@ -41,7 +41,6 @@ OWN_MEANING = {
     "--train": "tokenize learns a vocabulary of its own input, zeroshot's probes learn from these rows",
     "--dataset": "zeroshot's are also sets of labelled images, of whatever form",
     "--recipe": "finetune has one for each task",
-    "--encoder": "finetune draws pictures by it, score judges them by another",
     "--features": "zeroshot's probes learn from them, score compares pictures in them",
     "--jobs": "worker processes, of sweep whole runs",
     "--format": "what report writes for another tool, what generate writes for COCO's scorers",

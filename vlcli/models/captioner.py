@@ -152,9 +152,8 @@ class Captioner(nn.Module):
         # RoBERTa would count positions over ids that are not its padding id; here they follow from the place alone
         first = position_offset(self.config.text.encoder) + before
         positions = torch.arange(first, first + ids.shape[1], device=ids.device)[None]
-        kept = (
-            {"use_cache": False} if cache is None else {_name_of_cache(type(body)): cache, "use_cache": True}
-        )
+        kind: Any = type(body)
+        kept = {"use_cache": False} if cache is None else {_name_of_cache(kind): cache, "use_cache": True}
         return body(input_ids=ids, position_ids=positions, **kept).last_hidden_state
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -169,7 +169,7 @@ class KeyValuesTraining:
         self.reads: Any = _Reads(encoder.tokenizer, encoder.config, self.preprocess, self.engine.device)
         self.loader = Loader(
             train,
-            self.reads,
+            cast(Any, self.reads),
             recipe.data,
             seed=recipe.train.seed,
             rank=self.engine.accelerator.process_index,
