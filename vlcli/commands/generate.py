@@ -225,7 +225,7 @@ def command(
             min=0.0,
             metavar="X",
             help="The same guidance, of the prior.",
-            show_default="1",
+            show_default="4",
             rich_help_panel=PICTURES,
         ),
     ] = None,

@@ -26,7 +26,7 @@ class Way:
     steps: int = 50
     guidance: float = 2.0
     prior_steps: int = 25
-    prior_guidance: float = 1.0
+    prior_guidance: float = 4.0
 
 
 class Painter:
