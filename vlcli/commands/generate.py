@@ -246,7 +246,7 @@ def command(
             min=1,
             metavar="N",
             help="Images or texts a forward pass.",
-            show_default="64 captions, 4 pictures",
+            show_default="64; of a diffusion model 4",
         ),
     ] = None,
     force: o.Force = False,
