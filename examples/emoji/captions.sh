@@ -13,7 +13,7 @@ val=$out/val-artist.jsonl
 
 r2d2=${R2D2:-$out/r2d2}
 if [ -z "${R2D2:-}" ]; then
-    vlcli pretrain --recipe emoji-r2d2 --data "$out/shards" --val "$val" -o "$r2d2" --force -q
+    vlcli pretrain --recipe emoji-r2d2 --set schedule.epochs=12 --data "$out/shards" --val "$val" -o "$r2d2" --force -q
 fi
 vlcli finetune "$r2d2" --task caption --recipe emoji-caption --data "$out/shards" --val "$val" \
     -o "$out/captioner" --force
