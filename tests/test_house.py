@@ -23,9 +23,7 @@ FLOW = [
     "models",
     "evaluation",
     "generation",
-    "recipe_schema",
-    "recipe_schema_t2i",
-    "recipe_schema_classes",
+    "schemas",
     "recipes",
     "training",
     "figures",
@@ -65,8 +63,7 @@ def test_a_room_depends_only_on_those_before_it():
 
 def test_every_folder_has_its_place_in_the_flow():
     folders = {d.name for d in PACKAGE.iterdir() if (d / "__init__.py").exists()}
-    schemas = {name for name in FLOW if name.startswith("recipe_schema")}
-    assert folders == set(FLOW) - schemas - {"recipes", "cli", "manual"}
+    assert folders == set(FLOW) - {"recipes", "cli", "manual"}
 
 
 def test_the_library_never_prints():

@@ -1,4 +1,4 @@
-"""Recipes: find, extend, override, validate. A recipe is TOML; recipe_schema.py is the list of its keys."""
+"""Recipes: find, extend, override, validate. A recipe is TOML; schemas/ are the lists of its keys."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from pydantic import ValidationError
 
 from vlcli.errors import UsageError
 from vlcli.models.config import DualEncoderConfig, Settings
-from vlcli.recipe_schema import DistillRecipe, Recipe
-from vlcli.recipe_schema_classes import ClassifyRecipe
-from vlcli.recipe_schema_kv import KeyValuesRecipe
-from vlcli.recipe_schema_t2i import STAGES, DiffusionRecipe
+from vlcli.schemas.classification import ClassifyRecipe
+from vlcli.schemas.distillation import DistillRecipe
+from vlcli.schemas.key_values import KeyValuesRecipe
+from vlcli.schemas.pretraining import Recipe
+from vlcli.schemas.text_to_image import STAGES, DiffusionRecipe
 
 FINETUNE = (
     "finetune"  # the folder of recipes that start from a checkpoint and have no whole model of their own

@@ -21,7 +21,7 @@ from vlcli.generation.pictures import noise_of
 from vlcli.generation.unclip import as_encoder, predicted_embeddings, refuse_strangers, text_condition
 from vlcli.models.checkpoint import load_prior
 from vlcli.models.dual import ImageTokens, TextTokens
-from vlcli.recipe_schema import DataConfig
+from vlcli.schemas.parts import DataConfig
 from vlcli.shards.pairs import load_pairs
 from vlcli.training.image_embeddings import ImageEmbeddings
 

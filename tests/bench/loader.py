@@ -36,7 +36,7 @@ from torchvision.transforms import functional as F
 
 from vlcli.images.augment import Augment, resized_crop
 from vlcli.images.preprocess import Preprocess, PreprocessConfig
-from vlcli.recipe_schema import DataConfig
+from vlcli.schemas.parts import DataConfig
 from vlcli.shards.columns import Column
 from vlcli.shards.pairs import PairTable, load_pairs
 from vlcli.training.loader import seed_of

@@ -41,7 +41,7 @@ from shard_resize import drawings, jpegs
 
 from vlcli.models.config import DualEncoderConfig
 from vlcli.models.cost import cost, on_meta
-from vlcli.recipe_schema import Recipe
+from vlcli.schemas.pretraining import Recipe
 from vlcli.shards.pairs import load_pairs
 from vlcli.text.model_tokenizers import open_tokenizer
 from vlcli.training.pretraining import Pretraining

@@ -7,7 +7,7 @@ from tiny_models_for_checkpoints import tiny_model
 from vlcli.errors import UsageError
 from vlcli.models.config import DualEncoderConfig
 from vlcli.models.dual import DualEncoder, trainable_report
-from vlcli.recipe_schema import OptimizerConfig
+from vlcli.schemas.parts import OptimizerConfig
 from vlcli.training.optimizers import parameter_groups
 
 REST = {"pattern": ".*", "rate": 1.0}

@@ -8,8 +8,8 @@ from training_cases import recipe
 
 from vlcli.models.checkpoint import save_checkpoint
 from vlcli.models.dual import DualEncoder
-from vlcli.recipe_schema import DistillRecipe
 from vlcli.recipes import load_distill_recipe
+from vlcli.schemas.distillation import DistillRecipe
 
 WIDTH = 32  # of the teacher's text tower
 COLOURS = ("red", "blue", "green", "white", "black")

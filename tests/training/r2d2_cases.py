@@ -21,8 +21,8 @@ from vlcli.models.dual import DualEncoder
 from vlcli.models.image_tower import ImageFeatures
 from vlcli.models.patch_mask import masked_features
 from vlcli.models.r2d2 import Pairs, TextStates, image_states
-from vlcli.recipe_schema import Recipe
 from vlcli.recipes import load_recipe
+from vlcli.schemas.pretraining import Recipe
 from vlcli.training.processes import rank
 from vlcli.training.r2d2 import R2D2Pretraining
 

@@ -24,8 +24,8 @@ from vlcli.models.classifier import classifier_at, for_evaluation
 from vlcli.models.config import DualEncoderConfig, ImageTowerConfig, TextTowerConfig
 from vlcli.models.dual import DualEncoder
 from vlcli.models.positions import refuse_partial_patches
-from vlcli.recipe_schema_classes import ClassifyRecipe, ClassifyScheduleConfig
 from vlcli.recipes import load_classify_recipe, with_settings
+from vlcli.schemas.classification import ClassifyRecipe, ClassifyScheduleConfig
 from vlcli.shards.pairs import load_pairs
 from vlcli.training.class_loader import ClassTable
 from vlcli.training.class_runs import summary, train_all

@@ -3,8 +3,8 @@
 import pytest
 from training_cases import TINY, pairs
 
-from vlcli.recipe_schema import Recipe
 from vlcli.recipes import load_any, load_recipe, names
+from vlcli.schemas.pretraining import Recipe
 from vlcli.training.effects import keys_of, without_effect
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from vlcli import recipes
 from vlcli.models.config import DualEncoderConfig
 from vlcli.models.dual import DualEncoder, trainable_report
-from vlcli.recipe_schema import OptimizerConfig
+from vlcli.schemas.parts import OptimizerConfig
 from vlcli.training.lamb import Lamb
 from vlcli.training.optimizers import build_optimizer, kinds, parameter_groups
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlcli.errors import UsageError
-from vlcli.recipe_schema import DataConfig
+from vlcli.schemas.parts import DataConfig
 from vlcli.shards.pairs import Share
 from vlcli.training.order import Order, quotas, share
 

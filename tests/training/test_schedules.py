@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from vlcli.recipe_schema import ScheduleConfig
+from vlcli.schemas.parts import ScheduleConfig
 from vlcli.training.schedules import learning_rate
 
 COS45, COS135 = 0.8535533905932737, 0.1464466094067262  # (1 ± √½) / 2

@@ -7,7 +7,7 @@ import pytest
 from distill_cases import rows, write_rows
 
 from vlcli.errors import UsageError
-from vlcli.recipe_schema import DistillConfig, TextDataConfig
+from vlcli.schemas.distillation import DistillConfig, TextDataConfig
 from vlcli.text.model_tokenizers import open_tokenizer
 from vlcli.training.parallel_table import parallel_table
 from vlcli.training.text_loader import TextLoader, quotas

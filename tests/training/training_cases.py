@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from vlcli.recipe_schema import Recipe
 from vlcli.recipes import load_recipe
+from vlcli.schemas.pretraining import Recipe
 from vlcli.shards.pairs import PairTable, load_pairs
 
 CORPUS = Path(__file__).parents[2] / "examples" / "emoji" / "raw.parquet"

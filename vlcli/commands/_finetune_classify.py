@@ -12,7 +12,7 @@ from vlcli.errors import UsageError
 
 if TYPE_CHECKING:
     from vlcli.commands._console import Console
-    from vlcli.recipe_schema_classes import ClassifyRecipe
+    from vlcli.schemas.classification import ClassifyRecipe
 
 RECIPE = "align-fine-grained"
 

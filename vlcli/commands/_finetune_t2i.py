@@ -10,7 +10,7 @@ from vlcli.errors import UsageError
 
 if TYPE_CHECKING:
     from vlcli.commands._console import Console
-    from vlcli.recipe_schema_t2i import DiffusionRecipe
+    from vlcli.schemas.text_to_image import DiffusionRecipe
 
 Stage = Literal["clip", "prior", "decoder"]
 

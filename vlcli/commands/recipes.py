@@ -13,10 +13,11 @@ from vlcli.errors import UsageError
 if TYPE_CHECKING:
     from vlcli.models.cost import Cost, TextCost
     from vlcli.models.diffusion_cost import DiffusionCost
-    from vlcli.recipe_schema import DistillRecipe, Recipe
-    from vlcli.recipe_schema_classes import ClassifyRecipe
-    from vlcli.recipe_schema_kv import KeyValuesRecipe
-    from vlcli.recipe_schema_t2i import DiffusionRecipe
+    from vlcli.schemas.classification import ClassifyRecipe
+    from vlcli.schemas.distillation import DistillRecipe
+    from vlcli.schemas.key_values import KeyValuesRecipe
+    from vlcli.schemas.pretraining import Recipe
+    from vlcli.schemas.text_to_image import DiffusionRecipe
 
 EXAMPLES = (
     "vlcli recipes list",
@@ -97,10 +98,10 @@ def _cost(
     """What the recipe's model costs; None where it is only to be built, or is no part of the recipe."""
     from vlcli.models.config import TextEncoderConfig
     from vlcli.models.cost import cost, on_meta, text_cost, text_on_meta
-    from vlcli.recipe_schema import DistillRecipe
-    from vlcli.recipe_schema_classes import ClassifyRecipe
-    from vlcli.recipe_schema_kv import KeyValuesRecipe
-    from vlcli.recipe_schema_t2i import DiffusionRecipe
+    from vlcli.schemas.classification import ClassifyRecipe
+    from vlcli.schemas.distillation import DistillRecipe
+    from vlcli.schemas.key_values import KeyValuesRecipe
+    from vlcli.schemas.text_to_image import DiffusionRecipe
 
     if isinstance(recipe, KeyValuesRecipe):
         return None

@@ -19,7 +19,7 @@ from vlcli.models.dual import DualEncoder
 from vlcli.models.image_tower import ImageFeatures
 from vlcli.models.initial import fill
 from vlcli.objectives.captioning import caption_loss, told
-from vlcli.recipe_schema import Recipe
+from vlcli.schemas.pretraining import Recipe
 from vlcli.shards.pairs import PairTable
 from vlcli.training.engine import Outcome, Score
 from vlcli.training.features import FeatureStore

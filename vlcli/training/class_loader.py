@@ -12,7 +12,7 @@ from torch import Tensor
 from vlcli.errors import UsageError
 from vlcli.images.augment import Augment
 from vlcli.images.preprocess import Preprocess
-from vlcli.recipe_schema_classes import ClassifyDataConfig
+from vlcli.schemas.classification import ClassifyDataConfig
 from vlcli.shards.pairs import PairTable
 from vlcli.training.bad_pairs import BadPairs
 from vlcli.training.loader import wanted

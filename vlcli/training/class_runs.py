@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from vlcli.errors import UsageError
 from vlcli.evaluation.class_metrics import PLACES
 from vlcli.models.dual import DualEncoder
-from vlcli.recipe_schema_classes import ClassifyRecipe
+from vlcli.schemas.classification import ClassifyRecipe
 from vlcli.training.class_loader import ClassTable
 from vlcli.training.class_stages import PROBE, run_stages, try_resolutions
 from vlcli.training.class_trials import RUNS, TRIALS, Trial, search

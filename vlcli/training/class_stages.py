@@ -11,7 +11,7 @@ from vlcli.models.checkpoint import load_classifier
 from vlcli.models.classifier import Classifier, classifier_at
 from vlcli.models.dual import DualEncoder
 from vlcli.models.positions import refuse_partial_patches
-from vlcli.recipe_schema_classes import ClassifyRecipe, Stage
+from vlcli.schemas.classification import ClassifyRecipe, Stage
 from vlcli.training.class_loader import ClassTable
 from vlcli.training.class_trials import applied, drawn
 from vlcli.training.classification import Classification

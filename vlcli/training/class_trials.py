@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 
 from vlcli.errors import InputError, UsageError, VlcliError
-from vlcli.recipe_schema_classes import ClassifyRecipe
 from vlcli.recipes import with_settings
 from vlcli.records.atomic import atomic_file
+from vlcli.schemas.classification import ClassifyRecipe
 from vlcli.training.finite import NotFinite
 
 TRIALS = "trials.jsonl"  # beside the run that the best of them led to

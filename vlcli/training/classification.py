@@ -18,7 +18,7 @@ from vlcli.evaluation.truth import Truth
 from vlcli.models.checkpoint import load_classifier
 from vlcli.models.classifier import Classifier, for_evaluation
 from vlcli.models.dual import trainable_report
-from vlcli.recipe_schema_classes import StageRecipe
+from vlcli.schemas.classification import StageRecipe
 from vlcli.training.class_loader import ClassBatch, ClassLoader, ClassTable
 from vlcli.training.engine import Engine, Outcome, Score
 from vlcli.training.meter import Reporter

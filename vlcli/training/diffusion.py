@@ -15,7 +15,7 @@ from vlcli import __version__
 from vlcli.generation.noise_process import NoiseProcess
 from vlcli.generation.unclip import as_encoder
 from vlcli.models.dual import DualEncoder, trainable_report
-from vlcli.recipe_schema_t2i import DiffusionRecipe
+from vlcli.schemas.text_to_image import DiffusionRecipe
 from vlcli.shards.pairs import PairTable
 from vlcli.training.engine import Engine, Outcome, Score
 from vlcli.training.image_embeddings import ImageEmbeddings

@@ -21,8 +21,8 @@ from vlcli.models.dual import trainable_report
 from vlcli.models.text_encoder import TextEncoder
 from vlcli.objectives.contrastive import total_loss
 from vlcli.objectives.teacher import teacher_loss
-from vlcli.recipe_schema import DistillRecipe, StudentConfig
 from vlcli.records.reader import read
+from vlcli.schemas.distillation import DistillRecipe, StudentConfig
 from vlcli.training.engine import Engine, Outcome, Score
 from vlcli.training.meter import Reporter
 from vlcli.training.parallel_table import ParallelTable, parallel_table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 
-from vlcli.recipe_schema import Recipe
+from vlcli.schemas.pretraining import Recipe
 from vlcli.shards.pairs import PairTable
 
 LOOK = 100_000  # pairs of which columns are looked at

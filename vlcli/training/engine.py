@@ -27,10 +27,11 @@ from vlcli.models.checkpoint import resolve_device
 from vlcli.models.dropout import pair_key
 from vlcli.models.precision import settled
 from vlcli.models.storage import align
-from vlcli.recipe_schema import DistillRecipe, Recipe
-from vlcli.recipe_schema_classes import StageRecipe
-from vlcli.recipe_schema_kv import KeyValuesRecipe
-from vlcli.recipe_schema_t2i import DiffusionRecipe
+from vlcli.schemas.classification import StageRecipe
+from vlcli.schemas.distillation import DistillRecipe
+from vlcli.schemas.key_values import KeyValuesRecipe
+from vlcli.schemas.pretraining import Recipe
+from vlcli.schemas.text_to_image import DiffusionRecipe
 from vlcli.training.finite import stop_unless_finite
 from vlcli.training.meter import Meter, Reporter
 from vlcli.training.optimizers import build_optimizer, parameter_groups

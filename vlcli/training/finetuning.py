@@ -18,7 +18,7 @@ from vlcli.models.initial import fill
 from vlcli.models.positions import refuse_partial_patches, resize_positions
 from vlcli.models.r2d2 import Pairs, TextStates, image_states
 from vlcli.objectives.matching import matching_loss
-from vlcli.recipe_schema import Recipe
+from vlcli.schemas.pretraining import Recipe
 from vlcli.shards.pairs import PairTable
 from vlcli.training.engine import Outcome, Score
 from vlcli.training.loader import TrainingBatch

@@ -13,7 +13,7 @@ from torch import Tensor
 from vlcli.cache import default_directory
 from vlcli.errors import UsageError
 from vlcli.models.dual import DualEncoder
-from vlcli.recipe_schema import DataConfig
+from vlcli.schemas.parts import DataConfig
 from vlcli.shards.pairs import PairTable
 from vlcli.training.features import FeatureStore, Progress
 from vlcli.training.processes import on_main

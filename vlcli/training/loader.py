@@ -21,7 +21,7 @@ from vlcli.images.preprocess import Preprocess
 from vlcli.models.dropout import pair_key
 from vlcli.models.dual import DualEncoder
 from vlcli.models.image_tower import ImageFeatures
-from vlcli.recipe_schema import DataConfig, PairsConfig
+from vlcli.schemas.parts import DataConfig, PairsConfig
 from vlcli.shards.pairs import PairTable
 from vlcli.shards.rows import ZERO_FIELDS
 from vlcli.training.bad_pairs import BadPairs

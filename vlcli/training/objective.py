@@ -14,7 +14,7 @@ from vlcli.objectives.token_selection import (
     select_text_tokens,
     token_scores,
 )
-from vlcli.recipe_schema import ObjectiveConfig, TokensConfig
+from vlcli.schemas.objectives import ObjectiveConfig, TokensConfig
 from vlcli.training.gather import gather_images, gather_texts
 from vlcli.training.processes import world_size
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlcli.recipe_schema import OptimizerConfig
-from vlcli.recipe_schema_classes import SgdConfig
+from vlcli.schemas.classification import SgdConfig
+from vlcli.schemas.parts import OptimizerConfig
 from vlcli.training.lamb import Lamb
 
 # Where a position is written into a parameter's name: ours, timm's ViTs, timm's Swins, transformers' encoders.

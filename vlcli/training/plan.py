@@ -13,7 +13,7 @@ from vlcli.errors import UsageError
 from vlcli.models.cost import Cost, cost, on_meta
 from vlcli.models.dual import DualEncoder
 from vlcli.models.precision import settled
-from vlcli.recipe_schema import Recipe
+from vlcli.schemas.pretraining import Recipe
 from vlcli.shards.pairs import PairTable
 from vlcli.training.effects import keys_of, without_effect
 from vlcli.training.features import bytes_of

@@ -20,7 +20,7 @@ from vlcli.models.initial import find_weights, tokenizer_for
 from vlcli.models.initialise import initialise
 from vlcli.models.recompute import recompute_layers, statistics
 from vlcli.objectives.contrastive import collisions, total_loss
-from vlcli.recipe_schema import Recipe
+from vlcli.schemas.pretraining import Recipe
 from vlcli.shards.pairs import PairTable
 from vlcli.training.engine import Engine, Outcome, Score
 from vlcli.training.features import FeatureStore

@@ -8,7 +8,7 @@ from torch import nn
 
 from vlcli.errors import UsageError
 from vlcli.objectives.contrastive import total_loss
-from vlcli.recipe_schema import Recipe
+from vlcli.schemas.pretraining import Recipe
 from vlcli.training.engine import Outcome
 from vlcli.training.loader import TrainingBatch
 from vlcli.training.pretraining import Pretraining

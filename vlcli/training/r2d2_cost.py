@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlcli.models.dual import DualEncoder
 from vlcli.models.r2d2_cost import ranking_cost
-from vlcli.recipe_schema import R2D2ObjectiveConfig
+from vlcli.schemas.objectives import R2D2ObjectiveConfig
 
 
 def step_flops(

@@ -24,7 +24,7 @@ from vlcli.objectives.feature_distillation import feature_distillation_loss
 from vlcli.objectives.masked_language import masked_language_loss, masked_places
 from vlcli.objectives.matching import Chosen, Sum, hard_negatives, matching_loss
 from vlcli.objectives.momentum import Queue, target_distillation_loss
-from vlcli.recipe_schema import R2D2ObjectiveConfig
+from vlcli.schemas.objectives import R2D2ObjectiveConfig
 from vlcli.training.gather import gather, gather_texts
 from vlcli.training.loader import TrainingBatch
 from vlcli.training.processes import mean, world_size

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from vlcli.recipe_schema import ScheduleConfig
-from vlcli.recipe_schema_classes import ClassifyScheduleConfig
+from vlcli.schemas.classification import ClassifyScheduleConfig
+from vlcli.schemas.parts import ScheduleConfig
 
 
 def learning_rate(

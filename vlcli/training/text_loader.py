@@ -16,7 +16,7 @@ from torch import Tensor
 from vlcli.curation.amount import apportion
 from vlcli.errors import UsageError
 from vlcli.models.dropout import pair_key
-from vlcli.recipe_schema import DistillConfig, TextDataConfig
+from vlcli.schemas.distillation import DistillConfig, TextDataConfig
 from vlcli.training.parallel_table import ParallelTable
 from vlcli.training.teacher import TeacherVectors
 

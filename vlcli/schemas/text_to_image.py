@@ -10,7 +10,7 @@ from pydantic import Field
 
 from vlcli.models.config import Settings
 from vlcli.models.diffusion_config import DecoderShape, PriorShape
-from vlcli.recipe_schema import DataConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from vlcli.schemas.parts import DataConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 
 
 class DenoisingConfig(Settings):

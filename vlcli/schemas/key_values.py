@@ -8,7 +8,7 @@ from pydantic import Field
 
 from vlcli.models.config import Settings
 from vlcli.models.key_values_config import States
-from vlcli.recipe_schema import OptimizerConfig, PairsConfig, ScheduleConfig, TrainConfig
+from vlcli.schemas.parts import OptimizerConfig, PairsConfig, ScheduleConfig, TrainConfig
 
 
 class DiffusionConfig(Settings):

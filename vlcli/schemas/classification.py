@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from vlcli.images.config import Augmentation, PreprocessConfig
 from vlcli.models.config import Settings
-from vlcli.recipe_schema import CROP_AREA, TrainConfig
+from vlcli.schemas.parts import CROP_AREA, TrainConfig
 
 Stage = Literal["head", "all"]
 
