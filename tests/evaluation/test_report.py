@@ -287,3 +287,62 @@ def test_of_distances_the_less_is_the_best_and_their_net_is_said():
     assert "| 13.7 ± 2.0 | 101.4 | **37.2 [36.2, 38.2]** |" in text
     assert "| **4.1 ± 2.0** | **100.4** | 30.0 [29.0, 31.0] |" in text
     assert text.count("lite0 (abc), 120 of 130 pictures, encoder dddddddddddddddd") == 2
+
+
+def test_probes_are_no_zero_shot_and_say_their_features():
+    probe = accuracy(60.0, data="imagenet.jsonl", protocol="linear-probe", features="pre")
+    found = tables([accuracy(30.0), probe])
+    assert [table.title for table in found] == [
+        f"{how} {what}, %"
+        for how in ("Zero-shot", "Linear probe")
+        for what in ("top-1", "top-5", "mean per class")
+    ]
+    assert shown(found[3]) == {"a": ["60.0 [57.0, 63.0]"]}
+    assert found[3].rows[0].said[2] == "features before the projection"
+
+
+def test_cxc_has_four_directions_and_its_correlations():
+    side = {"R@1": 1.0, "R@5": 2.0, "R@10": 3.0}
+    ratings = {"sts": {"mean": 70.0, "sd": 0.4}, "sis": {"mean": 80.0, "sd": 0.8}, "mean": 75.0}
+    sides = dict.fromkeys(("i2t", "t2i", "t2t", "i2i"), side)
+    found = tables(
+        [line("retrieve", images=9, texts=45, **sides, MR=2.0, correlation=ratings, ci95={}, data="cxc")]
+    )
+    assert found[0].columns == [
+        *(f"{a} R@{k}" for a in ("I→T", "T→I", "T→T", "I→I") for k in (1, 5, 10)),
+        "MR",
+    ]
+    assert found[1].title.startswith("Correlation with ratings, cxc")
+    assert found[1].columns == ["sts", "sis", "mean"]
+    assert shown(found[1]) == {"a": ["70.0 ± 0.4", "80.0 ± 0.8", "75.0"]}
+
+
+def test_a_set_has_the_number_that_it_goes_by():
+    several = line("zeroshot", n=5, classes=20, labels="voc", map11=70.0, ci95={}, data="voc2007")
+    memes = accuracy(60.0, auc=55.0, data="memes")
+    found = {table.title: shown(table) for table in tables([several, memes])}
+    assert found["Zero-shot 11-point mAP, %"] == {"a": ["70.0"]}
+    assert found["Zero-shot AUC, %"] == {"a": ["55.0"]}
+    assert not any("Matching" in title for title in found)
+    rows = csv.DictReader(io.StringIO(as_csv([several, memes])))
+    assert [row["metric"] for row in rows] == ["map11", "top1", "top5", "mean_per_class", "auc"]
+
+
+def test_words_and_captions_of_the_same_words_have_tables():
+    words = line(
+        "zeroshot", task="simlex", features="post", n=9, spearman={"all": 41.0, "hard": 12.0},
+        ci95={"all": [30.0, 50.0]}, data="SimLex-999.txt",
+    )  # fmt: skip
+    scores = {"text": 61.0, "image": 40.0, "group": 33.0, "macro": 60.0, "ci95": {"text": [50.0, 70.0]}}
+    captions = line("zeroshot", task="compositional", n=9, data="winoground", **scores)
+    found = tables([words, captions])
+    assert [table.columns for table in found] == [
+        ["all", "hard"],
+        ["text score", "image score", "group score", "mean of categories"],
+    ]
+    assert shown(found[0]) == {"a": ["41.0 [30.0, 50.0]", "12.0"]}
+    assert found[0].rows[0].said[2] == "features behind the projection"
+    assert shown(found[1]) == {"a": ["61.0 [50.0, 70.0]", "40.0", "33.0", "60.0"]}
+    rows = {row["metric"]: row for row in csv.DictReader(io.StringIO(as_csv([words, captions])))}
+    assert (rows["spearman.all"]["value"], rows["spearman.all"]["low"]) == ("41.0", "30.0")
+    assert rows["group"]["value"] == "33.0"

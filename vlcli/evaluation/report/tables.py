@@ -21,9 +21,19 @@ from typing import Any
 
 from vlcli.evaluation.report.generated import LOWER, Line, caption_metrics, judged_by, picture_metrics
 
-RECALLS = [f"{side}.R@{k}" for side in ("i2t", "t2i") for k in (1, 5, 10)]
-ARROWS = {"i2t": "I→T", "t2i": "T→I"}
+ARROWS = {"i2t": "I→T", "t2i": "T→I", "t2t": "T→T", "i2i": "I→I"}  # CxC has all four
+RECALLS = [f"{side}.R@{k}" for side in ARROWS for k in (1, 5, 10)]
 ACCURACIES = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class"}
+# what some sets go by
+ACCURACIES |= {"mean_top1_top5": "mean(top-1, top-5)", "map11": "11-point mAP", "auc": "AUC"}
+PROTOCOLS = {
+    None: "Zero-shot",
+    "knn": "Nearest neighbours",
+    "linear-probe": "Linear probe",
+    "ridge": "Ridge probe",
+    "few-shot": "Few-shot probe",
+}
+PARTS = {"text": "text score", "image": "image score", "group": "group score", "macro": "mean of categories"}
 WITH = ("checkpoint", "similarity", "prompts")
 MEAN = "mean"
 
@@ -89,17 +99,23 @@ def tables(lines: Sequence[Line]) -> list[Table]:
     """Of what lines there are, in the papers' order."""
     named = Names(lines)
     parts = [line for line in lines if line["lang"] != "average"]
-    classes = [line for line in parts if line["command"] == "zeroshot" and "top1" in line]
+    classes = [
+        line
+        for line in parts
+        if line["command"] == "zeroshot" and "task" not in line and ACCURACIES.keys() & line.keys()
+    ]
     retrieval = [line for line in parts if line["command"] == "retrieve"]
-    matching = [line for line in parts if line.get("auc") is not None]
+    matching = [line for line in parts if line.get("task") == "matching" and line.get("auc") is not None]
     found = [
-        _by_data(f"Zero-shot {shown}, %", classes, named, key, mean=True)
+        _by_data(f"{title} {shown}, %", own, named, key, mean=True)
+        for protocol, title in PROTOCOLS.items()
         for key, shown in ACCURACIES.items()
-        if classes
+        if (own := [line for line in classes if line.get("protocol") == protocol and key in line])
     ]
     found += _retrieval(retrieval, named)
     if matching:
         found.append(_by_data("Matching, AUC × 100", matching, named, "auc", mean=False))
+    found += _asked_of_words(parts, named)
     found += _generated(parts, named)
     return found + _languages(lines, named)
 
@@ -149,6 +165,8 @@ def said_of(line: Line) -> tuple[str, ...]:
     """The columns WITH of a line; the prompts with what else was asked for."""
     prompts = line.get("prompts") or judged_by(line) or "none"
     settings = line["settings"]
+    if line.get("protocol") or line.get("task") == "simlex":
+        prompts = f"features {'before' if line['features'] == 'pre' else 'behind'} the projection"
     if settings.get("ensemble") == "probability":
         prompts += ", mean of probabilities"
     if rerank := line.get("rerank"):
@@ -245,22 +263,69 @@ def _retrieval(lines: list[Line], named: Names) -> list[Table]:
 
 def _generated(lines: list[Line], named: Names) -> list[Table]:
     """A table for the captions of each data set, and one for the pictures."""
+    captions = "Captions, {data}: {images:,} images, {references:,} references, ×100"
+    return [
+        *_of_each_set(captions, lines, named, caption_metrics),
+        *_of_each_set("Generated pictures, {data}", lines, named, picture_metrics, _score),
+    ]
+
+
+def _asked_of_words(lines: list[Line], named: Names) -> list[Table]:
+    """How cosines go with what people say, of CxC's pairs and SimLex' words; captions of nearly the same words."""
+
+    return [
+        *_of_each_set("Correlation with ratings, {data}, × 100", lines, named, correlations, asked),
+        *_of_each_set("Correlation with ratings of words, {data}, × 100", lines, named, of_words, asked),
+        *_of_each_set("Captions of nearly the same words, {data}, %", lines, named, of_captions),
+    ]
+
+
+def _of_each_set(
+    title: str,
+    lines: list[Line],
+    named: Names,
+    columns: Callable[[Line], Mapping[str, str]],
+    cell: Callable[[Line, str], Number | None] = number,
+) -> list[Table]:
+    """A table for each data set of those lines that have `columns`, names of numbers and what stands above them."""
+    by_data: dict[str, list[Line]] = {}
+    for line in lines:
+        if columns(line):
+            by_data.setdefault(named.data(line), []).append(line)
     found = []
-    for title, metrics in (
-        ("Captions, {data}: {images:,} images, {references:,} references, ×100", caption_metrics),
-        ("Generated pictures, {data}", picture_metrics),
-    ):
-        by_data: dict[str, list[Line]] = {}
-        for line in lines:
-            if metrics(line):
-                by_data.setdefault(named.data(line), []).append(line)
-        for data, own in by_data.items():
-            shown = {name: heading for line in own for name, heading in metrics(line).items()}
-            rows = _rows(own, named, lambda of, names=tuple(shown): [_score(of[-1], name) for name in names])  # type: ignore[misc]
-            lower = frozenset(k for k, name in enumerate(shown) if name in LOWER)
-            counts = {name: own[0].get(name, 0) for name in ("images", "references")}
-            found.append(Table(title.format(data=data, **counts), list(shown.values()), rows, lower=lower))
+    for data, own in by_data.items():
+        shown = {name: heading for line in own for name, heading in columns(line).items()}
+        rows = _rows(own, named, lambda of, names=tuple(shown): [cell(of[-1], name) for name in names])  # type: ignore[misc]
+        lower = frozenset(k for k, name in enumerate(shown) if name in LOWER)
+        counts = {name: own[0].get(name, 0) for name in ("images", "references")}
+        found.append(Table(title.format(data=data, **counts), list(shown.values()), rows, lower=lower))
     return found
+
+
+def correlations(line: Line) -> dict[str, str]:
+    """Those of CxC, and what each is called."""
+    return {f"correlation.{name}": name for name in line.get("correlation", {})}
+
+
+def of_words(line: Line) -> dict[str, str]:
+    """SimLex' subsets."""
+    return {f"spearman.{name}": name for name in line.get("spearman", {})}
+
+
+def of_captions(line: Line) -> dict[str, str]:
+    """The scores of a set of captions that are nearly the same."""
+    return {
+        name: shown for name, shown in PARTS.items() if name in line and line.get("task") == "compositional"
+    }
+
+
+def asked(line: Line, path: str) -> Number | None:
+    """A correlation: of CxC with its deviation over samples of queries, of words with an interval that stands under the
+    subset's bare name."""
+    value, bounds = at(line, path), at(line.get("ci95"), path.partition(".")[2])
+    if isinstance(value, Mapping):
+        return Number((value["mean"],), spread=value["sd"])
+    return None if value is None else Number((value,), tuple(bounds) if bounds else None)
 
 
 def _score(line: Line, name: str) -> Number | None:

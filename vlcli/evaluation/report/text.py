@@ -8,7 +8,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vlcli.evaluation.report.generated import caption_metrics, picture_metrics
-from vlcli.evaluation.report.tables import ACCURACIES, RECALLS, WITH, Line, Table, at
+from vlcli.evaluation.report.tables import (
+    ACCURACIES,
+    RECALLS,
+    WITH,
+    Line,
+    Table,
+    asked,
+    at,
+    correlations,
+    of_captions,
+    of_words,
+)
 
 COLUMNS = (
     "command",
@@ -30,7 +41,7 @@ COLUMNS = (
     "high",
     "key",
 )
-METRICS = (*ACCURACIES, "auc", *RECALLS, "MR", "pointing.accuracy")
+METRICS = (*ACCURACIES, *RECALLS, "MR", "pointing.accuracy")
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -74,7 +85,11 @@ def _numbers(line: Line) -> Iterator[dict[str, Any]]:
     head |= {"recipe": recipe.get("name"), "seed": recipe.get("seed")}
     head["n"] = line.get("n", line.get("images"))
     of = line.get("average", line)
-    for metric in (*METRICS, *caption_metrics(line), *picture_metrics(line)):
+    for metric in (*correlations(line), *of_words(line)):
+        if (found := asked(line, metric)) is not None:
+            low, high = found.bounds or (None, None)
+            yield {**head, "metric": metric, "value": found.mean, "low": low, "high": high}
+    for metric in (*METRICS, *of_captions(line), *caption_metrics(line), *picture_metrics(line)):
         value = at(of, metric)
         bounds = at(of.get("ci95"), metric)
         if metric == "pointing.accuracy":
