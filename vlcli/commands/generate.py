@@ -17,7 +17,7 @@ EXAMPLES = (
     "vlcli generate runs/captioner --caption val.jsonl -o captions.jsonl",
     "vlcli generate runs/captioner --caption shards/ --decode beam --beams 5 --format coco -o results.json",
     "vlcli generate stable-diffusion-v1-4/ --kv runs/kv --encoder runs/altclip-m9 --text en=fox --text zh=狐狸 -o fox/",
-    "vlcli generate stable-diffusion-v1-4/ val.jsonl --langs en,zh --map 'text=name_{lang}' --kv runs/kv"
+    "vlcli generate stable-diffusion-v1-4/ val.jsonl --langs en,zh --map 'zh=text,text=name_{lang}' --kv runs/kv"
     " --encoder runs/altclip-m9 -o pictures/",
     "vlcli generate runs/decoder --prior runs/prior --clip runs/clip --text 红苹果 --text 狐狸 --seed 0 -o pictures/",
 )
