@@ -230,7 +230,11 @@ def dual(tmp_path_factory):
         (("retrieve", "R2D2", *ROWS, "--rerank", "5", "--query", "x"), 2, "does not go with"),
         (("zeroshot", "DUAL", "--data", "PAIRS", "--task", "matching"), 2, "no cross encoders"),
         (("zeroshot", "R2D2", *ROWS, "--task", "matching", "--label-column", "group_zh"), 3, "not 0 or 1"),
-        (("zeroshot", "R2D2", *ROWS, "--predictions", "x.jsonl"), 2, "is of --task matching"),
+        (
+            ("zeroshot", "R2D2", *ROWS, "--task", "simlex", "--predictions", "x.jsonl"),
+            2,
+            "does not go with --task simlex",
+        ),
         (("finetune", "DUAL", *ROWS, "--recipe", "r2d2-retrieval"), 2, "the checkpoint is a dual encoder"),
         (("finetune", "R2D2", *ROWS, "--recipe", "r2d2-matching"), 2, "is not of --task retrieval"),
         (("finetune", "R2D2", *ROWS, "--recipe", "r2d2-retrival"), 2, "did you mean 'r2d2-retrieval'"),
