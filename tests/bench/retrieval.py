@@ -32,7 +32,7 @@ def features(images: int, texts: int) -> tuple[ImageTokens, TextTokens]:
     looks = F.normalize(torch.randn(images, PATCHES, WIDTH, generator=generator), dim=-1)
     words = torch.randn(texts, LONGEST, WIDTH, generator=generator)
     # captions of an image are near one of its patches
-    words += 0.5 * looks[torch.arange(texts) % images, :1]
+    words += 0.5 * looks[torch.arange(texts) * images // texts, :1]
     lengths = torch.randint(8, LONGEST + 1, (texts,), generator=generator)
     mask = torch.arange(LONGEST) < lengths[:, None]
     return ImageTokens(looks, None), TextTokens(F.normalize(words, dim=-1), mask, mask, None)
@@ -71,7 +71,9 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     asked = parser.parse_args()
     images, texts = features(asked.images, asked.texts)
-    positives = [set(range(i, asked.texts, asked.images)) for i in range(asked.images)]
+    positives: list[set[int]] = [set() for _ in range(asked.images)]
+    for j in range(asked.texts):  # the captions of an image stand together, as in every set
+        positives[j * asked.images // asked.texts].add(j)
     assert images.tokens is not None
     assert texts.tokens is not None
 
