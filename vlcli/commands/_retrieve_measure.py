@@ -121,7 +121,8 @@ def show(result: dict[str, Any]) -> None:
         some = result["preselect"]
         rows.append([f"of the {some['k']} nearest by vector:", *[""] * len(sides)])
         for name in result[sides[0]]:
-            cells = [f"{some[side][name]:.1f} (−{some['lost'][side][name]:.1f})" for side in sides]
+            # with fewer rivals a right answer may rise, too
+            cells = [f"{some[side][name]:.1f} ({0.0 - some['lost'][side][name]:+.1f})" for side in sides]
             rows.append([name, *cells])
     if "pointing" in result:
         test = result["pointing"]
