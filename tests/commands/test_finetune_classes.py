@@ -2,30 +2,17 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
+from labelled_squares import COLOURS, model_of, read, run, squares, write
 from PIL import Image
 
-from vlcli.cli import app
-from vlcli.errors import VlcliError
 from vlcli.evaluation.probes.features import image_vectors
 from vlcli.evaluation.probes.labelled import Labelled
 from vlcli.evaluation.probes.linear import linear_probe
 from vlcli.models.checkpoint import load_classifier, save_checkpoint
-from vlcli.models.config import DualEncoderConfig, ImageTowerConfig, TextTowerConfig
-from vlcli.models.dual import DualEncoder
 from vlcli.models.quickcheck import check_checkpoint
 from vlcli.shards.pairs import load_pairs
-
-COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 230)}
-
-
-def model_of(tower="test_vit", size=32):
-    torch.manual_seed(0)
-    image = ImageTowerConfig(name=tower, preprocess={"size": size})
-    text = TextTowerConfig(width=16, layers=1, heads=2)
-    return DualEncoder(DualEncoderConfig(dim=16, similarity="global", image=image, text=text)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -33,32 +20,8 @@ def place(tmp_path_factory):
     """Noisy squares of three colours in three tables, and a tower that learnt nothing."""
     here = tmp_path_factory.mktemp("classes")
     save_checkpoint(model_of(), here / "dual", recipe={}, lineage={})
-    noise = np.random.default_rng(0)
-    for name, count in (("train", 18), ("val", 9), ("test", 9)):
-        rows = []
-        for i in range(count):
-            label = list(COLOURS)[i % 3]
-            pixels = np.clip(COLOURS[label] + noise.normal(0, 90, (24, 24, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(here / f"{name}-{i}.png")
-            rows.append({"id": f"{name}/{i}", "image": f"{name}-{i}.png", "label": label})
-        write(here / f"{name}.jsonl", rows)
+    squares(here, {"train": 18, "val": 9, "test": 9}, 90)
     return here
-
-
-def write(file, rows):
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def read(file):
-    return [json.loads(line) for line in file.open()]
-
-
-def run(*arguments):
-    """(exit code, the one line that was said)."""
-    try:
-        return app([str(a) for a in arguments], prog_name="vlcli", standalone_mode=False) or 0, ""
-    except VlcliError as error:
-        return error.exit_code, str(error)
 
 
 def probe(place, *more):

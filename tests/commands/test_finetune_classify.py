@@ -4,17 +4,11 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
+from labelled_squares import model_of, read, run, squares, write
 
-from vlcli.cli import app
-from vlcli.errors import VlcliError
 from vlcli.models.checkpoint import save_checkpoint
-from vlcli.models.config import DualEncoderConfig, ImageTowerConfig, TextTowerConfig
-from vlcli.models.dual import DualEncoder
 from vlcli.models.quickcheck import check_run
 
-COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 230)}
 SHORT = ("schedule.steps=4", "data.batch_size=4", "data.workers=0", "train.evaluate_every=2")
 SET = [word for setting in SHORT for word in ("--set", setting)]
 
@@ -23,37 +17,9 @@ SET = [word for setting in SHORT for word in ("--set", setting)]
 def place(tmp_path_factory):
     """Noisy squares of three colours in three tables, and a tower that learnt nothing."""
     here = tmp_path_factory.mktemp("classify")
-    torch.manual_seed(0)
-    image = ImageTowerConfig(name="test_vit", preprocess={"size": 32})
-    text = TextTowerConfig(width=16, layers=1, heads=2)
-    config = DualEncoderConfig(dim=16, similarity="global", image=image, text=text)
-    save_checkpoint(DualEncoder(config).eval(), here / "dual", recipe={}, lineage={})
-    noise = np.random.default_rng(0)
-    for name, count in (("train", 12), ("val", 6), ("test", 6)):
-        rows = []
-        for i in range(count):
-            label = list(COLOURS)[i % 3]
-            pixels = np.clip(COLOURS[label] + noise.normal(0, 60, (24, 24, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(here / f"{name}-{i}.png")
-            rows.append({"id": f"{name}/{i}", "image": str(here / f"{name}-{i}.png"), "label": label})
-        write(here / f"{name}.jsonl", rows)
+    save_checkpoint(model_of(), here / "dual", recipe={}, lineage={})
+    squares(here, {"train": 12, "val": 6, "test": 6}, 60, absolute=True)
     return here
-
-
-def write(file, rows):
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def read(file):
-    return [json.loads(line) for line in file.open()]
-
-
-def run(*arguments):
-    """(exit code, the one line that was said)."""
-    try:
-        return app([str(a) for a in arguments], prog_name="vlcli", standalone_mode=False) or 0, ""
-    except VlcliError as error:
-        return error.exit_code, str(error)
 
 
 def task(place, *more, recipe="emoji-classify"):

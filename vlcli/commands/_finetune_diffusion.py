@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from vlcli.commands._plan import mixture_lines
-from vlcli.commands._training import Progress, curves, fate, recipe_settings, run_directory
+from vlcli.commands._training import Progress, curves, ended, fate, recipe_settings, run_directory
 from vlcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -150,5 +150,4 @@ def key_values(
         )
         with curves(out, console):
             result = fine_tune(run, lambda found: reporter.validated(0, found, False))
-    best = f", best loss {-result['best']:.4f}" if result["best"] is not None else ""
-    console.note(f"{result['steps']} steps{best}; {out}")
+    ended(console, result, resolved.train.best, out)

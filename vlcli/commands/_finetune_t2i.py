@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from vlcli.commands._training import Progress, curves
+from vlcli.commands._training import Progress, curves, ended
 from vlcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,10 +57,7 @@ def train(
         run = kind(recipe, source, rows, out, reporter, **where)
         with curves(out, console):
             result = run.run()
-    best = ""
-    if result["best"] is not None:
-        best = f", best {recipe.train.best} {abs(result['best']):.4g}"
-    console.note(f"{result['steps']} steps{best}; {out}")
+    ended(console, result, recipe.train.best, out)
 
 
 class _Progress(Progress):

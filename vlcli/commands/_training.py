@@ -163,3 +163,12 @@ class Progress:
 
     def warn(self, text: str) -> None:
         self.console.warn(text)
+
+
+def ended(console: Console, result: dict[str, Any], best: str, out: Path) -> None:
+    """What a run came to. `best` names the score that chose: a percentage, or a loss, of which the engine has the
+    negative."""
+    value, said = result["best"], ""
+    if value is not None:
+        said = f", best {best} {-value:.4g}" if best == "loss" else f", best {best} {value:.1f}"
+    console.note(f"{result['steps']} steps{said}; {out}")

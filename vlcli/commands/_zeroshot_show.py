@@ -70,3 +70,18 @@ def show_languages(result: dict[str, Any], labels: str, prompts: str) -> None:
     header = [f"labels {labels}", *keys.values(), "images", "classes"]
     lines = [[*cells(one, keys), str(one["n"]), str(one["classes"])] for one in result["langs"]]
     many.show(result, {"prompts": prompts}, header, [*lines, [*cells(result["average"], keys), "", ""]])
+
+
+def tell(result: dict[str, Any], public: Any, console: Any, where: str = "") -> None:
+    """What a reader of the numbers should know."""
+    if same := result.get("duplicate_names"):
+        shown = "、".join(same[:5])
+        console.warn(f"{where}several classes are called {shown}: top-1 cannot reach 100")
+    if left_out := result.get("left_out"):
+        console.note(f"{where}{left_out:,} images of other classes than the {result['classes']} are left out")
+    if leaked := result.get("train_in_test"):
+        console.warn(f"{leaked:,} rows to learn from show an image that is tested on")
+    for line in (
+        public.departures(result["classes"], result["n"], result.get("left_out", 0)) if public else ()
+    ):
+        console.warn(f"{where}{line}")

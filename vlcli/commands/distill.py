@@ -25,6 +25,7 @@ from vlcli.commands._training import (
     RunOutput,
     TrainPrecision,
     curves,
+    ended,
     fate,
     recipe_settings,
     run_directory,
@@ -175,10 +176,7 @@ def command(
         )
         with curves(out, console):
             result = run.run()
-    best = ""
-    if result["best"] is not None:
-        best = f", best {resolved.train.best} {abs(result['best']):.4g}"
-    console.note(f"{result['steps']} steps{best}; {out}")
+    ended(console, result, resolved.train.best, out)
 
 
 class _Progress(Progress):

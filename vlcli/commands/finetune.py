@@ -31,6 +31,7 @@ from vlcli.commands._training import (
     RunOutput,
     TrainPrecision,
     curves,
+    ended,
     fate,
     recipe_settings,
     run_directory,
@@ -358,8 +359,7 @@ def command(
         )
         with curves(out, console):
             result = fine_tune(run, lambda found: reporter.validated(0, found, False))
-    best = f", best {_told(resolved.train.best, result['best'])}" if result["best"] is not None else ""
-    console.note(f"{result['steps']} steps{best}; {out}")
+    ended(console, result, resolved.train.best, out)
 
 
 def _recipe_for(task: Task, model: Any) -> str:
@@ -373,8 +373,3 @@ def _recipe_for(task: Task, model: Any) -> str:
     if model.kind == "r2d2":
         return "r2d2-retrieval"
     return "filip-retrieval" if model.similarity == "tokenwise" else "wukong-retrieval"
-
-
-def _told(name: str, value: float) -> str:
-    """The best score of a run: a percentage, or a loss, of which the engine has the negative."""
-    return f"loss {-value:.3f}" if name == "loss" else f"{name} {value:.1f}"

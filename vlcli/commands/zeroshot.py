@@ -149,7 +149,7 @@ def command(
     at once.
     """
     from vlcli.commands._console import Console
-    from vlcli.commands._zeroshot_show import PLACES, show, show_languages
+    from vlcli.commands._zeroshot_show import PLACES, show, show_languages, tell
     from vlcli.errors import UsageError
 
     _refuse_predictions(
@@ -221,7 +221,7 @@ def command(
             batch_size=batch_size,
             precision=precision,
         )
-        _tell(measured, public, console)
+        tell(measured, public, console)
         e.print_json(measured) if json else show(measured)
         return
     if compare is not None:
@@ -296,7 +296,7 @@ def command(
         result = learn(
             model, protocol.value, table, tables, settings, how, lines, cache=cache, console=console
         )
-        _tell(result, public, console)
+        tell(result, public, console)
         e.print_json(result) if json else show(result)
         return
     from vlcli.commands._zeroshot_names import Names
@@ -324,7 +324,7 @@ def command(
         return
     result = naming.measure(model, lines)
     for one in result["langs"] if namings else [result]:
-        _tell(one, public, console, where=f"{one['lang']}: " if namings else "")
+        tell(one, public, console, where=f"{one['lang']}: " if namings else "")
     if namings:
         many.note_saving(result, console)
     if json:
@@ -392,18 +392,3 @@ def _refuse(
         raise UsageError(
             f"--protocol {protocol.value} learns from labelled rows", remedy="name them with --train"
         )
-
-
-def _tell(result: dict[str, Any], public: Any, console: Any, where: str = "") -> None:
-    """What a reader of the numbers should know."""
-    if same := result.get("duplicate_names"):
-        shown = "、".join(same[:5])
-        console.warn(f"{where}several classes are called {shown}: top-1 cannot reach 100")
-    if left_out := result.get("left_out"):
-        console.note(f"{where}{left_out:,} images of other classes than the {result['classes']} are left out")
-    if leaked := result.get("train_in_test"):
-        console.warn(f"{leaked:,} rows to learn from show an image that is tested on")
-    for line in (
-        public.departures(result["classes"], result["n"], result.get("left_out", 0)) if public else ()
-    ):
-        console.warn(f"{where}{line}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -25,7 +26,7 @@ from vlcli.training.noisy import chance
 from vlcli.training.processes import world_size
 
 
-class DiffusionTraining:
+class DiffusionTraining(ABC):
     """A run: `PriorTraining(recipe, encoder, train, out, reporter, …).run()`. `encoder` is fixed, and its hash goes
     into what is trained; `train` and `validation` are tables of pairs."""
 
@@ -83,25 +84,25 @@ class DiffusionTraining:
 
     # What a stage is
 
+    @abstractmethod
     def _new(self) -> nn.Module:
         """The model before its first step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _load(self, place: Path) -> nn.Module:
         """The model of a checkpoint to go on from."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _validation(self, table: PairTable) -> Callable[[Any], dict[str, Any]]:
         """What measures the model on validation's rows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _sample(self, batch: TrainingBatch) -> Tensor:
         """What noise is added to."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _condition(self, batch: TrainingBatch, gone: Tensor) -> Any:
         """What the model is told, but of those that are gone (b,); sliced by `.rows` or as a tensor."""
-        raise NotImplementedError
 
     def run(self) -> dict[str, Any]:
         """Train to the last step: see `Engine.run`."""
@@ -158,7 +159,7 @@ class DiffusionTraining:
             total += loss.detach()
         return Outcome(total, {}, lambda: None)
 
-    def stepped(self) -> None:
+    def stepped(self) -> None:  # noqa: B027 - there is nothing beside the optimizer
         pass
 
     def values(self) -> dict[str, float]:
