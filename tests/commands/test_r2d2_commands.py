@@ -87,8 +87,9 @@ def test_what_is_ranked_anew_is_what_the_cross_encoders_say(pretrained, tmp_path
             pair = Pairs(torch.tensor([0]), torch.tensor([0]))
             assert model.ranking(texts, states, pair).probability.item() == pytest.approx(score, abs=2e-6)
     assert line["scores"] == sorted(line["scores"], reverse=True)
-    assert run("retrieve", pretrained, *ROWS, "--rerank", "3", "--add-similarity", "--json")[0] == 0
-    assert last(capsys)["rerank"] == {"k": 3, "score": "match+similarity"}
+    for score in ("match+similarity", "posterior"):
+        assert run("retrieve", pretrained, *ROWS, "--rerank", "3", "--rerank-score", score, "--json")[0] == 0
+        assert last(capsys)["rerank"] == {"k": 3, "score": score}
 
 
 def test_auc_and_predictions_of_matching(pretrained, labelled, tmp_path, capsys):
@@ -226,7 +227,7 @@ def dual(tmp_path_factory):
     [
         (("retrieve", "DUAL", *ROWS, "--rerank", "5"), 2, "no cross encoders"),
         (("retrieve", "R2D2", *ROWS, "--rerank", "imagenet"), 2, "neither a number above 0"),
-        (("retrieve", "R2D2", *ROWS, "--add-similarity"), 2, "is of --rerank"),
+        (("retrieve", "R2D2", *ROWS, "--rerank-score", "posterior"), 2, "is of --rerank"),
         (("retrieve", "R2D2", *ROWS, "--rerank", "5", "--query", "x"), 2, "does not go with"),
         (("zeroshot", "DUAL", "--data", "PAIRS", "--task", "matching"), 2, "no cross encoders"),
         (("zeroshot", "R2D2", *ROWS, "--task", "matching", "--label-column", "group_zh"), 3, "not 0 or 1"),

@@ -12,6 +12,7 @@ from vlcli.commands import _evaluation as e
 if TYPE_CHECKING:
     from vlcli.commands._console import Console
     from vlcli.commands._results import Lines
+    from vlcli.evaluation.rerank import RerankScore
 
 COMPARED = {
     f"{side}.R@{k}": f"{shown} R@{k}" for side, shown in (("i2t", "I→T"), ("t2i", "T→I")) for k in (1, 5, 10)
@@ -26,7 +27,7 @@ class Measure:
     template: Any
     mosaics: Sequence[Any]
     rerank_at: int | None
-    add_similarity: bool
+    rerank_score: RerankScore
     preselect: int | None
     predictions: Path | None
     lines_of: Callable[..., Any] | None
@@ -50,7 +51,7 @@ class Measure:
             prompts=self.template,
             lang=self.lang,
             precision=precision,
-            rerank=None if self.rerank_at is None else [self.rerank_at, self.add_similarity],
+            rerank=None if self.rerank_at is None else [self.rerank_at, self.rerank_score],
             preselect=self.preselect,
             mosaics=digest(self.mosaics) if self.mosaics else None,
             **self.how,
@@ -74,7 +75,7 @@ class Measure:
             lines=self.lines_of,
             lang=self.lang,
             rerank_at=self.rerank_at,
-            add_similarity=self.add_similarity,
+            rerank_score=self.rerank_score,
             **self.how,
         )
         if self.preselect is not None:

@@ -78,12 +78,14 @@ def command(
             "flickr30k-cn, coco-cn, aic-icc, muge, icr, iqr, flickr30k-cna.",
         ),
     ] = None,
-    add_similarity: Annotated[
-        bool,
+    rerank_score: Annotated[
+        Literal["match", "match+similarity", "posterior"],
         Option(
-            "--add-similarity", help="--rerank by the match probability plus the cosine, not by it alone."
+            "--rerank-score",
+            help="--rerank by the match probability; by it plus the cosine, as R2D2's released code does; or by the "
+            "log-odds of a match plus cosine / temperature, which is what both say together.",
         ),
-    ] = False,
+    ] = "match",
     prompts: e.Prompts = "none",
     predictions: Annotated[
         Path | None, Option("--predictions", metavar="OUT.jsonl", help="The ten best of every query.")
@@ -209,8 +211,8 @@ def command(
         return
     if not data:
         raise UsageError("no pairs", remedy="--data FILE, or --index DIR and a query")
-    if add_similarity and rerank is None:
-        raise UsageError("--add-similarity is of --rerank", remedy="--rerank K")
+    if rerank_score != "match" and rerank is None:
+        raise UsageError("--rerank-score is of --rerank", remedy="--rerank K")
     if langs is not None and (mosaics or rerank is not None):
         raise UsageError("--langs goes with neither --mosaics nor --rerank")
     if gallery is not None and (langs is not None or rerank is not None or compare is not None):
@@ -332,7 +334,7 @@ def command(
         template,
         pointing,
         rerank_at,
-        add_similarity,
+        rerank_score,
         preselect,
         predictions,
         lines_of,

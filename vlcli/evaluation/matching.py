@@ -16,7 +16,7 @@ from vlcli.evaluation.bootstrap import interval
 from vlcli.evaluation.describe import describe
 from vlcli.evaluation.gallery import Gallery
 from vlcli.evaluation.metrics import percent
-from vlcli.evaluation.rerank import Matcher, refuse_no_ranking
+from vlcli.evaluation.rerank import Matcher, probability, refuse_no_ranking
 from vlcli.records.atomic import atomic_file
 
 
@@ -74,7 +74,7 @@ def row_scores(
     )
     i = np.array([images[image] for image in table.image_ids], dtype=np.int64)
     j = np.array([texts[unicodedata.normalize("NFC", of[0])] for of in table.texts], dtype=np.int64)
-    return matcher(i, j)
+    return probability(matcher(i, j))
 
 
 def matching(

@@ -3,6 +3,13 @@
     1. all candidates by cosine;  2. the first K by the mean of both match probabilities;  3. the others stay behind
     them, in the order of the cosine.
 
+The ranking is trained on negatives that are drawn by the softmax of cosines (R2D2 §3.2), which leaves little for it to
+learn of what the cosines know already: its odds are those that remain once these are known. The posterior of both,
+
+    log p(text | image) = cosine / τ + log(q / (1 − q)) + const,    q the match probability,
+
+is the score that never throws away what stage 1 knew; the paper's is q alone, the released code's q + cosine.
+
 What is computed of one text or one image alone is computed once; pairs that both directions ask for are too.
 """
 
@@ -11,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +42,7 @@ PRESETS = {
     "iqr": 64,
     "flickr30k-cna": 128,
 }
+RerankScore = Literal["match", "match+similarity", "posterior"]
 PAIRS = 256  # of one pass through the cross encoders
 
 
@@ -54,7 +62,8 @@ class ImageStates(NamedTuple):
 
 
 class Matcher:
-    """`matcher(images, texts)` → the mean match probability of the pairs (images[p], texts[p]), float64.
+    """`matcher(images, texts)` → log(q / (1 − q)) of the pairs (images[p], texts[p]), float64; q is the mean of
+    both match probabilities.
 
     `pictures` are rows of `table`, `texts` strings; both are encoded when the matcher is made.
     """
@@ -112,9 +121,7 @@ class Matcher:
             scores[part] = self._pass(images[part], texts[part])
             done(len(images[part]))
         if not np.isfinite(scores).all():
-            raise InputError(
-                "the model's match probabilities are not finite", remedy="the checkpoint is damaged"
-            )
+            raise InputError("the model's match logits are not finite", remedy="the checkpoint is damaged")
         return scores
 
     def _pass(self, images: npt.NDArray[np.int64], texts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -133,7 +140,12 @@ class Matcher:
                 self.images[torch.from_numpy(distinct_images)].to(device),
                 pairs,
             )
-        return ranked.probability.double().cpu().numpy()
+        return ranked.log_odds.cpu().numpy()
+
+
+def probability(log_odds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The match probabilities of what a `Matcher` gives."""
+    return np.exp(-np.logaddexp(0.0, -log_odds))
 
 
 def refuse_no_ranking(model: Any) -> None:
@@ -160,10 +172,11 @@ def rerank(
     found: Ranks,
     *,
     k: int,
-    add_similarity: bool = False,
+    score: RerankScore = "match",
+    scale: float = 1.0,
 ) -> Reranked:
-    """`found` are the ranks by cosine. A K above the number of candidates takes them all. With `add_similarity` the
-    cosine is added to the probability (what the released code does; spec D30).
+    """`found` are the ranks by cosine. A K above the number of candidates takes them all. `scale` is 1/τ, of the
+    posterior.
 
     Ties are pessimistic as those of the cosine are (retrieval.py). A query none of whose positives is among its first
     K keeps its rank: all K stand before it, whatever their order.
@@ -172,8 +185,10 @@ def rerank(
     asked = {(one.query, j) for one in first["i2t"] for j in one.candidates}
     asked |= {(i, one.query) for one in first["t2i"] for i in one.candidates}
     pairs = np.array(sorted(asked), dtype=np.int64).reshape(-1, 2)
-    scores = matcher(pairs[:, 0], pairs[:, 1])
-    score_of = {(int(i), int(j)): float(s) for (i, j), s in zip(pairs, scores, strict=True)}
+    said = matcher(pairs[:, 0], pairs[:, 1])
+    said = said if score == "posterior" else probability(said)
+    of_cosine = {"match": 0.0, "match+similarity": 1.0, "posterior": scale}[score]
+    score_of = {(int(i), int(j)): float(s) for (i, j), s in zip(pairs, said, strict=True)}
 
     shown: list[set[int]] = [set() for _ in range(len(found.t2i))]
     for i, columns in enumerate(positives):
@@ -186,10 +201,7 @@ def rerank(
         tops[side] = []
         for one in first[side]:
             pair = [(one.query, c) if side == "i2t" else (c, one.query) for c in one.candidates]
-            values = [
-                score_of[p] + (cosine if add_similarity else 0.0)
-                for p, cosine in zip(pair, one.scores, strict=True)
-            ]
+            values = [score_of[p] + of_cosine * cosine for p, cosine in zip(pair, one.scores, strict=True)]
             order = sorted(range(len(values)), key=lambda n: -values[n])
             tops[side].append(
                 Top(one.query, [one.candidates[n] for n in order], [round(values[n], 6) for n in order])

@@ -29,7 +29,7 @@ from vlcli.evaluation.leaderboards import Lines
 from vlcli.evaluation.mosaics import Mosaic, pointing
 from vlcli.evaluation.preselection import loss_of_recall, pooled, preselected
 from vlcli.evaluation.ranking import Top, top
-from vlcli.evaluation.rerank import Matcher, Reranked, refuse_no_ranking, rerank
+from vlcli.evaluation.rerank import Matcher, Reranked, RerankScore, refuse_no_ranking, rerank
 from vlcli.evaluation.retrieval import Ranks, ranks, summary
 from vlcli.evaluation.truth import truth_of
 from vlcli.evaluation.zeroshot import Ensemble, classified
@@ -113,7 +113,7 @@ class Retrieval:
         split: str | None = None,
         lang: str | None = None,
         rerank_at: int | None = None,
-        add_similarity: bool = False,
+        rerank_score: RerankScore = "match",
         directions: Sequence[str] = ("i2t", "t2i"),
         predictions: Callable[[dict[str, Any]], Any] | None = None,
     ) -> dict[str, Any]:
@@ -129,9 +129,9 @@ class Retrieval:
             raise InputError("no texts: there is nothing to retrieve", file=self.table.source)
         found, again, said = self.found, None, {}
         if rerank_at is not None:
-            again = self._rerank(rerank_at, add_similarity)
+            again = self._rerank(rerank_at, rerank_score)
             found = again.ranks
-            said = {"rerank": {"k": rerank_at, "score": "match+similarity" if add_similarity else "match"}}
+            said = {"rerank": {"k": rerank_at, "score": rerank_score}}
         if predictions is not None:
             for row in self._predictions(found, again):
                 predictions(row)
@@ -159,7 +159,7 @@ class Retrieval:
 
             return self.metrics(predictions=write, **how)
 
-    def _rerank(self, k: int, add_similarity: bool) -> Reranked:
+    def _rerank(self, k: int, score: RerankScore) -> Reranked:
         gallery = self.gallery
         matcher = Matcher(
             self.model,
@@ -177,7 +177,8 @@ class Retrieval:
             gallery.positives,
             self.found,
             k=k,
-            add_similarity=add_similarity,
+            score=score,
+            scale=self.model.scale().item(),
         )
 
     def _predictions(self, found: Ranks, again: Reranked | None, k: int = 10) -> Iterator[dict[str, Any]]:

@@ -40,6 +40,12 @@ class Ranked(NamedTuple):
         """(p,) the mean of the two match probabilities (R2D2 App. C)."""
         return (self.text_logits.softmax(1)[:, 1] + self.image_logits.softmax(1)[:, 1]) / 2
 
+    @property
+    def log_odds(self) -> Tensor:
+        """(p,) float64, log(q / (1 − q)) of `probability` q, exact where q is 0 or 1 in float32."""
+        both = torch.stack([self.text_logits, self.image_logits]).double().log_softmax(-1).logsumexp(0)
+        return both[:, 1] - both[:, 0]
+
 
 def image_states(features: ImageFeatures) -> Tensor:
     """(b, 1 + n1, c): what stands for the picture as a whole, [CLS] where the tower has one, before its patches."""

@@ -171,7 +171,7 @@ def said_of(line: Line) -> tuple[str, ...]:
         prompts += ", mean of probabilities"
     if rerank := line.get("rerank"):
         prompts += f", the best {rerank['k']} ranked anew"
-        prompts += " (match + similarity)" if rerank["score"] == "match+similarity" else ""
+        prompts += "" if rerank["score"] == "match" else f" ({rerank['score'].replace('+', ' + ')})"
     if settings.get("precision", "fp32") != "fp32":
         prompts += f", {settings['precision']}"
     return line["checkpoint"], line["similarity"], prompts
