@@ -127,7 +127,7 @@ def same_features(images: int, turns: int) -> None:
 
 def tokenwise(turns: int) -> None:
     prompts = load_prompts("openai-80")
-    names = list(load_labels("imagenet.en").names.values())[:8]
+    names = list(load_labels("imagenet.en").names.values())[:200]
     theirs = open_clip.create_model("ViT-B-32").eval()
     text = TextTowerConfig(width=512, heads=8, layers=12)
     image = ImageTowerConfig(name="vit_base_patch32_clip_224")
@@ -150,7 +150,7 @@ def tokenwise(turns: int) -> None:
             found["our image"] = seconds / len(pixels)
             seconds, _ = timed(lambda: ours.encode_text(*ours.tokenize(filled)))
             found["our text"] = seconds / len(filled)
-            some = PromptSet("some", prompts.templates[:20])
+            some = PromptSet("some", prompts.templates[:3])
             classifier = Classifier(ours, names, some)
             batch = features.rows(torch.arange(BATCH) % len(pixels))
             seconds, _ = timed(lambda: classifier.scores(batch))

@@ -5,7 +5,7 @@ from evaluation_fakes import Features, dot, literal_rank, literal_recall, pooled
 
 from vlcli.errors import InputError
 from vlcli.evaluation import retrieval as module
-from vlcli.evaluation.retrieval import ranks, retrieval, tile_side
+from vlcli.evaluation.retrieval import ranks, retrieval, tile_pairs, tile_shape
 
 
 def several_positives(rng, images, texts):
@@ -212,11 +212,17 @@ def test_nan_similarities_are_an_error_and_not_a_perfect_rank():
         retrieval(dot, bad, bad, [{0}, {1}])
 
 
-def test_tiles_keep_the_token_products_bounded():
+def test_tiles_keep_the_token_products_bounded(monkeypatch):
     tokens = Features(torch.zeros(2, 196, 4), None)
     words = Features(torch.zeros(2, 32, 4), None)
-    side = tile_side(tokens, words)
-    assert side * side * 196 * 32 <= module.TILE_PRODUCTS < (side + 1) ** 2 * 196 * 32
+    for these, pairs in (
+        ((tokens, words), module.TILE_PRODUCTS // (196 * 32)),
+        ((pooled([[1.0]]),) * 2, 1 << 24),
+    ):
+        rows, columns = tile_shape(*these)
+        assert tile_pairs(*these) == pairs
+        assert pairs - rows < rows * columns <= pairs
+        assert columns > 4 * rows
     seen = []
 
     def spy(image, text):
@@ -225,4 +231,8 @@ def test_tiles_keep_the_token_products_bounded():
 
     ranks(spy, pooled(np.eye(30)), pooled(np.eye(30)), [{i} for i in range(30)], side=8)
     assert max(seen) == 64
-    assert len(seen) == 4 + 16  # the first pass visits the diagonal only
+    assert len(seen) == 16  # the first pass visits the diagonal only, and what it finds is kept
+    monkeypatch.setattr(module, "KEPT_PAIRS", 2 * 64)
+    seen.clear()
+    ranks(spy, pooled(np.eye(30)), pooled(np.eye(30)), [{i} for i in range(30)], side=8)
+    assert len(seen) == 2 + 16  # half of it

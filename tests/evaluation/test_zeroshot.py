@@ -69,7 +69,7 @@ def test_chunks_of_classes_change_nothing(monkeypatch):
     images = embed_images(tiny(), [square("red"), square("blue")])
     classifier = Classifier(tiny(), NAMES, PROMPTS)
     whole = classifier.scores(images)
-    monkeypatch.setattr("vlcli.evaluation.zeroshot.tile_side", lambda *_: 1)
+    monkeypatch.setattr("vlcli.evaluation.zeroshot.tile_pairs", lambda *_: 1)
     assert torch.allclose(classifier.scores(images), whole, atol=1e-6)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 
-from vlcli.evaluation.retrieval import rows_of, tile_side, tiles
+from vlcli.evaluation.retrieval import rows_of, tile_shape, tiles
 
 if TYPE_CHECKING:
     from vlcli.evaluation.retrieval import SimilarityFunction
@@ -31,13 +31,15 @@ def top(
     side: int | None = None,
 ) -> Iterator[Top]:
     """The `k` best texts of every image ("i2t") or images of every text ("t2i"), by its own scores."""
-    side = side or tile_side(images, texts)
+    high, wide = (side, side) if side else tile_shape(images, texts)
+    if direction == "t2i":
+        high, wide = wide, high
     queries, candidates = (images, texts) if direction == "i2t" else (texts, images)
-    for rows in tiles(rows_of(queries), side):
+    for rows in tiles(rows_of(queries), high):
         count = rows.stop - rows.start
         best = torch.empty(count, 0)
         where = torch.empty(count, 0, dtype=torch.int64)
-        for columns in tiles(rows_of(candidates), side):
+        for columns in tiles(rows_of(candidates), wide):
             pair = (rows, columns) if direction == "i2t" else (columns, rows)
             score = similarity(images.rows(pair[0]), texts.rows(pair[1]))
             part = score.i2t if direction == "i2t" else score.t2i.T

@@ -13,6 +13,7 @@ wherever it stands. Only ranks are kept, never the images × texts matrix.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
 
     SimilarityFunction = Callable[[ImageTokens, TextTokens], Similarity]
 
-# Token products of one tile: 2^24 float32 are 64 MiB, whatever the gallery's size.
-TILE_PRODUCTS = 1 << 24
+# Pairs of one tile, whose scores are 64 MiB in float32, and token products, which late interaction does not hold but
+# goes through part by part. A tile has more texts than images: among many, those of one length stand together.
+TILE_PAIRS, TILE_PRODUCTS, TEXTS_AN_IMAGE = 1 << 24, 1 << 27, 8
+# Pairs whose scores are kept from one pass of `ranks` to the next: 256 MiB of both directions.
+KEPT_PAIRS = 1 << 25
 # Of cosines in float32: ten times what tiles and batches of other shapes were seen to change.
 TIE = 1e-6
 
@@ -48,11 +52,18 @@ def rows_of(features: Any) -> int:
     return len(features.pooled if features.tokens is None else features.tokens)
 
 
-def tile_side(images: ImageTokens, texts: TextTokens, products: int = TILE_PRODUCTS) -> int:
-    """Side of a square tile of pairs whose token products stay below `products`."""
+def tile_pairs(images: ImageTokens, texts: TextTokens) -> int:
+    """How many pairs a tile has."""
     a = 1 if images.tokens is None else images.tokens.shape[1]
     b = 1 if texts.tokens is None else texts.tokens.shape[1]
-    return max(1, int((products / (a * b)) ** 0.5))
+    return max(1, min(TILE_PAIRS, TILE_PRODUCTS // (a * b)))
+
+
+def tile_shape(images: ImageTokens, texts: TextTokens) -> tuple[int, int]:
+    """Images and texts of a tile."""
+    pairs = tile_pairs(images, texts)
+    rows = max(1, math.isqrt(pairs // TEXTS_AN_IMAGE))
+    return rows, pairs // rows
 
 
 def tiles(total: int, side: int) -> Iterator[slice]:
@@ -71,27 +82,32 @@ def ranks(
     """Ranks of the best positives; `positives[i]` are the text columns that image i shows.
 
     Two passes over the same tiles: the first, only over tiles with a positive, finds the best positive
-    score of each query; the second counts the non-positives that reach it. Working memory is one tile and
-    a few vectors.
+    score of each query; the second counts the non-positives that reach it. Working memory is one tile, the
+    first tiles of the first pass, and a few vectors.
     """
     n, m = rows_of(images), rows_of(texts)
     assert len(positives) == n, "one set of positives an image"
-    side = side or tile_side(images, texts)
+    high, wide = (side, side) if side else tile_shape(images, texts)
     pairs: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for i, shown in enumerate(positives):
         for j in shown:
-            pairs.setdefault((i // side, j // side), []).append((i % side, j % side))
+            pairs.setdefault((i // high, j // wide), []).append((i % high, j % wide))
 
     best_i2t = torch.full((n,), -torch.inf)
     best_t2i = torch.full((m,), -torch.inf)
 
-    def tile(rows: slice, columns: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    Tile = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+    kept: dict[tuple[int, int], Tile] = {}
+
+    def tile(rows: slice, columns: slice) -> Tile:
+        if known := kept.get((rows.start, columns.start)):
+            return known
         score = similarity(images.rows(rows), texts.rows(columns))
         i2t, t2i = score.i2t.detach().float().cpu(), score.t2i.detach().float().cpu()
         if not (torch.isfinite(i2t).all() and torch.isfinite(t2i).all()):
             # NaN compares false with everything: it would count as a perfect rank.
             raise InputError("the model's similarities are not finite", remedy="the checkpoint is damaged")
-        inside = pairs.get((rows.start // side, columns.start // side))
+        inside = pairs.get((rows.start // high, columns.start // wide))
         if inside is None:
             return i2t, t2i, None
         mask = torch.zeros(i2t.shape, dtype=torch.bool)
@@ -99,16 +115,18 @@ def ranks(
         return i2t, t2i, mask
 
     for a, b in sorted(pairs):
-        rows, columns = slice(a * side, min((a + 1) * side, n)), slice(b * side, min((b + 1) * side, m))
-        i2t, t2i, mask = tile(rows, columns)
+        rows, columns = slice(a * high, min((a + 1) * high, n)), slice(b * wide, min((b + 1) * wide, m))
+        i2t, t2i, mask = found = tile(rows, columns)
         assert mask is not None
+        if (len(kept) + 1) * high * wide <= KEPT_PAIRS:
+            kept[rows.start, columns.start] = found
         best_i2t[rows] = torch.maximum(best_i2t[rows], i2t.masked_fill(~mask, -torch.inf).amax(1))
         best_t2i[columns] = torch.maximum(best_t2i[columns], t2i.masked_fill(~mask, -torch.inf).amax(0))
 
     ahead_i2t = torch.ones(n, dtype=torch.int64)
     ahead_t2i = torch.ones(m, dtype=torch.int64)
-    for rows in tiles(n, side):
-        for columns in tiles(m, side):
+    for rows in tiles(n, high):
+        for columns in tiles(m, wide):
             i2t, t2i, mask = tile(rows, columns)
             over_i2t = i2t >= best_i2t[rows, None] - TIE
             over_t2i = t2i >= best_t2i[None, columns] - TIE

@@ -9,7 +9,7 @@ import numpy as np
 
 from vlcli.errors import InputError
 from vlcli.evaluation.embed import embed_images
-from vlcli.evaluation.retrieval import rows_of, tile_side, tiles
+from vlcli.evaluation.retrieval import rows_of, tile_pairs, tiles
 from vlcli.evaluation.tasks import Retrieval
 
 
@@ -25,7 +25,7 @@ def text_odds(pool: Retrieval, picture: bytes, k: int) -> list[dict[str, Any]]:
     texts = pool.texts
     parts = [
         pool.similarity(image, texts.rows(columns)).i2t[0].numpy()
-        for columns in tiles(rows_of(texts), tile_side(image, texts) ** 2)
+        for columns in tiles(rows_of(texts), tile_pairs(image, texts))
     ]
     scores = np.concatenate(parts).astype(np.float64)
     powers = np.exp(pool.model.scale().item() * (scores - scores.max()))

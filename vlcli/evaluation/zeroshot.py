@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from vlcli.errors import InputError
 from vlcli.evaluation.class_metrics import Tally, numbers, probabilities
 from vlcli.evaluation.embed import Progress, collect, embed_texts, image_to_text_of, to_cpu
-from vlcli.evaluation.retrieval import rows_of, tile_side, tiles
+from vlcli.evaluation.retrieval import rows_of, tile_pairs, tiles
 from vlcli.text.labels import LabelSet
 from vlcli.text.prompts import PromptSet
 
@@ -93,7 +93,7 @@ class Classifier:
     def _template(self, images: ImageTokens, p: int) -> torch.Tensor:
         """(b, distinct names) image→text similarity in template p."""
         first = p * self.classes
-        step = max(1, tile_side(images, self.texts) ** 2 // rows_of(images))
+        step = max(1, tile_pairs(images, self.texts) // rows_of(images))
         parts = []
         for columns in tiles(self.classes, step):
             texts = self.texts.rows(slice(first + columns.start, first + columns.stop))

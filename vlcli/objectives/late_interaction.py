@@ -25,6 +25,7 @@ from vlcli.objectives.fused import agreeing, fused
 # Of one tile: columns enough for a matrix product at full speed, and on a CPU no more scores than its caches hold.
 TILE_COLUMNS = 1024
 TILE_ELEMENTS = 1 << 21
+EIGHT = 8  # texts of a tile are a multiple of it: rows of scores that begin at no vector's bounds cost a third more
 TILE_ELEMENTS_ON_GPU = 1 << 24
 # Winners whose vectors the backward pass adds up at a time: about 20 bytes each.
 WINNERS = 1 << 19
@@ -58,6 +59,7 @@ class _LateInteraction(torch.autograd.Function):
         patches, words = _factor(image, patch, half), _factor(text, None, half)
         i2t, t2i = weight_image.new_empty(b, B), weight_image.new_empty(b, B)
         saved = any(ctx.needs_input_grad)
+        room = _room(patches, words, i2t.dtype)
         if saved:
             best_word = torch.empty(B, b, n1, dtype=torch.int16, device=image.device)
             best_patch = torch.zeros(b, B, n2, dtype=torch.int16, device=image.device)
@@ -66,20 +68,18 @@ class _LateInteraction(torch.autograd.Function):
             place = word[rows, :length].T  # (length, T): positions first, for both maxima to run over vectors
             tile = words[rows, place].flatten(0, 1).T  # (d, length · T)
             for images in _slices(b, n1 * length * T, _elements(image)):
-                scores = (patches[images].flatten(0, 1) @ tile).to(i2t.dtype)  # (b' · n1, length · T)
-                value, winner = _max(scores.view(-1, length, T))  # (b' · n1, T): which token wins for a patch
-                i2t[images, rows] = torch.einsum("bnt,bn->bt", value.view(-1, n1, T), weight_image[images])
-                if saved:
+                scores = _products(patches[images].flatten(0, 1), tile, room)  # (b' · n1, length · T)
+                # (b' · n1, T): which token wins for a patch
+                value, winner = _max(scores.view(-1, length, T), where=saved)
+                i2t[images, rows] = (value.view(-1, n1, T) * weight_image[images, :, None]).sum(1)
+                if winner is not None:
                     best_word[rows, images] = (
                         place.gather(0, winner).view(-1, n1, T).permute(2, 0, 1).to(torch.int16)
                     )
-                value, winner = _max(
-                    scores.view(-1, n1, length * T)
-                )  # (b', length · T): which patch for a token
-                t2i[images, rows] = torch.einsum(
-                    "blt,tl->bt", value.view(-1, length, T), weight_text[rows, :length]
-                )
-                if saved:
+                # (b', length · T): which patch for a token
+                value, winner = _max(scores.view(-1, n1, length * T), where=saved)
+                t2i[images, rows] = (value.view(-1, length, T) * weight_text[rows, :length].T).sum(1)
+                if winner is not None:
                     if patch is not None:
                         winner = patch[images].gather(1, winner)
                     best_patch[images, rows, :length] = (
@@ -172,9 +172,28 @@ def _sizes(values: Tensor, kinds: int) -> Tensor:
     return torch.bincount((values + rows * kinds).flatten(), minlength=len(values) * kinds)
 
 
-def _max(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Maximum and its position over dimension 1 of (rows, n, columns). On a CPU as pooling of channels-last pictures n
-    high: torch vectorises that, and not `max` with positions, which takes five times as long."""
+def _room(patches: Tensor, words: Tensor, kind: torch.dtype) -> Tensor | None:
+    """Memory that all tiles of a call are multiplied into on a CPU: fresh memory for each would be zeroed for each by
+    the system, which halves the speed of the products."""
+    if patches.device.type != "cpu" or patches.dtype != kind or words.dtype != kind:
+        return None
+    return patches.new_empty(TILE_ELEMENTS)
+
+
+def _products(patches: Tensor, tile: Tensor, room: Tensor | None) -> Tensor:
+    """patches (m, d) @ tile (d, n), float32 at least, in `room` if it is large enough."""
+    rows, columns = len(patches), tile.shape[1]
+    if room is None or rows * columns > len(room):
+        return (patches @ tile).to(_accumulator(patches))
+    return torch.mm(patches, tile, out=room[: rows * columns].view(rows, columns))
+
+
+def _max(scores: Tensor, *, where: bool) -> tuple[Tensor, Tensor | None]:
+    """Maximum and, if `where`, its position over dimension 1 of (rows, n, columns). On a CPU as pooling of
+    channels-last pictures n high: torch vectorises that, and not `max` with positions, which takes five times as
+    long."""
+    if not where:
+        return scores.amax(1), None
     if scores.device.type != "cpu":
         return scores.max(1)
     picture = scores[:, :, None].permute(0, 3, 1, 2)  # (rows, columns, n, 1)
@@ -260,12 +279,13 @@ def image_to_text(image_tokens: Tensor, text_tokens: Tensor, text_mask: Tensor) 
     kind = _accumulator(image_tokens)
     patches, word = image_tokens.to(kind).flatten(0, 1), _taking_part(text_mask)
     i2t = patches.new_empty(b, len(text_tokens))
+    room = _room(patches, patches, kind)
     elements = _elements(image_tokens)
     for rows, length in _tiles(text_mask, n1, elements):
         place = word[rows, :length].T  # (length, T): positions first, for the maximum to run over vectors
         tile = text_tokens[rows, place].to(kind).flatten(0, 1).T  # (d, length · T)
         for images in _slices(b, n1 * tile.shape[1], elements):
-            scores = patches[images.start * n1 : images.stop * n1] @ tile
+            scores = _products(patches[images.start * n1 : images.stop * n1], tile, room)
             best = scores.view(-1, length, len(rows)).amax(1)  # (b' · n1, T)
             i2t[images, rows] = best.view(-1, n1, len(rows)).mean(1)
     return i2t * text_mask.any(1)
@@ -318,6 +338,8 @@ def _tiles(text_mask: Tensor, n1: int, elements: int) -> list[tuple[Tensor, int]
         stop = start + 1
         while stop < len(sizes) and sizes[stop] * (stop + 1 - start) <= columns:
             stop += 1
+        if stop < len(sizes) and stop - start > EIGHT:
+            stop -= (stop - start) % EIGHT
         tiles.append((order[start:stop], sizes[stop - 1]))
         start = stop
     return tiles
