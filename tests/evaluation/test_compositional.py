@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from vlcli.cli import app
 from vlcli.errors import InputError, UsageError
 from vlcli.evaluation.compositional import Scores, case_scores, compositional, hits, same_words
-from vlcli.evaluation.compositional_sets import read_cases
+from vlcli.evaluation.compositional_sets import Case, Cases, read_cases
 from vlcli.images.decode import decode
 from vlcli.models.checkpoint import save_checkpoint
 
@@ -143,6 +143,39 @@ def test_aro_looks_at_the_box(tmp_path):
     result = compositional(tiny("global"), cases, bootstrap=0)
     assert (result["n"], set(result["categories"])) == (3, {"on", "under"})
     assert result["bag_of_words"] == {"same": 3, "ceiling": 0.0}
+
+
+@pytest.mark.parametrize("kind", ["global", "tokenwise"])
+def test_aros_orders_have_one_right_caption_of_five(tmp_path, kind):
+    rng, colours = np.random.default_rng(0), list(COLOURS.items())
+    words = [list(f"一块{name}的布在木桌上") for name, _ in colours]
+    hard = [["".join(rng.permutation(letters)) for _ in range(4)] for letters in words]
+    frame = pl.DataFrame({
+        "images": [{"bytes": square(colour), "path": None} for _, colour in colours],
+        "correct_caption": ["".join(letters) for letters in words],
+        **{f"hard_text_{k + 1}": [of[k] for of in hard] for k in range(4)},
+    })  # fmt: skip
+    frame.write_parquet(tmp_path / "coco_order.parquet")
+    few = {"image_path": "0.png", "true_caption": "布在桌", "false_caption": "桌在布", "relation_name": "on"}
+    (tmp_path / "0.png").write_bytes(square("red"))
+    (tmp_path / "relation.json").write_text(json.dumps([few]))
+    cases, model = read_cases("aro", [str(tmp_path)]), tiny(kind)
+    scores = case_scores(model, cases).i2t
+    result = compositional(model, cases, bootstrap=0)
+    right = 0
+    for case, of in zip(cases.cases, scores, strict=True):
+        alone = case_scores(
+            model, Cases("", "aro", "", [Case("", "", (0,), case.captions)], [cases.pictures[case.images[0]]])
+        )
+        np.testing.assert_allclose(of[0, : len(case.captions)], alone.i2t[0, 0], atol=1e-6)
+        right += all(alone.i2t[0, 0, 0] > wrong for wrong in alone.i2t[0, 0, 1:])
+    n = len(colours) + 1
+    assert result["text"] == pytest.approx(100 * right / n, abs=1e-3)
+    assert result["chance"] == {"text": pytest.approx(100 * (len(colours) / 5 + 1 / 2) / n, abs=1e-3)}
+    assert set(result["categories"]) == {"coco_order", "on"}
+    frame.drop("images").write_parquet(tmp_path / "coco_order.parquet")
+    with pytest.raises(InputError, match="case 0 has no image of bytes"):
+        read_cases("aro", [str(tmp_path)])
 
 
 def test_hugging_faces_winoground_carries_its_pictures(tmp_path):

@@ -1,8 +1,8 @@
 """Do captions of nearly the same words make a difference? Text, image and group score (Thrush et al. 2022, Winoground).
 
 Text score: each image fits its own caption better than the other one. Image score: each caption fits its own image
-better. Group score: both. A tie is not better. Of one image with a right and a wrong caption (SugarCrepe, ARO) there is
-the text score alone. A token-wise model answers the first by image→text, the second by text→image similarities.
+better. Group score: both. A tie is not better. Of one image with a right caption and wrong ones (SugarCrepe, ARO) there
+is the text score alone. A token-wise model answers the first by image→text, the second by text→image similarities.
 
 Where two captions are the same bag of words, nothing that disregards their order can tell them apart: what such a
 model can reach at best is printed beside the scores.
@@ -34,7 +34,8 @@ def same_words(one: str, other: str) -> bool:
 
 
 class Scores(NamedTuple):
-    """`i2t[n, i, j]` and `t2i[n, i, j]` are of image i and caption j of case n; a single image stands twice."""
+    """`i2t[n, i, j]` and `t2i[n, i, j]` are of image i and caption j of case n; a single image stands twice, and the
+    last caption of a case that has fewer than others as often as it takes."""
 
     i2t: npt.NDArray[np.float64]
     t2i: npt.NDArray[np.float64]
@@ -43,7 +44,7 @@ class Scores(NamedTuple):
 def case_scores(
     model: Any, cases: Cases, *, batch_size: int = 64, precision: str = "fp32", announce: Announce = silent
 ) -> Scores:
-    """(cases, 2, 2) similarities of each case's images and captions."""
+    """(cases, 2, captions) similarities of each case's images and captions."""
     options: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
     texts = list(dict.fromkeys(caption for case in cases.cases for caption in case.captions))
     place = {text: j for j, text in enumerate(texts)}
@@ -51,14 +52,21 @@ def case_scores(
     captions = embed_texts(model, texts, progress=announce("texts", len(texts)), **options)
     similarity = similarity_of(model)
     i = torch.tensor([(case.images[0], case.images[-1]) for case in cases.cases])  # (n, 2)
-    j = torch.tensor([[place[caption] for caption in case.captions] for case in cases.cases])
+    most = max(len(case.captions) for case in cases.cases)
+    j = torch.tensor(
+        [
+            [place[caption] for caption in case.captions]
+            + [place[case.captions[-1]]] * (most - len(case.captions))
+            for case in cases.cases
+        ]
+    )
     parts = []
     for rows, columns in zip(i.split(BLOCK), j.split(BLOCK), strict=True):
         found = similarity(images.rows(rows.flatten()), captions.rows(columns.flatten()))
         own = torch.arange(len(rows))
         parts.append(
             [
-                side.view(len(rows), 2, len(rows), 2)[own, :, own].double().numpy()
+                side.view(len(rows), 2, len(rows), most)[own, :, own].double().numpy()
                 for side in (found.i2t, found.t2i)
             ]
         )
@@ -89,17 +97,17 @@ def compositional(
 ) -> dict[str, Any]:
     """{…, "task": "compositional", "n", "text", "image", "group", "macro", "categories", "bag_of_words", "ci95"}.
 
-    `macro` is the mean of the categories' text scores, as ARO has it. `bag_of_words` counts the cases of the `same`
-    words, and the text score that a model can reach to which order means nothing.
+    `macro` is the mean of the categories' text scores, as ARO has it. `bag_of_words` counts the cases of which a
+    wrong caption has the `same` words, and the text score that a model can reach to which order means nothing.
     """
     scores = case_scores(model, cases, batch_size=batch_size, precision=precision, announce=announce)
     two = all(len(case.images) == 2 for case in cases.cases)
     found = hits(scores)
     if not two:
-        found = {"text": (scores.i2t[:, 0, 0] > scores.i2t[:, 0, 1]).astype(np.float64)}
+        found = {"text": (scores.i2t[:, 0, 0] > scores.i2t[:, 0, 1:].max(1)).astype(np.float64)}
     n = len(cases.cases)
     categories, of = np.unique([case.category for case in cases.cases], return_inverse=True)
-    same = np.array([same_words(*case.captions) for case in cases.cases])
+    same = np.array([any(same_words(one.captions[0], x) for x in one.captions[1:]) for one in cases.cases])
     stacked = np.stack(list(found.values()))  # (numbers, n)
     bounds: dict[str, list[float]] = {}
     if bootstrap and n > 1:
@@ -128,6 +136,8 @@ def compositional(
         "macro": round(float(np.mean([one["text"] for one in by_category.values()])), 4),
         "categories": by_category,
         "bag_of_words": {"same": int(same.sum()), "ceiling": percent(1 - same.mean())},
-        "chance": {"text": 25.0, "image": 25.0, "group": 16.6667} if two else {"text": 50.0},
+        "chance": {"text": 25.0, "image": 25.0, "group": 16.6667}
+        if two
+        else {"text": percent(float(np.mean([1 / len(case.captions) for case in cases.cases])))},
         "ci95": bounds,
     }

@@ -49,12 +49,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Case:
-    """Caption k is that of image k; where there is one image, the second caption is wrong."""
+    """Caption k is that of image k; where there is one image, all captions but the first are wrong."""
 
     id: str
     category: str
     images: tuple[int, ...]  # one or two places among the pictures
-    captions: tuple[str, str]
+    captions: tuple[str, ...]
 
 
 @dataclass
@@ -167,8 +167,12 @@ def _winoground_image(row: dict[str, Any], key: str, root: Path, file: Path, num
 def _aro(file: Path, root: Path, cases: Cases) -> None:
     """visual_genome_relation.json, visual_genome_attribution.json: a list of {"image_path", "true_caption",
     "false_caption", "bbox_x", "bbox_y", "bbox_w", "bbox_h"}; the box is what is looked at. A category is a relation,
-    or two attributes.
+    or two attributes. COCO-Order and Flickr30k-Order in the form of MIEB, for their authors draw the words' order anew:
+    Parquet of {"images", "correct_caption", "hard_text_1", …}, a category of its own for each file.
     """
+    if file.suffix != ".json":
+        _orders(file, cases)
+        return
     found = _json(file)
     if not isinstance(found, list):
         raise InputError("not a list of cases, as ARO's are", file=str(file))
@@ -182,6 +186,18 @@ def _aro(file: Path, root: Path, cases: Cases) -> None:
         attributes = "_".join(map(str, row.get("attributes") or ()))
         category = str(row.get("relation_name") or attributes or file.stem)
         cases.cases.append(Case(f"{file.stem}/{number}", category, (image,), (right, wrong)))
+
+
+def _orders(file: Path, cases: Cases) -> None:
+    for number, row in enumerate(_rows(file)):
+        wrong = [key for key in row if key.startswith("hard_text_")]
+        captions = _strings(row, ("correct_caption", *(wrong or ["hard_text_1"])), file, number)
+        of = row.get("images")
+        image = of[0] if isinstance(of, list) and of else of
+        if not (isinstance(image, dict) and image.get("bytes")):
+            raise InputError(f"case {number} has no image of bytes in images", file=str(file))
+        place = cases.picture(Picture(None, bytes(image["bytes"])))
+        cases.cases.append(Case(f"{file.stem}/{number}", file.stem, (place,), tuple(captions)))
 
 
 def _json(file: Path) -> Any:
