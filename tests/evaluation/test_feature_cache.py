@@ -12,6 +12,7 @@ from tiny_models import COLOURS, square, table, tiny
 from vlcli.errors import UsageError
 from vlcli.evaluation.embed import embed_images, embed_texts
 from vlcli.evaluation.feature_cache import FeatureCache
+from vlcli.evaluation.probes.features import image_vectors
 from vlcli.evaluation.tasks import Retrieval, classify
 from vlcli.text.prompts import PromptSet, load_prompts
 
@@ -82,6 +83,19 @@ def test_results_are_equal(kind, tmp_path):
     with FeatureCache(model, tmp_path) as cache:
         assert results(cache) == plain
     assert (model.images, model.texts) == encoded
+
+
+@pytest.mark.parametrize("kind", ["global", "tokenwise"])
+def test_what_a_probe_reads_before_the_projection_is_kept_beside_what_is_compared(kind, tmp_path):
+    model, pairs = tiny(kind), table()
+    plain = {which: image_vectors(model, pairs, which, batch_size=4) for which in ("pre", "post")}
+    assert plain["pre"].shape != plain["post"].shape
+    for new in (True, False):
+        with FeatureCache(model, tmp_path) as cache:
+            for which, expected in plain.items():
+                assert torch.equal(image_vectors(model, pairs, which, batch_size=4, cache=cache), expected)
+            assert cache.asked == {"tower": 6, "image": 6}
+            assert cache.found == ({"tower": 0, "image": 0} if new else cache.asked)
 
 
 def test_a_picture_of_several_rows_and_of_another_set_is_encoded_once(tmp_path):

@@ -72,8 +72,10 @@ def image_batches(
     precision: str = "fp32",
     progress: Progress | None = None,
     cache: FeatureCache | None = None,
+    what: str = "image",
 ) -> Iterator[ImageTokens]:
-    """The features of `rows` of `source` (default all), float32 on the CPU, `batch_size` at a time."""
+    """The features of `rows` of `source` (default all), float32 on the CPU, `batch_size` at a time. `what` they are
+    of, to a cache: other features than `image`, which the cache's model makes of a picture, are a vector each."""
     pictures: Any = source if hasattr(source, "image_bytes") else _Bytes(source)
     rows = range(len(pictures)) if rows is None else rows
 
@@ -84,26 +86,30 @@ def image_batches(
 
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
-        yield encode(part) if cache is None else _kept_images(cache, encode, pictures, part)
+        yield encode(part) if cache is None else _kept_images(cache, encode, pictures, part, what)
         if progress is not None:
             progress(len(part))
 
 
 def _kept_images(
-    cache: FeatureCache, encode: Callable[[Sequence[int]], ImageTokens], pictures: Any, part: Sequence[int]
+    cache: FeatureCache,
+    encode: Callable[[Sequence[int]], ImageTokens],
+    pictures: Any,
+    part: Sequence[int],
+    what: str,
 ) -> ImageTokens:
     """What `encode(part)` gives, of which the cache has some or all."""
     from vlcli.evaluation.feature_cache import key_of
     from vlcli.models.dual import ImageTokens
 
-    pooled = cache.similarity == "global"
+    pooled = what != "image" or cache.similarity == "global"
 
     def compute(places: list[int]) -> list[Any]:
         features = encode([part[place] for place in places])
         vectors: Any = features.pooled if pooled else features.tokens
         return [vector.reshape(-1, vector.shape[-1]) for vector in vectors.numpy()]
 
-    lists = cache.lists("image", [key_of(pictures.image_bytes(row)) for row in part], compute)
+    lists = cache.lists(what, [key_of(pictures.image_bytes(row)) for row in part], compute)
     vectors = torch.from_numpy(np.stack(lists))  # (b, n1, d)
     return ImageTokens(None, vectors[:, 0]) if pooled else ImageTokens(vectors, None)
 

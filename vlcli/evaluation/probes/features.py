@@ -18,9 +18,6 @@ from vlcli.evaluation.vectors import mean_token
 if TYPE_CHECKING:
     from vlcli.evaluation.feature_cache import FeatureCache
 
-if TYPE_CHECKING:
-    pass
-
 Features = Literal["pre", "post"]
 
 
@@ -47,12 +44,17 @@ def image_vectors(
     cache: FeatureCache | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """(n, d) float32 of `rows` of a PairTable (default all); for errors see `embed_images`. `cache` keeps `post`."""
-    options: dict[str, Any] = {"batch_size": batch_size, "precision": precision, "progress": progress}
+    """(n, d) float32 of `rows` of a PairTable (default all); for errors see `embed_images`."""
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "precision": precision,
+        "progress": progress,
+        "cache": cache,
+    }
     if which == "pre":
-        found = embed_images(_Tower(model), source, rows, **options)
+        found = embed_images(_Tower(model), source, rows, what="tower", **options)
     else:
-        found = embed_images(model, source, rows, cache=cache, **options)
+        found = embed_images(model, source, rows, **options)
     if found.pooled is not None:
         return found.pooled
     assert found.tokens is not None, "an image has tokens where it has no vector"
