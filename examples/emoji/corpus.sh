@@ -1,4 +1,4 @@
-# For compare.sh, r2d2.sh and sweep.sh to source: the training shards of the corpus and a JSONL file of each split, in $out.
+# For the scripts beside it to source: the training shards of the corpus and a JSONL file of each split, in $out.
 # Needs $here (the folder of this file), $out, and $splits, of which val-artist is always one.
 map=text=name,text_candidates=keywords
 export VLCLI_CACHE=${VLCLI_CACHE:-$out/cache}

@@ -4,8 +4,8 @@ python prior.py CLIP PRIOR --train PAIRS --gallery PAIRS [--steps N] [--guidance
 
 Prints recalls from text to image in the gallery of the text's own embedding, of a linear regression from text to image
 embeddings (ridge, on the training pairs, its penalty by a tenth of them that is held out), and of the embeddings that
-the prior draws, with several guidances; and the mean cosine with the picture's embedding, which all but the first aim
-at. Features of images are those that training has kept.
+the prior draws, one and the likeliest of two, with several guidances; and the mean cosine with the picture's embedding,
+which all but the first aim at. Features of images are those that training has kept.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from vlcli.evaluation.embed import embed_texts, similarity_of
 from vlcli.evaluation.gallery import Gallery
 from vlcli.evaluation.retrieval import retrieval
 from vlcli.generation.pictures import noise_of
-from vlcli.generation.unclip import as_encoder, predicted_embeddings, refuse_strangers, text_condition
+from vlcli.generation.unclip import as_encoder, likeliest_embeddings, refuse_strangers, text_condition
 from vlcli.models.checkpoint import load_prior
 from vlcli.models.dual import ImageTokens, TextTokens
 from vlcli.schemas.parts import DataConfig
@@ -52,13 +52,13 @@ def regression(texts, images):
     return ridge(texts, images, penalty), penalty
 
 
-def prior_draws(clip, prior, texts, steps, guidance):
+def prior_draws(clip, prior, texts, steps, guidance, samples):
     drawn = []
     for start in range(0, len(texts), 64):
         some = texts[start : start + 64]
         told = text_condition(clip, *clip.tokenize(some))
-        noise = noise_of(0, some, (prior.config.dim,))
-        drawn.append(predicted_embeddings(prior, told, noise, steps=steps, guidance=guidance))
+        noises = [noise_of(k, some, (prior.config.dim,)) for k in range(samples)]
+        drawn.append(likeliest_embeddings(prior, told, noises, steps=steps, guidance=guidance))
     return torch.cat(drawn)
 
 
@@ -85,8 +85,9 @@ def main():
     found = {"the text's own embedding": texts.pooled}
     found[f"ridge regression, penalty {penalty:g}"] = applied(weights, texts.pooled)
     for guidance in options.guidance:
-        name = f"prior, {options.steps} steps, guidance {guidance:g}"
-        found[name] = prior_draws(clip, prior, gallery.texts, options.steps, guidance)
+        for samples in (1, 2):
+            name = f"prior, {options.steps} steps, guidance {guidance:g}" + ", best of 2" * (samples > 1)
+            found[name] = prior_draws(clip, prior, gallery.texts, options.steps, guidance, samples)
     shown = [(i, column) for i, columns in enumerate(gallery.positives) for column in columns]
     rows, columns = map(list, zip(*shown, strict=True))
     print(

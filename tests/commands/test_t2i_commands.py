@@ -117,8 +117,18 @@ def test_rows_keep_their_ids_and_columns_and_are_pairs_again(here, tmp_path, cap
     ]
     origin = drawn[0]["generated_by"]
     assert {
-        name: origin[name] for name in ("seed", "steps", "guidance", "prior_steps", "prior_guidance")
-    } == {**{"seed": 0, "steps": 2, "guidance": 1.5, "prior_steps": 2, "prior_guidance": 4.0}}
+        name: origin[name]
+        for name in ("seed", "steps", "guidance", "prior_steps", "prior_guidance", "prior_samples")
+    } == {
+        **{
+            "seed": 0,
+            "steps": 2,
+            "guidance": 1.5,
+            "prior_steps": 2,
+            "prior_guidance": 4.0,
+            "prior_samples": 2,
+        }
+    }
     assert origin["models"]["clip"] == vlcli.load(here / "clip").checkpoint_hash
     said = Image.open(tmp_path / "out" / "000002.png").text
     assert (said["prompt"], said["decoder"]) == ("蓝色0", origin["models"]["decoder"])

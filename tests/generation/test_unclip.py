@@ -12,7 +12,13 @@ from vlcli.errors import InputError, UsageError
 from vlcli.generation.noise_process import NoiseProcess
 from vlcli.generation.painter import Painter, Way
 from vlcli.generation.prompts import given_prompts, row_prompts, too_long
-from vlcli.generation.unclip import as_encoder, drawn, predicted_embeddings, text_condition
+from vlcli.generation.unclip import (
+    as_encoder,
+    drawn,
+    likeliest_embeddings,
+    predicted_embeddings,
+    text_condition,
+)
 from vlcli.models.prior import TextCondition
 from vlcli.records.reader import read
 
@@ -98,6 +104,17 @@ def test_embeddings_are_drawn_with_guidance_as_written_out(encoder):
         plain, predicted_embeddings(model, told, noise, steps=3, guidance=1.0 + 1e-7), atol=1e-4
     )
     assert not torch.allclose(plain, found, atol=1e-3)
+
+
+@torch.no_grad()
+def test_of_several_embeddings_the_one_nearest_to_the_text_is_taken(encoder):
+    model, told = prior(HASH), condition(encoder)
+    noises = [torch.randn(3, 12) for _ in range(4)]
+    found = likeliest_embeddings(model, told, noises, steps=2, guidance=1.5)
+    each = [predicted_embeddings(model, told, noise, steps=2, guidance=1.5) for noise in noises]
+    for row in range(3):
+        expected = max((one[row] for one in each), key=lambda x: float(x @ told.pooled[row]))
+        assert torch.allclose(found[row], expected, atol=1e-6)
 
 
 def test_pixels_stay_within_their_bounds_and_heed_the_embedding():

@@ -229,6 +229,17 @@ def command(
             rich_help_panel=PICTURES,
         ),
     ] = None,
+    prior_samples: Annotated[
+        int | None,
+        Option(
+            "--prior-samples",
+            min=1,
+            metavar="N",
+            help="Embeddings that the prior makes of a text, of which the one nearest to the text is drawn.",
+            show_default="2",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
     to: o.To = None,
     renames: o.Map = None,
     from_: o.From = None,
@@ -289,7 +300,7 @@ def command(
     of_captions |= {"--format": format, "--to": to, "--image-root": image_root, "--rejects": rejects}
     of_captions |= {"--max-bad": max_bad != "0"}
     of_parts: dict[str, Any] = {"--prior": prior, "--clip": clip, "--prior-steps": prior_steps}
-    of_parts |= {"--prior-guidance": prior_guidance}
+    of_parts |= {"--prior-guidance": prior_guidance, "--prior-samples": prior_samples}
     if diffusion.is_diffusion(run):
         diffusion.refuse(of_captions | of_parts, "a diffusion model")
         diffusion.pictures(
@@ -314,6 +325,7 @@ def command(
     from vlcli.commands import _generate_pictures as pictures
 
     way = {"steps": steps, "guidance": guidance, "prior_steps": prior_steps, "prior_guidance": prior_guidance}
+    way |= {"prior_samples": prior_samples}
     if not caption and pictures.draws(run, text):
         diffusion.refuse(of_captions, "a decoder")
         pictures.pictures(

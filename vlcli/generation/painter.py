@@ -11,7 +11,7 @@ from PIL import Image
 from vlcli.errors import UsageError
 from vlcli.generation.pictures import noise_of, to_pictures
 from vlcli.generation.rows import generated_by
-from vlcli.generation.unclip import as_encoder, drawn, predicted_embeddings, refuse_strangers, text_condition
+from vlcli.generation.unclip import as_encoder, drawn, likeliest_embeddings, refuse_strangers, text_condition
 from vlcli.models.decoder import Decoder
 from vlcli.models.dual import DualEncoder
 from vlcli.models.prior import Prior
@@ -20,13 +20,14 @@ from vlcli.models.prior import Prior
 @dataclass(frozen=True)
 class Way:
     """How pictures are drawn: steps through the noise, and guidance away from what is said without a condition (1: the
-    condition alone), of the decoder and of the prior."""
+    condition alone), of the decoder and of the prior; of how many embeddings of the prior the likeliest is drawn."""
 
     seed: int = 0
     steps: int = 50
     guidance: float = 2.0
     prior_steps: int = 25
     prior_guidance: float = 4.0
+    prior_samples: int = 2
 
 
 class Painter:
@@ -56,9 +57,13 @@ class Painter:
     def __call__(self, texts: Sequence[str], names: Sequence[str]) -> list[Image.Image]:
         way, size, device = self.way, self.decoder.config.size, self.decoder.device
         told = text_condition(self.clip, *self.clip.tokenize(list(texts)))
-        noise = noise_of(way.seed, [f"prior/{name}" for name in names], (self.prior.config.dim,)).to(device)
-        embeddings = predicted_embeddings(
-            self.prior, told, noise, steps=way.prior_steps, guidance=way.prior_guidance
+        shape = (self.prior.config.dim,)
+        noises = [
+            noise_of(way.seed, [f"prior/{name}/{k}" for name in names], shape).to(device)
+            for k in range(way.prior_samples)
+        ]
+        embeddings = likeliest_embeddings(
+            self.prior, told, noises, steps=way.prior_steps, guidance=way.prior_guidance
         )
         noise = noise_of(way.seed, [f"decoder/{name}" for name in names], (3, size, size)).to(device)
         pixels = drawn(self.decoder, embeddings.float(), noise, steps=way.steps, guidance=way.guidance)

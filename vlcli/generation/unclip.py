@@ -4,6 +4,8 @@ embeddings of them, a decoder draws those.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -60,6 +62,19 @@ def predicted_embeddings(
 
     process = NoiseProcess(prior.config.noise)
     return F.normalize(prior.restore(process.denoise(model, noise, steps=steps)), dim=-1)
+
+
+@torch.no_grad()
+def likeliest_embeddings(
+    prior: Prior, texts: TextCondition, noises: Sequence[Tensor], *, steps: int, guidance: float = 1.0
+) -> Tensor:
+    """(b, d): of the embeddings that several noises (b, d) lead to, for each text the one whose product with the text's
+    own vector is largest (Ramesh et al. 2022, DALL-E 2, §2.2: two of them)."""
+    drawn = torch.stack(
+        [predicted_embeddings(prior, texts, x, steps=steps, guidance=guidance) for x in noises]
+    )
+    best = (drawn * texts.pooled).sum(-1).argmax(0)  # (b,)
+    return drawn[best, torch.arange(len(best), device=best.device)]
 
 
 @torch.no_grad()
