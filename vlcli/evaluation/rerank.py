@@ -3,12 +3,13 @@
     1. all candidates by cosine;  2. the first K by the mean of both match probabilities;  3. the others stay behind
     them, in the order of the cosine.
 
-The ranking is trained on negatives that are drawn by the softmax of cosines (R2D2 §3.2), which leaves little for it to
-learn of what the cosines know already: its odds are those that remain once these are known. The posterior of both,
+The ranking is trained on negatives that the cosines choose (R2D2 §3.2), which leaves it little to learn of what these
+know already: its odds are those that remain once the cosines are known. The posterior of both,
 
     log p(text | image) = cosine / τ + log(q / (1 − q)) + const,    q the match probability,
 
-is the score that never throws away what stage 1 knew; the paper's is q alone, the released code's q + cosine.
+exact where negatives are drawn by the softmax of cosines, throws nothing away of what stage 1 knew. The paper's score
+is q alone, the released code's q + cosine.
 
 What is computed of one text or one image alone is computed once; pairs that both directions ask for are too.
 """
