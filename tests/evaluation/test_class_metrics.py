@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +25,8 @@ from vlcli.evaluation.class_metrics import (
     two_class_auc,
 )
 from vlcli.evaluation.class_sets import class_set, class_sets
+from vlcli.evaluation.truth import truth_of
+from vlcli.shards.pairs import load_pairs
 
 
 def literal_eleven_points(scores, truth, weights):
@@ -45,6 +50,38 @@ def test_eleven_points_are_those_of_the_book_with_ties_and_weights(rows):
         return
     got = eleven_points(scores.astype(float), truth, weights.astype(float))
     assert got == pytest.approx(literal_eleven_points(scores, truth, weights))
+
+
+def test_what_is_difficult_is_left_out_of_the_ranking_of_its_class_alone():
+    rng = np.random.default_rng(3)
+    scores, truth = rng.random((40, 3)), rng.integers(-1, 2, (40, 3)).astype(np.int8)
+    weights = rng.integers(0, 3, 40).astype(float)
+    expected = [
+        literal_eleven_points(scores[kept, c], truth[kept, c] > 0, weights[kept])
+        for c in range(3)
+        for kept in [np.flatnonzero(truth[:, c] >= 0)]
+    ]
+    assert mean_precision(scores, truth)(weights) == pytest.approx([np.mean(expected)])
+
+
+def test_the_classes_of_a_row_and_those_that_are_difficult(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(
+            json.dumps({"id": i, "image_id": i, "image": f"{i}.png", "label": label, "difficult": hidden})
+            + "\n"
+            for i, (label, hidden) in enumerate(
+                [(["dog", "cat"], []), (["dog"], ["cat"]), ([], ["bird"]), (["bird"], ["bird", "dog"])]
+            )
+        )
+    )
+    table = load_pairs(
+        [str(tmp_path / "rows.jsonl")], need_text=False, columns=("label",), optional=("difficult",)
+    )
+    truth = truth_of(table, "label", None, several=True)
+    assert list(truth.names.names.values()) == ["dog", "cat", "bird"]
+    assert truth.labels.tolist() == [[1, 1, 0], [1, -1, 0], [0, 0, -1], [-1, 0, 1]]
+    with pytest.raises(InputError, match="row 2 has no label"):
+        truth_of(replace(table, frame=table.frame.drop("difficult")), "label", None, several=True)
 
 
 def test_eleven_points_by_hand():

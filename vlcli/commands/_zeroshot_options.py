@@ -91,7 +91,8 @@ MetricOption = Annotated[
     Metric | None,
     Option(
         "--metric",
-        help="The number to go by; map11: VOC 2007's average precision, of images of several classes.",
+        help="The number to go by; map11: VOC 2007's average precision, of images of several classes; those that a "
+        "column `difficult` names count neither way.",
         show_default="that of --dataset, else top1",
         rich_help_panel=SETS,
     ),

@@ -253,7 +253,9 @@ def command(
     rows: dict[str, Any] = {
         "renames": o.parse_map(renames),
         "columns": needed,
-        "optional": [name for name in dict.fromkeys(("split", "lang", *columns)) if name not in needed],
+        "optional": [
+            name for name in dict.fromkeys(("split", "lang", "difficult", *columns)) if name not in needed
+        ],
         "image_root": image_root,
         "need_text": task is Task.matching,
     }

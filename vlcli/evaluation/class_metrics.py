@@ -107,16 +107,18 @@ def _eleven_points(
     return float(best[first].mean())
 
 
-def mean_precision(scores: Weights, truth: npt.NDArray[np.bool_]) -> Statistic:
-    """Mean over the classes that have positives of `eleven_points`, of scores and truth (n, classes), as a share."""
+def mean_precision(scores: Weights, truth: npt.NDArray[np.int8]) -> Statistic:
+    """Mean over the classes that have positives of `eleven_points`, of scores and truth (n, classes), as a share. The
+    ranking of a class leaves out the images of which its truth is −1 (see `Truth`)."""
     classes = [
-        (*_levels(scores[:, c]), truth[:, c].astype(np.float64))
+        (counted, (*_levels(scores[counted, c]), (truth[counted, c] > 0).astype(np.float64)))
         for c in range(scores.shape[1])
-        if truth[:, c].any()
+        if (truth[:, c] > 0).any()
+        for counted in [truth[:, c] >= 0]
     ]
 
     def statistic(weights: Weights) -> npt.NDArray[np.float64]:
-        return np.array([np.nanmean([_eleven_points(*one, weights) for one in classes])])
+        return np.array([np.nanmean([_eleven_points(*one, weights[counted]) for counted, one in classes])])
 
     return statistic
 
@@ -141,7 +143,7 @@ class Tally:
         self._labels: list[Tensor] = []
 
     def add(self, scores: Tensor, labels: Tensor) -> None:
-        """scores (b, classes); labels (b,) int64, or, of images of several classes, (b, classes) bool."""
+        """scores (b, classes); labels (b,) int64, or, of images of several classes, (b, classes) int8."""
         if labels.dim() == 1:
             self._places.append(class_ranks(scores, labels))
         elif self.metric != "map11":
@@ -174,7 +176,7 @@ class Tally:
                 found.append((("auc",), two_class_auc(scores, labels)))
             else:
                 truth = labels if labels.ndim == 2 else labels[:, None] == np.arange(self.classes)
-                found.append((("map11",), mean_precision(scores, truth)))
+                found.append((("map11",), mean_precision(scores, truth.astype(np.int8))))
         return found
 
 

@@ -15,8 +15,9 @@ from vlcli.text.labels import LabelSet
 
 
 class Truth(NamedTuple):
-    """`rows` of a table and their classes: `labels` (n,) int64, or (n, classes) bool where a row may be of several.
-    `left_out` rows are of classes that the names leave out.
+    """`rows` of a table and their classes: `labels` (n,) int64, or (n, classes) int8 where a row may be of several: 1
+    for those, −1 for what it shows and nobody need find, else 0. `left_out` rows are of classes that the names leave
+    out.
     """
 
     rows: list[int]
@@ -31,6 +32,11 @@ class Truth(NamedTuple):
     def places(self) -> Any:
         """`rows` as an array."""
         return np.array(self.rows, dtype=np.int64)
+
+
+DIFFICULT = (
+    "difficult"  # a column of names, of which VOC says that they count neither for nor against anybody
+)
 
 
 def one_label(value: Any) -> Any:
@@ -48,7 +54,7 @@ def column_labels(column: str, values: Sequence[Any]) -> LabelSet:
 
 def truth_of(table: Any, column: str, labels: LabelSet | None, *, several: bool = False) -> Truth:
     """The class of every row by its place in the label set: `labels`, or the column's own values. With `several` a row
-    may be of any number of classes, a list.
+    may be of any number of classes, a list, and show others that are DIFFICULT.
 
     Raises InputError for a row without a label or with more than one, for a label without a name, and when no row is
     left.
@@ -56,14 +62,20 @@ def truth_of(table: Any, column: str, labels: LabelSet | None, *, several: bool 
     values = [one_label(value) for value in table.frame[column]]
     if not values:
         raise InputError("no rows", file=table.source)
+    hidden: list[Any] = [None] * len(values)
+    if several and DIFFICULT in table.frame.columns:
+        hidden = [one_label(value) for value in table.frame[DIFFICULT]]
+        values = [
+            [] if value is None and unfound else value for value, unfound in zip(values, hidden, strict=True)
+        ]
     for row, value in enumerate(values):
-        if value is None or (isinstance(value, list) and not (several and value)):
+        if value is None or (isinstance(value, list) and not (several and (value or hidden[row]))):
             cause = "no" if not value else "more than one"
             raise InputError(f"row {table.ids[row]} has {cause} {column}", file=table.source)
     if labels is None:
-        flat = [one for value in values for one in (value if isinstance(value, list) else [value])]
+        flat = [one for value in values for one in _all(value)]
         labels = column_labels(column, flat)
-    found = _of_several(values, labels) if several else _of_one(values, labels)
+    found = _of_several(values, hidden, labels) if several else _of_one(values, labels)
     if not found.rows:
         raise InputError(f"no row is of a class of {labels.name}", file=table.source)
     return found
@@ -76,15 +88,18 @@ def _of_one(values: list[Any], names: LabelSet) -> Truth:
     return Truth(rows, labels, names, len(values) - len(rows))
 
 
-def _of_several(values: list[Any], names: LabelSet) -> Truth:
+def _of_several(values: list[Any], hidden: list[Any], names: LabelSet) -> Truth:
     rows, lines = [], []
-    for row, value in enumerate(values):
-        places = [names.find(one) for one in (value if isinstance(value, list) else [value])]
-        inside = [place for place in places if place is not None]
-        if inside:
-            line = torch.zeros(len(names), dtype=torch.bool)
-            line[inside] = True
+    for row, (value, unfound) in enumerate(zip(values, hidden, strict=True)):
+        line = torch.zeros(len(names), dtype=torch.int8)
+        for given, mark in ((unfound, -1), (value, 1)):
+            line[[place for one in _all(given) if (place := names.find(one)) is not None]] = mark
+        if line.any():
             rows.append(row)
             lines.append(line)
-    labels = torch.stack(lines) if lines else torch.zeros(0, len(names), dtype=torch.bool)
+    labels = torch.stack(lines) if lines else torch.zeros(0, len(names), dtype=torch.int8)
     return Truth(rows, labels, names, len(values) - len(rows))
+
+
+def _all(value: Any) -> list[Any]:
+    return [] if value is None else value if isinstance(value, list) else [value]

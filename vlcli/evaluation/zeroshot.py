@@ -139,8 +139,9 @@ def zeroshot(
     with bootstrap intervals over the images.
 
     `images` are batches of image features (see `embed.image_batches`), `labels[i]` the position of image i's class in
-    `label_set` (or (n, classes) bool, of images of several). `progress` counts encoded texts. `duplicate_names` lists
-    names that stand for several classes: no score can tell these apart, which caps top-1 below 100.
+    `label_set` (or (n, classes) int8, of images of several: see `Truth`). `progress` counts encoded texts.
+    `duplicate_names` lists names that stand for several classes: no score can tell these apart, which caps top-1 below
+    100.
     """
     found = classified(
         model,
