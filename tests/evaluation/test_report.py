@@ -119,6 +119,13 @@ def test_languages_stand_side_by_side():
     assert shown(found)["a"] == ["30.0 [29.0, 31.0]", "20.0 [19.0, 21.0]", "25.0 [24.0, 26.0]"]
 
 
+def test_prompts_of_several_languages_are_one_row():
+    both = [accuracy(30.0 + k, lang=tag, prompts=f"parallel-20.{tag}") for k, tag in enumerate(("zh", "en"))]
+    [row] = tables(both)[0].rows
+    assert row.said[2] == "parallel-20.{lang}"
+    assert all(number is not None for number in row.numbers)
+
+
 def test_models_and_sets_of_one_name_are_told_apart():
     lines = [recalls(20.0), recalls(21.0, checkpoint="b" * 16)]
     assert list(shown(tables(lines)[0])) == ["a aaaaaaaa", "a bbbbbbbb"]

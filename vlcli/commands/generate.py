@@ -324,8 +324,8 @@ def command(
     diffusion.refuse(of_diffusion, "this checkpoint, but for a diffusion model")
     from vlcli.commands import _generate_pictures as pictures
 
-    way = {"steps": steps, "guidance": guidance, "prior_steps": prior_steps, "prior_guidance": prior_guidance}
-    way |= {"prior_samples": prior_samples}
+    way = {"steps": steps, "guidance": guidance}
+    way |= {"prior_steps": prior_steps, "prior_guidance": prior_guidance, "prior_samples": prior_samples}
     if not caption and pictures.draws(run, text):
         diffusion.refuse(of_captions, "a decoder")
         pictures.pictures(

@@ -25,7 +25,9 @@ from vlcli.objectives.fused import agreeing, fused
 # Of one tile: columns enough for a matrix product at full speed, and on a CPU no more scores than its caches hold.
 TILE_COLUMNS = 1024
 TILE_ELEMENTS = 1 << 21
-EIGHT = 8  # texts of a tile are a multiple of it: rows of scores that begin at no vector's bounds cost a third more
+TEXTS_TOGETHER = (
+    8  # a tile has a multiple of it: rows of scores that begin at no vector's bounds cost a third more
+)
 TILE_ELEMENTS_ON_GPU = 1 << 24
 # Winners whose vectors the backward pass adds up at a time: about 20 bytes each.
 WINNERS = 1 << 19
@@ -338,8 +340,8 @@ def _tiles(text_mask: Tensor, n1: int, elements: int) -> list[tuple[Tensor, int]
         stop = start + 1
         while stop < len(sizes) and sizes[stop] * (stop + 1 - start) <= columns:
             stop += 1
-        if stop < len(sizes) and stop - start > EIGHT:
-            stop -= (stop - start) % EIGHT
+        if stop < len(sizes) and stop - start > TEXTS_TOGETHER:
+            stop -= (stop - start) % TEXTS_TOGETHER
         tiles.append((order[start:stop], sizes[stop - 1]))
         start = stop
     return tiles

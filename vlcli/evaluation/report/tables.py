@@ -162,8 +162,11 @@ def _data(line: Line) -> str:
 
 
 def said_of(line: Line) -> tuple[str, ...]:
-    """The columns WITH of a line; the prompts with what else was asked for."""
+    """The columns WITH of a line; the prompts with what else was asked for, and without the language, which tells
+    columns apart and not rows."""
     prompts = line.get("prompts") or judged_by(line) or "none"
+    if (lang := line.get("lang")) and prompts.endswith(f".{lang}"):
+        prompts = prompts.removesuffix(lang) + "{lang}"
     settings = line["settings"]
     if line.get("protocol") or line.get("task") == "simlex":
         prompts = f"features {'before' if line['features'] == 'pre' else 'behind'} the projection"
