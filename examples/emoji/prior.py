@@ -4,8 +4,9 @@ python prior.py CLIP PRIOR --train PAIRS --gallery PAIRS [--steps N] [--guidance
 
 Prints recalls from text to image in the gallery of the text's own embedding, of a linear regression from text to image
 embeddings (ridge, on the training pairs, its penalty by a tenth of them that is held out), and of the embeddings that
-the prior draws, one and the likeliest of two, with several guidances; and the mean cosine with the picture's embedding,
-which all but the first aim at. Features of images are those that training has kept.
+the prior draws with several guidances: one, the likeliest of two, and the mean of sixteen; and the mean cosine with the
+picture's embedding, which all but the first aim at. A draw is one of the pictures that a text may have, the mean is
+what they have in common, as a regression's is. Features of images are those that training has kept.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from vlcli.schemas.parts import DataConfig
 from vlcli.shards.pairs import load_pairs
 from vlcli.training.image_embeddings import ImageEmbeddings
 
+MEAN_OF = 16
 PENALTIES = [10.0**power for power in range(-4, 4)]
 
 
@@ -52,12 +54,13 @@ def regression(texts, images):
     return ridge(texts, images, penalty), penalty
 
 
-def prior_draws(clip, prior, texts, steps, guidance, samples):
+def prior_draws(clip, prior, texts, steps, guidance, seeds):
+    """The likeliest of the embeddings that `seeds` draw."""
     drawn = []
     for start in range(0, len(texts), 64):
         some = texts[start : start + 64]
         told = text_condition(clip, *clip.tokenize(some))
-        noises = [noise_of(k, some, (prior.config.dim,)) for k in range(samples)]
+        noises = [noise_of(seed, some, (prior.config.dim,)) for seed in seeds]
         drawn.append(likeliest_embeddings(prior, told, noises, steps=steps, guidance=guidance))
     return torch.cat(drawn)
 
@@ -85,9 +88,12 @@ def main():
     found = {"the text's own embedding": texts.pooled}
     found[f"ridge regression, penalty {penalty:g}"] = applied(weights, texts.pooled)
     for guidance in options.guidance:
-        for samples in (1, 2):
-            name = f"prior, {options.steps} steps, guidance {guidance:g}" + ", best of 2" * (samples > 1)
-            found[name] = prior_draws(clip, prior, gallery.texts, options.steps, guidance, samples)
+        name = f"prior, {options.steps} steps, guidance {guidance:g}"
+        how = clip, prior, gallery.texts, options.steps, guidance
+        found[name] = prior_draws(*how, [0])
+        found[f"{name}, likeliest of 2"] = prior_draws(*how, [0, 1])
+        draws = [found[name], *(prior_draws(*how, [seed]) for seed in range(1, MEAN_OF))]
+        found[f"{name}, mean of {MEAN_OF}"] = F.normalize(sum(draws), dim=-1)
     shown = [(i, column) for i, columns in enumerate(gallery.positives) for column in columns]
     rows, columns = map(list, zip(*shown, strict=True))
     print(

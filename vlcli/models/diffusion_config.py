@@ -22,7 +22,8 @@ class NoiseConfig(Settings):
 
 
 class PriorShape(Settings):
-    """A transformer of `layers` with `heads` of `head_width` each: diffusers' PriorTransformer."""
+    """A transformer of `layers` with `heads` of `head_width` each: diffusers' PriorTransformer. Its dropout draws from
+    torch's generator: two processes drop other things than one."""
 
     layers: int = Field(12, ge=1)
     heads: int = Field(12, ge=1)
