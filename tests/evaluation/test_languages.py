@@ -1,4 +1,4 @@
-"""Sweeps over languages: equal to one command a language, whatever way the texts come; pictures encoded once."""
+"""A model in several languages: equal to one command a language, whatever way the texts come; pictures encoded once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tiny_models import COLOURS, square, table, tiny
 from vlcli.errors import UsageError
 from vlcli.evaluation.captions_by_language import load_captions
 from vlcli.evaluation.class_metrics import Classified, accuracies, mean_accuracies
+from vlcli.evaluation.languages import classify_in, retrieve_in
 from vlcli.evaluation.names_by_language import name_classes, require_columns
 from vlcli.evaluation.retrieval import Ranks, mean_interval, recall_interval
-from vlcli.evaluation.sweep import classify_in, retrieve_in
 from vlcli.evaluation.tasks import Retrieval, classify
 from vlcli.shards.pairs import load_pairs
 from vlcli.text.prompts import load_prompts

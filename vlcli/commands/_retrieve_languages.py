@@ -32,8 +32,8 @@ def in_languages(
 ) -> None:
     """Measure every language and print them with their average. `load` reads a table a tag, `targets` are the files of
     predictions."""
+    from vlcli.evaluation.languages import retrieve_in
     from vlcli.evaluation.results_file import settings_of
-    from vlcli.evaluation.sweep import retrieve_in
     from vlcli.text.languages import named
     from vlcli.text.prompts import load_prompts
 

@@ -32,7 +32,7 @@ class Names:
 
     def measure(self, model: Any, lines: Lines, told: Callable[[Any], Any] | None = None) -> dict[str, Any]:
         """The result of a checkpoint; `told` asks for what the numbers count."""
-        from vlcli.evaluation.sweep import classify_in
+        from vlcli.evaluation.languages import classify_in
         from vlcli.evaluation.tasks import classify
 
         precision = self.how["precision"]
