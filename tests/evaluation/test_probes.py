@@ -12,6 +12,7 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.preprocessing import StandardScaler
 
 from vlcli.errors import InputError, UsageError
+from vlcli.evaluation.class_metrics import eleven_points
 from vlcli.evaluation.probes.few_shot import draw
 from vlcli.evaluation.probes.knn import knn, neighbours, recall_places, vote
 from vlcli.evaluation.probes.labelled import Labelled
@@ -92,6 +93,90 @@ def test_the_probe_learns_from_both_sets_in_the_end():
     assert found.head.top1(clouds(2000, d=4, seed=8)) > 0.5
     given = linear_probe(train, val, 5, l2=3.0)
     assert (given.l2, given.tried) == (3.0, {})
+
+
+def tags(n, seed=0, hidden=False):
+    """Images of none, one or several of four classes, by the sides of four planes that noise blurs; with `hidden` some
+    that count neither way."""
+    rng = np.random.default_rng(seed)
+    planes = np.random.default_rng(98).normal(size=(4, 12))
+    vectors = rng.normal(size=(n, 12)) * np.linspace(0.3, 3, 12)
+    labels = (vectors @ planes.T + 3 * rng.normal(size=(n, 4)) > 2).astype(np.int8)
+    if hidden:
+        labels[rng.random((n, 4)) < 0.1] = -1
+    return Labelled(torch.tensor(vectors, dtype=torch.float32), torch.tensor(labels))
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_of_several_classes_each_is_scikit_learns_against_the_rest(hidden):
+    train, test = tags(300, hidden=hidden), tags(200, seed=1, hidden=hidden)
+    starts = [None, fit(tags(100, seed=4), 4, 1e-2)]
+    heads = [fit(train, 4, 1.0, tolerance=1e-9, start=start) for start in starts]
+    scores = [head.scores(test.vectors) for head in heads]
+    assert torch.allclose(*scores, atol=1e-5)
+    precisions = []
+    for c in range(4):
+        counted = train.labels[:, c] >= 0
+        oracle = LogisticRegression(C=1.0, max_iter=10000, tol=1e-10)
+        oracle.fit(train.vectors[counted].double().numpy(), train.labels[counted, c].numpy())
+        expected = oracle.decision_function(test.vectors.double().numpy())
+        assert np.allclose(scores[0][:, c], expected, atol=1e-4)
+        counts = test.labels[:, c].numpy() >= 0
+        precisions.append(eleven_points(expected[counts], test.labels[counts, c].numpy() > 0))
+    assert heads[0].score(test) == pytest.approx(np.mean(precisions), abs=1e-6)
+
+
+def test_a_class_of_no_row_or_of_all_tells_nothing():
+    train = tags(100)
+    train.labels[:, 1], train.labels[:, 2] = 0, 1
+    scores = fit(train, 4, 1.0).scores(train.vectors)
+    assert scores[:, 1].isneginf().all()
+    assert (scores[:, 2] == 0).all()
+    assert scores[:, [0, 3]].isfinite().all()
+
+
+def test_of_several_classes_penalties_are_chosen_by_mean_average_precision():
+    train, val = tags(60), tags(500, seed=3)
+    found = search(train, val, 4)
+    assert found.tried[found.l2] == max(found.tried.values()) == found.head.score(val)
+    head, l2, tried = choose(train, 4, val)
+    assert tried[l2] == max(tried.values()) == head.score(val)
+    assert 0.3 < head.score(val) < 1
+
+
+@pytest.mark.parametrize("n", [40, 9])
+def test_ridge_of_several_classes_is_scikit_learns_and_so_without_each_row(n):
+    train, test = tags(n), tags(50, seed=1)
+    scaler = StandardScaler().fit(train.vectors.double())
+    x = torch.tensor(scaler.transform(train.vectors.double()))
+    targets = train.labels.double().numpy()
+    oracle = SklearnRidge(alpha=2.0).fit(x, targets)
+    expected = oracle.predict(scaler.transform(test.vectors.double()))
+    ridge = Ridge(train, 4)
+    assert np.allclose(ridge.head(2.0).scores(test.vectors), expected, atol=1e-6)
+    said = []
+    for i in range(n):
+        rest = torch.arange(n) != i
+        said.append(SklearnRidge(alpha=2.0).fit(x[rest], targets[rest]).predict(x[i : i + 1])[0])
+    precisions = [
+        eleven_points(np.array(said)[:, c], targets[:, c] > 0) for c in range(4) if targets[:, c].any()
+    ]
+    assert ridge.leave_one_out(2.0) == pytest.approx(np.mean(precisions), abs=1e-9)
+
+
+def test_neighbours_of_several_classes_vote_for_all_of_theirs():
+    train, test = tags(40, hidden=True), tags(10, seed=1)
+    places, scores = knn(train, test, 4, k=3)
+    for i, query in enumerate(test.vectors):
+        near = literal_neighbours(train.vectors, query, 10)
+        shared = [bool(((train.labels[j] > 0) & (test.labels[i] > 0)).any()) for j in near]
+        assert int(places[i]) == (shared.index(True) + 1 if any(shared) else 11)
+        votes, total = np.zeros(4), 0.0
+        for j in near[:3]:
+            vote_of = np.exp(float(train.vectors[j] @ query / train.vectors[j].norm() / query.norm()) / 0.07)
+            votes += vote_of * (train.labels[j].numpy() > 0)
+            total += vote_of
+        assert scores[i].tolist() == pytest.approx((votes / total).tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("n", [200, 9])

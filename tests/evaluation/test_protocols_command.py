@@ -169,6 +169,14 @@ def test_images_of_several_classes_have_a_mean_average_precision(run):
     assert "top1" not in result
     with pytest.raises(InputError, match="more than one both"):
         run("--label-column", "both")
+    learn = ("--metric", "map11", "--label-column", "both", "--train", "train.jsonl", "--json")
+    for more in (("knn", "--k", "3"), ("ridge",), ("linear-probe", "--val", "val.jsonl")):
+        learnt = json.loads(run(*learn, "--protocol", *more).stdout)
+        assert (learnt["classes"], learnt["n"], learnt["metric"]) == (7, 24, "map11")
+        assert learnt["map11"] >= 90
+        assert ("top1" in learnt, "R@1" in learnt) == (False, more[0] == "knn")
+    with pytest.raises(UsageError, match="few-shot draws so many rows of each class"):
+        run(*learn, "--protocol", "few-shot")
 
 
 def test_subsets_leave_images_out_and_say_so(run, place):

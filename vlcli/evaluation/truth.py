@@ -73,7 +73,7 @@ def truth_of(table: Any, column: str, labels: LabelSet | None, *, several: bool 
             cause = "no" if not value else "more than one"
             raise InputError(f"row {table.ids[row]} has {cause} {column}", file=table.source)
     if labels is None:
-        flat = [one for value in values for one in _all(value)]
+        flat = [one for value in values for one in all_labels(value)]
         labels = column_labels(column, flat)
     found = _of_several(values, hidden, labels) if several else _of_one(values, labels)
     if not found.rows:
@@ -93,7 +93,7 @@ def _of_several(values: list[Any], hidden: list[Any], names: LabelSet) -> Truth:
     for row, (value, unfound) in enumerate(zip(values, hidden, strict=True)):
         line = torch.zeros(len(names), dtype=torch.int8)
         for given, mark in ((unfound, -1), (value, 1)):
-            line[[place for one in _all(given) if (place := names.find(one)) is not None]] = mark
+            line[[place for one in all_labels(given) if (place := names.find(one)) is not None]] = mark
         if line.any():
             rows.append(row)
             lines.append(line)
@@ -101,5 +101,6 @@ def _of_several(values: list[Any], hidden: list[Any], names: LabelSet) -> Truth:
     return Truth(rows, labels, names, len(values) - len(rows))
 
 
-def _all(value: Any) -> list[Any]:
+def all_labels(value: Any) -> list[Any]:
+    """What a cell names: nothing, one, or a list."""
     return [] if value is None else value if isinstance(value, list) else [value]

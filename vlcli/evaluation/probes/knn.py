@@ -2,7 +2,8 @@
 
 ALIGN [A §6, footnote]: each validation image retrieves its nearest training images by the image encoder; a hit at K
 when its label is among the labels of the K. DINO (Caron et al. 2021, arXiv 2104.14294, App. F.1; K = 20, T = 0.07):
-each of the K neighbours votes for its class with exp(cosine / T).
+each of the K neighbours votes for its class with exp(cosine / T). Of images of several classes a neighbour that shares
+one is a hit, and it votes for all of its own.
 """
 
 from __future__ import annotations
@@ -54,8 +55,12 @@ def _nearest(similarity: Tensor, k: int) -> Neighbours:
 
 
 def recall_places(found: Neighbours, train_labels: Tensor, labels: Tensor) -> Tensor:
-    """(n,) the place, from 1, of the nearest neighbour with the query's label; k + 1 where none has it."""
-    hit = train_labels[found.rows] == labels[:, None]
+    """(n,) the place, from 1, of the nearest neighbour with the query's label; k + 1 where none has it. Labels (m,) and
+    (n,), or (m, classes) and (n, classes)."""
+    if labels.dim() == 1:
+        hit = train_labels[found.rows] == labels[:, None]
+    else:
+        hit = torch.stack([((train_labels[at] > 0) & (labels > 0)).any(1) for at in found.rows.T], 1)
     place = hit.int().argmax(1) + 1
     return torch.where(hit.any(1), place, hit.shape[1] + 1)
 
@@ -63,13 +68,18 @@ def recall_places(found: Neighbours, train_labels: Tensor, labels: Tensor) -> Te
 def vote(
     found: Neighbours, train_labels: Tensor, classes: int, *, temperature: float = TEMPERATURE
 ) -> Tensor:
-    """(n, classes) float64 scores: the sum over a class's neighbours of exp(cosine / temperature), as a share."""
+    """(n, classes) float64 scores: the sum over a class's neighbours of exp(cosine / temperature), as a share of that
+    over all neighbours. train_labels (m,), or (m, classes)."""
     weight = (
         (found.similarity.double() - 1) / temperature
     ).exp()  # −1: shares are the same, and nothing overflows
     scores = torch.zeros(len(weight), classes, dtype=torch.float64)
-    scores.scatter_add_(1, train_labels[found.rows], weight)
-    return scores / scores.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+    if train_labels.dim() == 1:
+        scores.scatter_add_(1, train_labels[found.rows], weight)
+    else:
+        for at, each in zip(found.rows.T, weight.T, strict=True):
+            scores += each[:, None] * (train_labels[at] > 0)
+    return scores / weight.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
 
 
 def knn(

@@ -5,20 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from vlcli.evaluation.class_metrics import mean_precision
 
 BLOCK = 1 << 22  # numbers of a block of float64: 32 MiB
 
 
 class Labelled(NamedTuple):
-    """`vectors` (n, d) float32 and `labels` (n,) int64, each a place among the classes."""
+    """`vectors` (n, d) float32 and `labels` (n,) int64, each a place among the classes; or, of images of several
+    classes, (n, classes) int8 (see `Truth`)."""
 
     vectors: Tensor
     labels: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def several(self) -> bool:
+        """Whether an image may be of several classes."""
+        return self.labels.dim() == 2
 
     def rows(self, index: Tensor) -> Labelled:
         return Labelled(self.vectors[index], self.labels[index])
@@ -54,3 +63,12 @@ class LinearHead(NamedTuple):
             answer = (block @ self.weight.T + self.bias).argmax(1)
             right += int((answer == data.labels[part]).sum())
         return right / len(data)
+
+    def score(self, data: Labelled) -> float:
+        """What penalties are chosen by: `top1`, or of images of several classes the 11-point mAP, as a share."""
+        return precision(self.scores(data.vectors), data.labels) if data.several else self.top1(data)
+
+
+def precision(scores: Tensor, labels: Tensor) -> float:
+    """The 11-point mAP of scores and labels (n, classes), as a share."""
+    return float(mean_precision(scores.double().numpy(), labels.numpy())(np.ones(len(labels)))[0])

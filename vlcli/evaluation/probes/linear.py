@@ -5,12 +5,13 @@ that are not normalised; the penalty λ is one of 96 logarithmic steps of 1e-6 �
 starting from 1e-6, 1e-4, …, 1e6 and halving the interval around the best down to 8 steps a decade; then the probe
 learns from training and validation set together.
 
-The objective is scikit-learn's LogisticRegression(C=1/λ): Σ cross-entropy + λ/2·‖W‖², the bias not penalised.
+The objective is scikit-learn's LogisticRegression(C=1/λ): Σ cross-entropy + λ/2·‖W‖², the bias not penalised. Where
+images are of several classes (VOC 2007), each class is such a problem of its own, its images against the rest.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -67,6 +68,8 @@ def fit(
     (zeros when none) and `shape` that of the data, where it is known; the minimum is one whatever they are. InputError
     when fewer than two classes have rows.
     """
+    if data.several:
+        return _fit_each(data, l2, iterations=iterations, shape=shape, start=start, tolerance=tolerance)
     present = torch.unique(data.labels)
     if len(present) < 2:
         raise InputError("a linear probe needs two classes: the training rows show fewer")
@@ -125,29 +128,54 @@ def fit(
     return LinearHead(weight, bias)
 
 
+def _fit_each(
+    data: Labelled, l2: float, *, shape: Shape | None, start: LinearHead | None, **how: Any
+) -> LinearHead:
+    """Each class against the rest, by the rows that count for it. A class without a row is never answered, and one that
+    every row is of tells none from another."""
+    n, classes = data.labels.shape
+    weight = torch.zeros(classes, data.vectors.shape[1], dtype=torch.float64)
+    bias = torch.full((classes,), -torch.inf, dtype=torch.float64)
+    shape = shape or Shape.of(data.vectors)
+    for c in range(classes):
+        counted = data.labels[:, c] >= 0
+        own = Labelled(data.vectors[counted], (data.labels[counted, c] > 0).long())
+        positive = int(own.labels.sum())
+        if positive in (0, len(own)):
+            bias[c] = 0.0 if positive else -torch.inf
+            continue
+        begin = None
+        if start is not None and torch.isfinite(start.bias[c]):
+            halves = torch.tensor([-0.5, 0.5], dtype=torch.float64)
+            begin = LinearHead(halves[:, None] * start.weight[c], halves * start.bias[c])
+        two = fit(own, 2, l2, shape=shape if len(own) == n else None, start=begin, **how)
+        weight[c], bias[c] = two.weight[1] - two.weight[0], two.bias[1] - two.bias[0]
+    return LinearHead(weight, bias)
+
+
 class Probe(NamedTuple):
     """A head, the penalty it was fitted with, and what every penalty that was tried came to on the validation rows."""
 
     head: LinearHead
     l2: float
-    tried: dict[float, float]  # λ → top-1 as a share
+    tried: dict[float, float]  # λ → `LinearHead.score`
 
 
 def search(train: Labelled, val: Labelled, classes: int, *, iterations: int = ITERATIONS) -> Probe:
     """CLIP's search; the head is that of the training rows alone. Of equally good penalties the largest wins."""
     shape = Shape.of(train.vectors)
     heads: dict[int, LinearHead] = {}
-    top1: dict[int, float] = {}
+    score: dict[int, float] = {}
 
     def visit(step: int) -> None:
-        if 0 <= step <= STEPS and step not in top1:
+        if 0 <= step <= STEPS and step not in score:
             near = min(heads, key=lambda other: abs(other - step), default=None)
             start = None if near is None else heads[near]
             heads[step] = fit(train, classes, penalty(step), iterations=iterations, shape=shape, start=start)
-            top1[step] = heads[step].top1(val)
+            score[step] = heads[step].score(val)
 
     def best() -> int:
-        return max(top1, key=lambda step: (top1[step], step))
+        return max(score, key=lambda step: (score[step], step))
 
     width = STEPS // 6
     for step in range(
@@ -160,7 +188,7 @@ def search(train: Labelled, val: Labelled, classes: int, *, iterations: int = IT
         visit(middle - width)
         visit(middle + width)
     chosen = best()
-    return Probe(heads[chosen], penalty(chosen), {penalty(step): top1[step] for step in sorted(top1)})
+    return Probe(heads[chosen], penalty(chosen), {penalty(step): score[step] for step in sorted(score)})
 
 
 def linear_probe(

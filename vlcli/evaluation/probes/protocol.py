@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vlcli.errors import InputError, UsageError
+from vlcli.errors import UsageError
 from vlcli.evaluation.class_metrics import Parts, Statistic, Tally, mean_parts, numbers
 from vlcli.evaluation.probes import few_shot, knn, linear, ridge
 from vlcli.evaluation.probes.labelled import Labelled
@@ -39,10 +39,9 @@ def probe(
     """The numbers of class_metrics.py for the test rows, of knn also `R@1`, `R@5`, `R@10`, their intervals under
     `ci95`, and under `probe` what was chosen by what.
 
-    Raises UsageError where nothing can choose a penalty, InputError for rows of several classes.
+    Raises UsageError where nothing can choose a penalty, and for few shots of images of several classes.
     """
-    if any(rows is not None and rows.labels.dim() != 1 for rows in (train, val, test)):
-        raise InputError(f"{protocol} is of images of one class each")
+    refuse_several(protocol, train.several)
     run: Mapping[str, Callable[[], Found]] = {
         "knn": lambda: _knn(train, test, classes, metric, k),
         "linear-probe": lambda: _linear(train, val, test, classes, metric, l2),
@@ -53,10 +52,19 @@ def probe(
     return {**numbers(parts, len(test), bootstrap=bootstrap, seed=seed), "probe": said}
 
 
+def refuse_several(protocol: Protocol, several: bool) -> None:
+    """UsageError where images may be of several classes and the protocol is of one class each."""
+    if several and protocol == "few-shot":
+        raise UsageError(
+            "few-shot draws so many rows of each class, and images of several classes are of none alone",
+            remedy="--protocol linear-probe, ridge or knn",
+        )
+
+
 def _tally(head: linear.LinearHead, test: Labelled, classes: int, metric: str) -> Parts:
     tally = Tally(classes, metric)
     scores = head.scores(test.vectors)
-    tally.add(scores.softmax(1) if metric == "map11" else scores, test.labels)
+    tally.add(scores.softmax(1) if metric == "map11" and not test.several else scores, test.labels)
     return tally.parts()
 
 
@@ -152,5 +160,5 @@ def _few_shot(
 
 
 def _percent(tried: Mapping[float, float]) -> list[list[float]]:
-    """[λ, top-1 in percent] of all that was tried."""
+    """[λ, `LinearHead.score` in percent] of all that was tried."""
     return [[l2, round(100 * share, 4)] for l2, share in sorted(tried.items())]

@@ -9,9 +9,9 @@ from vlcli.errors import UsageError
 from vlcli.evaluation.describe import describe
 from vlcli.evaluation.probes.features import Features, image_vectors
 from vlcli.evaluation.probes.labelled import Labelled
-from vlcli.evaluation.probes.protocol import Protocol, probe
+from vlcli.evaluation.probes.protocol import Protocol, probe, refuse_several
 from vlcli.evaluation.tasks import Announce, silent
-from vlcli.evaluation.truth import Truth, one_label, truth_of
+from vlcli.evaluation.truth import Truth, all_labels, column_labels, one_label, truth_of
 from vlcli.text.labels import LabelSet
 
 
@@ -35,15 +35,17 @@ def probe_tables(
 ) -> dict[str, Any]:
     """The object that `zeroshot --protocol` prints. `how` are options of `probe`.
 
-    Without `labels` the classes are the values of `column` in all tables. `train_in_test` counts training and
-    validation rows whose image the test has, too. UsageError where two of the tables are one, and what `truth_of` and
-    `probe` raise.
+    Without `labels` the classes are the values of `column` in all tables; with the metric "map11" rows may be of
+    several. `train_in_test` counts training and validation rows whose image the test has, too. UsageError where two of
+    the tables are one, and what `truth_of` and `probe` raise.
     """
     tables = {"train": train, "val": val, "test": test}
     tables = {name: table for name, table in tables.items() if table is not None}
     refuse_same(tables)
+    several = how.get("metric") == "map11"
+    refuse_several(protocol, several)
     labels = labels or _values(tables.values(), column)
-    truths = {name: truth_of(table, column, labels) for name, table in tables.items()}
+    truths = {name: truth_of(table, column, labels, several=several) for name, table in tables.items()}
     found = {
         name: _labelled(model, table, truths[name], features, batch_size, precision, cache, announce, name)
         for name, table in tables.items()
@@ -85,10 +87,8 @@ def refuse_same(tables: Mapping[str, Any]) -> None:
 
 def _values(tables: Any, column: str) -> LabelSet:
     """The values of a column in several tables as classes."""
-    names = {
-        str(one_label(value)): None for table in tables for value in table.frame[column] if value is not None
-    }
-    return LabelSet(f"values of {column}", {name: name for name in names})
+    values = (one_label(value) for table in tables for value in table.frame[column])
+    return column_labels(column, [one for value in values for one in all_labels(value)])
 
 
 def _labelled(
