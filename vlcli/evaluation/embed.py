@@ -144,20 +144,18 @@ def embed_texts(
     """
     ids, mask = model.tokenize(list(texts))
     rows, place = _distinct(ids, mask)
+    if len(rows) < len(texts):
+        ids, mask = ids[rows], mask[rows]
 
-    def encode(part: torch.Tensor) -> TextTokens:
+    def encode(ids: torch.Tensor, mask: torch.Tensor) -> TextTokens:
         with torch.no_grad(), inference(model, precision):
-            return to_cpu(model.encode_text(ids[part].to(model.device), mask[part].to(model.device)))
+            return to_cpu(model.encode_text(ids.to(model.device), mask.to(model.device)))
 
     def batches() -> Iterator[TextTokens]:
-        for start in range(0, len(rows), batch_size):
-            part = rows[start : start + batch_size]
-            if cache is None:
-                yield encode(part)
-            else:
-                yield _kept_texts(cache, model, encode, ids, mask, part)
+        for part in zip(ids.split(batch_size), mask.split(batch_size), strict=True):
+            yield encode(*part) if cache is None else _kept_texts(cache, model, encode, *part)
             if progress is not None:
-                progress(len(part))
+                progress(len(part[0]))
         if progress is not None and len(rows) < len(texts):
             progress(len(texts) - len(rows))
 
@@ -180,30 +178,27 @@ def _distinct(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torc
 def _kept_texts(
     cache: FeatureCache,
     model: Any,
-    encode: Callable[[torch.Tensor], TextTokens],
+    encode: Callable[[torch.Tensor, torch.Tensor], TextTokens],
     ids: torch.Tensor,
     mask: torch.Tensor,
-    part: torch.Tensor,
 ) -> TextTokens:
-    """What `encode(part)` gives, of which the cache has some or all; zeros where the padding is."""
+    """What `encode(ids, mask)` gives, of which the cache has some or all; zeros where the padding is."""
     from vlcli.evaluation.feature_cache import key_of
     from vlcli.models.dual import TextTokens
 
     pooled = cache.similarity == "global"
-    real = mask[part].cpu()
+    real = mask.cpu()
 
     def compute(places: list[int]) -> list[Any]:
-        features = encode(part[places])
+        features = encode(ids[places], mask[places])
         if features.pooled is not None:
             return list(features.pooled[:, None].numpy())
         assert features.tokens is not None, "a text has vectors"
         return [tokens[own].numpy() for tokens, own in zip(features.tokens, features.mask, strict=True)]
 
-    keys = [
-        key_of(line[own].tobytes()) for line, own in zip(ids[part].cpu().numpy(), real.numpy(), strict=True)
-    ]
+    keys = [key_of(line[own].tobytes()) for line, own in zip(ids.cpu().numpy(), real.numpy(), strict=True)]
     lists = cache.lists("text", keys, compute)
-    content = model.content_mask(ids[part], mask[part]).cpu()
+    content = model.content_mask(ids, mask).cpu()
     if pooled:
         return TextTokens(None, real, content, torch.from_numpy(np.concatenate(lists)))
     tokens = np.zeros((*real.shape, lists[0].shape[1]), np.float32)

@@ -98,7 +98,7 @@ class Classifier:
         for columns in tiles(self.classes, step):
             texts = self.texts.rows(slice(first + columns.start, first + columns.stop))
             parts.append(self.image_to_text(images, texts))
-        return torch.cat(parts, 1)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 def _mean_text(model: Any, names: list[str], prompts: PromptSet, options: dict[str, Any]) -> TextTokens:
