@@ -4,9 +4,9 @@ python prior.py CLIP PRIOR --train PAIRS --gallery PAIRS [--steps N] [--guidance
 
 Prints recalls from text to image in the gallery of the text's own embedding, of a linear regression from text to image
 embeddings (ridge, on the training pairs, its penalty by a tenth of them that is held out), and of the embeddings that
-the prior draws with several guidances: one, the likeliest of two, and the mean of sixteen; and the mean cosine with the
-picture's embedding, which all but the first aim at. A draw is one of the pictures that a text may have, the mean is
-what they have in common, as a regression's is. Features of images are those that training has kept.
+the prior draws: with several guidances one, and the likeliest of two, and without guidance the mean of sixteen; and the
+mean cosine with the picture's embedding, which all but the first aim at. A draw is one of the pictures that a text may
+have, the mean is what they have in common, as a regression's is. Features of images are those that training has kept.
 """
 
 import argparse
@@ -92,8 +92,9 @@ def main():
         how = clip, prior, gallery.texts, options.steps, guidance
         found[name] = prior_draws(*how, [0])
         found[f"{name}, likeliest of 2"] = prior_draws(*how, [0, 1])
-        draws = [found[name], *(prior_draws(*how, [seed]) for seed in range(1, MEAN_OF))]
-        found[f"{name}, mean of {MEAN_OF}"] = F.normalize(sum(draws), dim=-1)
+        if guidance == 1:
+            draws = [found[name], *(prior_draws(*how, [seed]) for seed in range(1, MEAN_OF))]
+            found[f"{name}, mean of {MEAN_OF}"] = F.normalize(sum(draws), dim=-1)
     shown = [(i, column) for i, columns in enumerate(gallery.positives) for column in columns]
     rows, columns = map(list, zip(*shown, strict=True))
     print(
