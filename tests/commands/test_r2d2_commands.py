@@ -182,7 +182,7 @@ def test_positions_come_along_to_another_resolution():
 def test_where_an_r2d2_looks(pretrained, tmp_path, capsys):
     out = tmp_path / "fox.png"
     options = ("--image", f"{CORPUS}#3", "--text", "狐狸", "--prompt", "雪地里的{}", "-o", out)
-    assert run("visualize", pretrained, *options, "--method", "entity", "--layer", "1", "--json") == (0, "")
+    assert run("visualize", pretrained, *options, "--method", "entity", "--json") == (0, "")
     figure = last(capsys)["figures"][0]
     assert out.read_bytes().startswith(b"\x89PNG")
     assert figure["layer"] == 1
@@ -240,7 +240,22 @@ def dual(tmp_path_factory):
         (("finetune", "R2D2", *ROWS, "--recipe", "r2d2-matching"), 2, "is not of --task retrieval"),
         (("finetune", "R2D2", *ROWS, "--recipe", "r2d2-retrival"), 2, "did you mean 'r2d2-retrieval'"),
         (("visualize", "DUAL", "--image", f"{CORPUS}#3", "--text", "x", "--method", "entity"), 2, "has none"),
-        (("visualize", "R2D2", "--image", f"{CORPUS}#3", "--text", "x", "--method", "entity"), 2, "1 layers"),
+        (
+            (
+                "visualize",
+                "R2D2",
+                "--image",
+                f"{CORPUS}#3",
+                "--text",
+                "x",
+                "--method",
+                "entity",
+                "--layer",
+                "2",
+            ),
+            2,
+            "1 layers",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(

@@ -104,7 +104,7 @@ def command(
             min=1,
             metavar="N",
             help="From 1: of the cross encoder (entity), of the image tower (gradcam, attention).",
-            show_default="entity: 3, else the last",
+            show_default="entity: 3, or the last of fewer; else the last",
         ),
     ] = None,
     grad: Annotated[

@@ -22,13 +22,17 @@ class Entity(NamedTuple):
     mask: torch.Tensor
 
 
-def require_ranking(model: Any, layer: int) -> None:
-    """UsageError unless the model has a text-image cross encoder with that layer, counted from 1."""
+def layer_of(model: Any, layer: int | None = None) -> int:
+    """A layer of the model's text-image cross encoder, counted from 1: `layer`, or the paper's, or the last where there
+    are fewer. UsageError for a model without one, or without that layer."""
     if getattr(model, "ranking", None) is None:
         raise UsageError("--method entity shows the cross encoder of an R2D2, and the checkpoint has none")
     depth = len(model.ranking.text_cross.layers)
+    if layer is None:
+        return min(LAYER, depth)
     if not 1 <= layer <= depth:
         raise UsageError(f"--layer {layer}: the cross encoder has {depth} layers", remedy=f"--layer {depth}")
+    return layer
 
 
 def encode_entity(model: Any, label: str, prompt: str = "{}") -> Entity:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from vlcli.errors import InputError, UsageError
 from vlcli.evaluation.alignment import Alignment, align, encode_label, encode_patches, require_tokens
-from vlcli.evaluation.entity import LAYER, attend, encode_entity, require_ranking
+from vlcli.evaluation.entity import attend, encode_entity, layer_of
 from vlcli.evaluation.gradcam import attention_cam, check_layer, gradcam
 from vlcli.evaluation.mosaics import CELLS, assemble
 from vlcli.figures.alignment import LAYOUTS, Row, draw
@@ -137,7 +137,7 @@ class Question:
         if self.method == "word-patch":
             require_tokens(model)
         elif self.method == "entity":
-            require_ranking(model, self.layer or LAYER)
+            layer_of(model, self.layer)
         else:
             check_layer(model, self.layer)
 
@@ -156,7 +156,7 @@ class Question:
 
     def _ask(self, model: Any, pixels: Any, labels: list[Any]) -> list[Alignment]:
         if self.method == "entity":
-            layer = self.layer or LAYER
+            layer = layer_of(model, self.layer)
             return [attend(model, pixels, entity, layer, by_token=self.by_token) for entity in labels]
         if self.method == "gradcam":
             return gradcam(model, pixels, labels, self.layer, by_token=self.by_token)
