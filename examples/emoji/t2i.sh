@@ -5,8 +5,7 @@
 # The prior is measured without pictures: how often an embedding that it draws for a text finds its picture, beside the
 # text's own embedding and a linear regression. The decoder learns 32 pixels of one group, the faces, and says its loss
 # with the pictures' embeddings, without any, and with those of other pictures.
-# What it draws after a hundred steps are noisy discs on white, mostly yellow, and blue where the text is of an alien or a
-# ghost: colours heed the text, and there are no eyes yet.
+# What it draws are yellow faces with eyes and a mouth under coloured specks; what is no face (a ghost, a skull) stays specks.
 # Started again, it goes on where it was stopped. SETTINGS (for --set) shortens or lengthens the trainings of both.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
