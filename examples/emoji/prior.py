@@ -71,7 +71,7 @@ def main():
     parser.add_argument("prior")
     parser.add_argument("--train", required=True)
     parser.add_argument("--gallery", required=True)
-    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--guidance", type=float, nargs="*", default=(1.0, 2.0, 4.0))
     options = parser.parse_args()
 

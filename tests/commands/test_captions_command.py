@@ -12,14 +12,12 @@ import vlcli
 from vlcli.cli import app
 from vlcli.errors import VlcliError
 from vlcli.models.checkpoint import load_captioner, save_checkpoint
-from vlcli.models.config import DualEncoderConfig
-from vlcli.models.dual import DualEncoder
 from vlcli.models.quickcheck import check_run
 from vlcli.shards.pairs import load_pairs
 from vlcli.training.captioning import CaptionValidation
 
 sys.path.append(str(Path(__file__).parents[1] / "generation"))
-from caption_models import encoder
+from caption_models import r2d2
 
 CORPUS = Path(__file__).parents[2] / "examples" / "emoji" / "raw.parquet"
 
@@ -44,19 +42,6 @@ def jsonl(file, rows):
 
 def lines(text):
     return [json.loads(line) for line in text.splitlines()]
-
-
-def r2d2(mask_head=True):
-    torch.manual_seed(0)
-    table = {
-        "dim": 8,
-        "similarity": "global",
-        "image": {"name": "test_vit", "preprocess": {"size": 32}},
-        "text": {"kind": "transformers", "encoder": encoder(), "pooling": "cls", "context": 12},
-        "ranking": {"layers": 1, "heads": 2, "intermediate": 24, "dropout": 0.0, "mask_head": mask_head},
-        "patch_mask": True,
-    }
-    return DualEncoder(DualEncoderConfig.model_validate(table))
 
 
 @pytest.fixture(scope="module")

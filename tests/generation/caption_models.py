@@ -8,7 +8,14 @@ import torch
 
 from vlcli.images.preprocess import PreprocessConfig
 from vlcli.models.captioner import Captioner
-from vlcli.models.config import CaptionerConfig, CrossConfig, ImageTowerConfig, TextTowerConfig
+from vlcli.models.config import (
+    CaptionerConfig,
+    CrossConfig,
+    DualEncoderConfig,
+    ImageTowerConfig,
+    TextTowerConfig,
+)
+from vlcli.models.dual import DualEncoder
 
 VOCABULARY = 21128
 
@@ -20,6 +27,20 @@ def encoder(kind: str = "bert") -> dict[str, Any]:
     found |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "max_position_embeddings": 40}
     # RoBERTa counts its positions from behind the padding id, wherever that is
     return found | {"pad_token_id": 0, "initializer_range": 0.5}
+
+
+def r2d2(*, mask_head: bool = True, dropout: float = 0.0) -> DualEncoder:
+    """What captioners start from; one layer of cross encoders, of which `dropout` is."""
+    torch.manual_seed(0)
+    table = {
+        "dim": 8,
+        "similarity": "global",
+        "image": {"name": "test_vit", "preprocess": {"size": 32}},
+        "text": {"kind": "transformers", "encoder": encoder(), "pooling": "cls", "context": 12},
+        "ranking": {"layers": 1, "heads": 2, "intermediate": 24, "dropout": dropout, "mask_head": mask_head},
+        "patch_mask": True,
+    }
+    return DualEncoder(DualEncoderConfig.model_validate(table))
 
 
 def tiny(kind: str = "bert", *, context: int = 16) -> Captioner:

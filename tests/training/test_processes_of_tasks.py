@@ -7,33 +7,21 @@ from pathlib import Path
 
 import orjson
 import pytest
-import torch
 import torch.distributed as dist
 from diffusion_cases import save_diffusion, save_encoder, write_pairs
 from safetensors.torch import load_file
 from test_processes import accelerate_launch
 
 from vlcli.models.checkpoint import save_checkpoint
-from vlcli.models.config import DualEncoderConfig
-from vlcli.models.dual import DualEncoder
 
 sys.path.append(str(Path(__file__).parents[1] / "generation"))
-from caption_models import encoder
+from caption_models import r2d2
 from unclip_cases import PRIOR, dual, saved
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")
 
 SMALL = ("data.batch_size=4", "data.workers=0", "schedule.steps=3", "schedule.warmup_steps=1")
 SMALL += ("train.log_every=1", "train.evaluate_every=3", "train.precision=fp32")
-
-
-def r2d2():
-    torch.manual_seed(0)
-    image = {"name": "test_vit", "preprocess": {"size": 32}}
-    text = {"kind": "transformers", "encoder": encoder(), "pooling": "cls", "context": 12}
-    ranking = {"layers": 1, "heads": 2, "intermediate": 24, "dropout": 0.1, "mask_head": True}
-    config = {"dim": 8, "similarity": "global", "image": image, "text": text, "ranking": ranking}
-    return DualEncoder(DualEncoderConfig.model_validate({**config, "patch_mask": True}))
 
 
 def prior(folder):
@@ -43,7 +31,7 @@ def prior(folder):
 
 def caption(folder):
     """Its cross encoder drops states, by the pairs' keys."""
-    save_checkpoint(r2d2(), folder / "r2d2", recipe={}, lineage={})
+    save_checkpoint(r2d2(dropout=0.1), folder / "r2d2", recipe={}, lineage={})
     return [folder / "r2d2", "--task=caption", "--recipe=emoji-caption"], []
 
 

@@ -25,9 +25,8 @@ from vlcli.objectives.fused import agreeing, fused
 # Of one tile: columns enough for a matrix product at full speed, and on a CPU no more scores than its caches hold.
 TILE_COLUMNS = 1024
 TILE_ELEMENTS = 1 << 21
-TEXTS_TOGETHER = (
-    8  # a tile has a multiple of it: rows of scores that begin at no vector's bounds cost a third more
-)
+# A tile has a multiple of so many texts: rows of scores that begin at no vector's bounds cost a third more.
+TEXTS_TOGETHER = 8
 TILE_ELEMENTS_ON_GPU = 1 << 24
 # Winners whose vectors the backward pass adds up at a time: about 20 bytes each.
 WINNERS = 1 << 19
