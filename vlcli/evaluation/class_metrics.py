@@ -54,11 +54,12 @@ def class_ranks(scores: Tensor, labels: Tensor) -> Tensor:
     if torch.isnan(best).any() or torch.isposinf(best).any():
         raise InputError("the model's similarities are not finite", remedy="the checkpoint is damaged")
     true = scores.gather(1, labels[:, None])
-    place = (scores >= true).sum(1)  # and the class itself
-    behind = (place > 1).nonzero()[:, 0]
-    if len(behind):
-        tied = (scores[behind] == true[behind]) & (torch.arange(scores.shape[1]) > labels[behind, None])
-        place[behind] -= tied.sum(1)
+    place = 1 + (scores > true).sum(1)
+    # Ties are rare: only their rows are looked at again.
+    tied = ((scores == true).sum(1) > 1).nonzero()[:, 0]
+    if len(tied):
+        before = torch.arange(scores.shape[1]) < labels[tied, None]
+        place[tied] += ((scores[tied] == true[tied]) & before).sum(1)
     return place
 
 

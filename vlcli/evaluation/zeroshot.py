@@ -81,7 +81,7 @@ class Classifier:
                 score = self._template(images, p).double()
                 total += self._probabilities(score) if self.ensemble == "probability" else score
             total /= self.templates
-        return total if self.columns is None else total.index_select(1, self.columns)
+        return total if self.columns is None else total.gather(1, self.columns.expand(len(total), -1))
 
     def _probabilities(self, score: torch.Tensor) -> torch.Tensor:
         """Over the classes, of which several may have one name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from vlcli.errors import InputError, UsageError
@@ -37,7 +37,12 @@ class PromptSet:
 
     def fill(self, name: str) -> list[str]:
         """One text a template, in order. Braces inside `name` are kept as they are."""
-        return [template.replace(SLOT, name, 1) for template in self.templates]
+        return [before + name + after for before, after in self._around]
+
+    @cached_property
+    def _around(self) -> list[tuple[str, str]]:
+        """What stands before and behind the name in each template."""
+        return [(before, after) for before, _, after in (one.partition(SLOT) for one in self.templates)]
 
     def __len__(self) -> int:
         return len(self.templates)
