@@ -125,6 +125,45 @@ def test_the_validation_is_the_mean_over_all_tokens_of_all_texts(here, trained):
     assert found["loss"] == pytest.approx(total / count, abs=1e-4)
 
 
+def test_cider_of_what_is_written_can_choose(here, trained, tmp_path, capsys):
+    """As `generate` and `score` have it: a caption of each image, against the texts of all its rows."""
+    assert run("generate", trained / "last", here / "val.jsonl", "--caption", "-q") == (0, "")
+    written = lines(capsys.readouterr().out)
+    names = [row["text"][0] for row in written]
+    rows = [
+        {**row, "text": name if i % 2 else row["caption_generated"]}
+        for i, (row, name) in enumerate(zip(written, names, strict=True))
+    ]
+    rows.append({**rows[0], "text": names[0]})
+    val = jsonl(tmp_path / "val.jsonl", rows)
+    said = ("--caption", "--format", "coco", "-o", tmp_path / "said.json")
+    assert run("generate", trained / "last", val, *said) == (0, "")
+    capsys.readouterr()
+    options = ("--references", val, "--bootstrap", "0", "--tokenize", "char", "--json", "-q")
+    assert run("score", tmp_path / "said.json", *options) == (0, "")
+    expected = json.loads(capsys.readouterr().out)["cider_char"]
+    judge = CaptionValidation(
+        load_pairs([str(val)]),
+        load_captioner(trained / "last"),
+        store=None,
+        store_rows=None,
+        precision="fp32",
+        tokenizer="char",
+    )
+    assert judge(load_captioner(trained / "last"))["cider_char"] == pytest.approx(expected)
+    assert expected > 1
+    options = ("--task", "caption", "--data", here / "pairs.jsonl", "--val", val, *SHORT)
+    options += (*sets("schedule.steps=4", "train.best=cider_char", f"data.cache={here / 'cache'}"),)
+    assert run("finetune", here / "r2d2", *options, "-o", tmp_path / "run") == (0, "")
+    assert "cider_char" in capsys.readouterr().err
+    found = [line["val"] for line in lines((tmp_path / "run" / "metrics.jsonl").read_text()) if "val" in line]
+    assert all("cider_char" in one for one in found)
+    assert "CIDEr-D by characters, greedy" in (tmp_path / "run" / "best" / "README.md").read_text()
+    code, line = run("pretrain", "--recipe", "emoji-r2d2", "--set", "train.best=cider_char", "--dry-run")
+    assert code == 2
+    assert "objective.caption" in line
+
+
 def test_resuming_gives_the_same_weights(here, trained, tmp_path):
     options = ("--task", "caption", "--data", here / "pairs.jsonl", "--val", here / "val.jsonl", *SHORT)
     options += (*sets(f"data.cache={here / 'cache'}"), "-o", tmp_path / "run", "-q", "--set")

@@ -31,15 +31,15 @@ def run(tmp_path):
 def test_every_number_has_its_place(run):
     figure = draw_curves(read_metrics(run), best="zeroshot.top1")
     panels = {axes.get_title(loc="left"): axes for axes in figure.axes}
-    assert list(panels)[:3] == ["loss", "validation, %", "temperature τ"]
+    assert list(panels)[:3] == ["loss", "validation, ×100", "temperature τ"]
     loss, chance = panels["loss"].lines
     assert loss.get_xydata().tolist() == [[10, 4.0], [20, 2.0]]
     assert set(chance.get_ydata()) == {5.5}
     assert panels["loss"].get_ylim()[1] > 5.5
-    curves = {line.get_label(): line.get_xydata().tolist() for line in panels["validation, %"].lines}
+    curves = {line.get_label(): line.get_xydata().tolist() for line in panels["validation, ×100"].lines}
     assert curves["mean recall"] == [[10, 30.0], [20, 20.0]]
     assert curves["zero-shot top-1"] == [[10, 40.0], [20, 45.0]]
-    (mark,) = panels["validation, %"].texts
+    (mark,) = panels["validation, ×100"].texts
     assert mark.get_text() == "45.0 at 20", "the score that chooses the best"
     assert "no data" in [text.get_text() for text in panels["temperature τ"].texts]
     assert "waiting for data 30 % " in [text.get_text() for text in panels["pairs/s"].texts]

@@ -364,6 +364,9 @@ class RunProgress(Progress):
         mark = "  (best so far)" if best else ""
         if "loss" in found:
             said = f"loss {found['loss']:.3f} of {found['tokens']:,} tokens of {found['texts']:,} texts"
+            said += "".join(
+                f", {name} {value:.1f}" for name, value in found.items() if name.startswith("cider_")
+            )
             self.console.note(f"step {step}: {said}{mark}")
             return
         if "auc" in found:

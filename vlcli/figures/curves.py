@@ -31,6 +31,8 @@ SCORES = {  # as `train.best` names them
     "zeroshot.mean_per_class": "zero-shot, mean per class",
     "R@1": "mean R@1",
     "auc": "AUC",
+    "cider_char": "CIDEr-D, characters",
+    "cider_jieba": "CIDEr-D, jieba's words",
 }
 
 Points = Sequence[tuple[int, float]]
@@ -132,7 +134,7 @@ def series(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, flo
 
 def _validation(axes: Axes, lines: Sequence[Mapping[str, Any]], best: str) -> None:
     found = {name: series(lines, f"val.{name}") for name in SCORES}
-    _curves(axes, "validation, %", {SCORES[name]: points for name, points in found.items() if points})
+    _curves(axes, "validation, ×100", {SCORES[name]: points for name, points in found.items() if points})
     if not found.get(best):
         return
     step, value = max(found[best], key=lambda point: (point[1], -point[0]))

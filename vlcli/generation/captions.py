@@ -67,8 +67,16 @@ def captions(
     `numbers` (b,) are the pictures' own, from which and from the seed tokens are drawn: what is written of a picture
     does not depend on those beside it. `use_cache=False` computes all tokens anew at every step.
     """
-    longest, tokenizer = decoding.longest(model), model.tokenizer
     pictures = model.pictures(model.image_features(pixels))
+    return captions_of(model, pictures, decoding, numbers, use_cache=use_cache)
+
+
+@torch.no_grad()
+def captions_of(
+    model: Captioner, pictures: Tensor, decoding: Decoding, numbers: Sequence[int], *, use_cache: bool = True
+) -> list[Caption]:
+    """`captions` of what the model sees of its pictures (b, n1, c)."""
+    longest, tokenizer = decoding.longest(model), model.tokenizer
     begin, end = tokenizer.cls_id, tokenizer.sep_id
     if begin < 0 or end < 0:
         raise UsageError("the tokenizer has no tokens that begin and end a text: nothing says when to stop")
@@ -88,7 +96,7 @@ def captions(
         use_cache=use_cache,
     )
     written = _Writer(model).generate(
-        torch.full((len(pixels), 1), begin, device=model.device),
+        torch.full((len(pictures), 1), begin, device=model.device),
         generation_config=settings,
         pictures=pictures,
         logits_processor=drawing(decoding, numbers) if decoding.way == "sample" else [],

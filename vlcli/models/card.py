@@ -355,19 +355,20 @@ _ZEROSHOT = (
     ("mean per class", "mean_per_class"),
 )
 _CAPTIONS = (
-    ("data", "data"),
-    ("split", "split"),
-    ("language", "lang"),
+    *_WHERE[:3],
     ("images", "images"),
     ("texts", "texts"),
     ("tokens", "tokens"),
     ("loss of a token (nats)", "loss"),
+    ("CIDEr-D by characters, greedy", "cider_char"),
+    ("CIDEr-D by jieba's words, greedy", "cider_jieba"),
 )
 
 
 def _table(columns: Sequence[tuple[str, str]], results: Sequence[Mapping[str, Any]]) -> str:
     if not results:
         return ""
+    columns = [column for column in columns if any(_cell(result, column[1]) != "–" for result in results)]
     rows = [[title for title, _ in columns], ["---"] * len(columns)]
     rows += [[_cell(result, key) for _, key in columns] for result in results]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -101,8 +101,9 @@ class TrainConfig(Settings):
     newest checkpoints are kept; `best` and `last` always are. `ema`: the decay of a moving average of the weights,
     such as 0.9999; 0 for none. It is the average that is validated and that a checkpoint's model is; --resume goes on
     with the weights that were trained. `best`: which score of a validation chooses: a mean of recalls, one of them, a
-    zero-shot accuracy on labels, the AUC of matching, or, of captions, the loss of a token. `trackers` beside
-    metrics.jsonl; unset: TensorBoard where it is installed."""
+    zero-shot accuracy on labels, the AUC of matching, or, of captions, the loss of a token or the CIDEr-D, by
+    characters or by jieba's words, of what the model writes. `trackers` beside metrics.jsonl; unset: TensorBoard where
+    it is installed."""
 
     seed: int = 0
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "bf16"
@@ -113,6 +114,7 @@ class TrainConfig(Settings):
     evaluate_every: int = Field(1000, ge=0)
     keep: int = Field(2, ge=1)
     best: Literal[
-        "MR", "i2t.R@1", "t2i.R@1", "zeroshot.top1", "zeroshot.top5", "zeroshot.mean_per_class", "auc", "loss"
-    ] = "MR"
+        "MR", "i2t.R@1", "t2i.R@1", "zeroshot.top1", "zeroshot.top5", "zeroshot.mean_per_class", "auc", "loss",
+        "cider_char", "cider_jieba",
+    ] = "MR"  # fmt: skip
     trackers: tuple[Literal["tensorboard", "wandb"], ...] | None = None

@@ -11,6 +11,8 @@ from vlcli.models.config import DualEncoderConfig, Settings
 from vlcli.schemas.objectives import ObjectiveConfig
 from vlcli.schemas.parts import DataConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 
+OF_CAPTIONS = ("loss", "cider_char", "cider_jieba")  # what may choose the best captioner
+
 
 class PretrainConfig(TrainConfig):
     """For large batches on small memory, both exact: `chunk` pairs at a time go through the towers of a process, twice,
@@ -53,8 +55,10 @@ class Recipe(Settings):
     def _r2d2_has_what_it_trains(self) -> Recipe:
         """Every part of a model learns from some loss, and every loss has its part."""
         objective, model = self.objective.r2d2, self.model
-        if (self.train.best == "loss") != (self.objective.caption is not None):
-            raise ValueError('train.best = "loss" goes with objective.caption, and with it alone')
+        if (self.train.best in OF_CAPTIONS) != (self.objective.caption is not None):
+            raise ValueError(
+                f"train.best: {', '.join(OF_CAPTIONS)} go with objective.caption, and with it alone"
+            )
         if self.objective.caption is not None:
             if model.ranking is None:
                 raise ValueError("objective.caption: a captioner starts from model.ranking")

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from vlcli.errors import UsageError
+from vlcli.evaluation.caption_metrics.score import score_captions
 from vlcli.evaluation.describe import describe
 from vlcli.evaluation.embed import decode_row, inference
+from vlcli.generation.captions import Decoding, captions_of
 from vlcli.models.captioner import Captioner, refuse_unfit_text_encoder
 from vlcli.models.checkpoint import load_captioner
 from vlcli.models.config import CaptionerConfig, CrossConfig, DualEncoderConfig
@@ -80,8 +82,14 @@ class CaptionTraining(Pretraining):
     def _judge(
         self, table: PairTable, store: FeatureStore | None, rows: np.ndarray | None
     ) -> CaptionValidation:
+        best = self.recipe.train.best
         return CaptionValidation(
-            table, self.model, store=store, store_rows=rows, precision=self.recipe.train.precision
+            table,
+            self.model,
+            store=store,
+            store_rows=rows,
+            precision=self.recipe.train.precision,
+            tokenizer=None if best == "loss" else best.removeprefix("cider_"),
         )
 
     def losses(self, model: nn.Module, batch: TrainingBatch, step: int) -> Outcome:
@@ -120,12 +128,17 @@ class CaptionTraining(Pretraining):
         finally:
             self.model.train()
         described = {**describe(self.model, self.validation.table, self.validation.texts), "task": "caption"}
-        return Score(found, -found["loss"], [{**described, **found}])
+        best = self.recipe.train.best
+        return Score(found, -found["loss"] if best == "loss" else found[best], [{**described, **found}])
 
 
 class CaptionValidation:
     """`validation(model)` → {"images", "texts", "tokens", "loss"}: the mean cross-entropy of a token of all the rows'
-    texts and of their ends. Each row's picture is encoded once, and not at all where a feature store has it."""
+    texts and of their ends. Each row's picture is encoded once, and not at all where a feature store has it.
+
+    With a `tokenizer` also the CIDEr-D of what the model writes greedily, "cider_char" or "cider_jieba": of each image
+    one caption, against the texts of all its rows.
+    """
 
     def __init__(
         self,
@@ -135,8 +148,10 @@ class CaptionValidation:
         store: FeatureStore | None,
         store_rows: np.ndarray | None,
         precision: str,
+        tokenizer: str | None = None,
     ) -> None:
         self.table, self.store, self.store_rows, self.precision = table, store, store_rows, precision
+        self.tokenizer = tokenizer
         self.texts = [text for row in table.texts for text in row]
         self.rows = [row for row, texts in enumerate(table.texts) for _ in texts]
         ids, mask = model.tokenize(self.texts)
@@ -162,7 +177,24 @@ class CaptionValidation:
             "texts": len(self.texts),
             "tokens": int(weight),
             "loss": value / weight,
+            **({} if self.tokenizer is None else self._cider(model, self.tokenizer)),
         }
+
+    def _cider(self, model: Captioner, tokenizer: str) -> dict[str, float]:
+        first, references = dict[str, int](), dict[str, list[str]]()
+        for row, image in enumerate(self.table.image_ids):
+            first.setdefault(image, row)
+            references.setdefault(image, []).extend(self.table.texts[row])
+        rows, written = list(first.values()), list[str]()
+        for start in range(0, len(rows), BATCH):
+            part = rows[start : start + BATCH]
+            with torch.no_grad(), inference(model, self.precision):
+                pictures = model.pictures(self._features(model, part))
+                written += [one.text for one in captions_of(model, pictures, Decoding(), part)]
+        scores = score_captions(
+            written, list(references.values()), tokenizers=[tokenizer], metrics=["cider"], bootstrap=0
+        )
+        return scores.corpus
 
     def _features(self, model: Captioner, rows: list[int]) -> ImageFeatures:
         if self.store is not None and self.store_rows is not None:

@@ -26,6 +26,8 @@ USUAL = {
     "average.top1": "top-1, mean of languages",
     "R@1": "R@1",
     "loss": "loss",
+    "cider_char": "CIDEr-D, characters",
+    "cider_jieba": "CIDEr-D, jieba",
 }
 
 
