@@ -20,7 +20,8 @@ from vlcli.cli import app
 from vlcli.errors import InputError, UsageError
 from vlcli.evaluation.report.foreign import write_foreign
 from vlcli.evaluation.report.page import html
-from vlcli.evaluation.report.tables import Number, Row, Table, tables
+from vlcli.evaluation.report.table import Number, Row, Table
+from vlcli.evaluation.report.tables import tables
 from vlcli.evaluation.report.text import as_csv, markdown
 from vlcli.evaluation.results_file import average_line, average_settings, key_of
 
@@ -66,17 +67,35 @@ def test_naming_classes_has_a_column_a_set_and_the_mean_of_whole_rows():
     assert [table.title for table in found] == [
         f"Zero-shot {x}, %" for x in ("top-1", "top-5", "mean per class")
     ]
-    assert found[0].columns == [
-        "val · zh · names.txt · 7 classes",
-        "imagenet val · zh · names.txt · 7 classes",
-        "mean",
-    ]
+    assert found[0].columns == ["val", "imagenet val", "mean"]
+    assert found[0].note == "Each of zh · names.txt · 7 classes, 50 images."
     assert shown(found[0]) == {
         "a": ["30.0 [27.0, 33.0]", "41.0 [38.0, 44.0]", "35.5"],
         "b": ["35.0 [32.0, 38.0]", None, None],
     }
     assert [found[0].is_best(row, 0) for row in found[0].rows] == [False, True]
     assert not any(found[0].is_best(row, 1) for row in found[0].rows)  # the only one is not the best
+
+
+def test_a_single_set_has_a_column_a_number():
+    (table,) = tables([accuracy(30.0), accuracy(35.0, run="runs/b", checkpoint="b" * 16)])
+    assert table.title == "Zero-shot, val · zh · names.txt · 7 classes: 50 images, %"
+    assert table.columns == ["top-1", "top-5", "mean per class"]
+    assert shown(table) == {
+        "a": ["30.0 [27.0, 33.0]", "50.0", "29.0"],
+        "b": ["35.0 [32.0, 38.0]", "55.0", "34.0"],
+    }
+
+
+def test_sets_are_called_by_as_much_as_tells_them_apart():
+    both = [accuracy(30.0), accuracy(31.0, lang="en")]
+    more = accuracy(32.0) | {"labels": "other.txt", "n": 60, "key": "x"}
+    assert tables(both)[0].columns == ["val · zh", "val · en", "mean"]
+    found = tables([*both, more])[0]
+    assert found.columns == ["val · zh · names.txt", "val · en · names.txt", "val · zh · other.txt", "mean"]
+    assert found.note.startswith("val · zh · names.txt: 7 classes, 50 images; ")
+    alike = recalls(20.0) | {"split_hash": "another"}  # of other rows, but no other classes
+    assert tables([*both, alike])[0].columns == ["val · zh", "val · en", "mean"]
 
 
 def test_retrieval_has_a_table_a_set_and_the_mean_recalls_side_by_side():
@@ -232,7 +251,7 @@ def report(tmp_path, monkeypatch):
 
 
 def test_the_command_writes_what_the_name_says(report, tmp_path):
-    assert report("results.jsonl").stdout.startswith("## Zero-shot top-1, %\n\n| model | checkpoint |")
+    assert report("results.jsonl").stdout.startswith("## Zero-shot, val · zh · names.txt")
     assert report("results.jsonl", "--to", "csv").stdout.startswith("command,run,checkpoint")
     report("results.jsonl", "-o", "page.html", "--title", "Emoji")
     assert "<title>Emoji</title>" in (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -299,13 +318,9 @@ def test_of_distances_the_less_is_the_best_and_their_net_is_said():
 def test_probes_are_no_zero_shot_and_say_their_features():
     probe = accuracy(60.0, data="imagenet.jsonl", protocol="linear-probe", features="pre")
     found = tables([accuracy(30.0), probe])
-    assert [table.title for table in found] == [
-        f"{how} {what}, %"
-        for how in ("Zero-shot", "Linear probe")
-        for what in ("top-1", "top-5", "mean per class")
-    ]
-    assert shown(found[3]) == {"a": ["60.0 [57.0, 63.0]"]}
-    assert found[3].rows[0].said[2] == "features before the projection"
+    assert [table.title.partition(",")[0] for table in found] == ["Zero-shot", "Linear probe"]
+    assert shown(found[1])["a"][0] == "60.0 [57.0, 63.0]"
+    assert found[1].rows[0].said[2] == "features before the projection"
 
 
 def test_cxc_has_four_directions_and_its_correlations():

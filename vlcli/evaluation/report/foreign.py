@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from vlcli.errors import UsageError
-from vlcli.evaluation.report.tables import Line, Names
+from vlcli.evaluation.report.generated import Line
+from vlcli.evaluation.report.names import Names
 from vlcli.records.atomic import write_json
 
 KS = (1, 5, 10)

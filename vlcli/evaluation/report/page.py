@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from vlcli.evaluation.report.tables import WITH, Number, Row, Table
+from vlcli.evaluation.report.table import WITH, Number, Row, Table
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8883; }

@@ -1,9 +1,9 @@
 """Lines of results as the papers' tables.
 
-Naming classes: a row a model, a column a data set, and their mean. Retrieval: a table a data set, a row a model,
-I→T and T→I R@1, 5, 10 and their mean; and the mean recalls of all data sets side by side. Several languages: a row a
-model, a column a language, and the average. Matching: AUC by data set. Generated captions and pictures: a table a data
-set.
+Naming classes: a row a model, a column a data set, and their mean; of a single set a column a number. Retrieval: a
+table a data set, a row a model, I→T and T→I R@1, 5, 10 and their mean; and the mean recalls of all data sets side by
+side. Several languages: a row a model, a column a language, and the average. Matching: AUC by data set. Generated
+captions and pictures: a table a data set.
 
 Results of one recipe that differ in nothing but the seed are one row, mean ± standard deviation. A row says with what
 else a number was measured: checkpoint, similarity, prompts, and what was asked for beside these.
@@ -11,15 +11,12 @@ else a number was measured: checkpoint, similarity, prompts, and what was asked 
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from vlcli.evaluation.report.generated import LOWER, Line, caption_metrics, judged_by, picture_metrics
+from vlcli.evaluation.report.generated import LOWER, Line, caption_metrics, picture_metrics
+from vlcli.evaluation.report.names import Names, data_of, said_of
+from vlcli.evaluation.report.table import Number, Row, Table
 
 ARROWS = {"i2t": "I→T", "t2i": "T→I", "t2t": "T→T", "i2i": "I→I"}  # CxC has all four
 RECALLS = [f"{side}.R@{k}" for side in ARROWS for k in (1, 5, 10)]
@@ -34,65 +31,7 @@ PROTOCOLS = {
     "few-shot": "Few-shot probe",
 }
 PARTS = {"text": "text score", "image": "image score", "group": "group score", "macro": "mean of categories"}
-WITH = ("checkpoint", "similarity", "prompts")
 MEAN = "mean"
-
-
-@dataclass(frozen=True)
-class Number:
-    """One value with its 95 % interval or a deviation that was measured with it, or several seeds' values."""
-
-    values: tuple[float, ...]
-    bounds: tuple[float, float] | None = None
-    spread: float | None = None
-
-    @property
-    def mean(self) -> float:
-        return sum(self.values) / len(self.values)
-
-    @property
-    def deviation(self) -> float | None:
-        """Of a sample; of a single value what it came with."""
-        if len(self.values) < 2:
-            return self.spread
-        return math.sqrt(sum((value - self.mean) ** 2 for value in self.values) / (len(self.values) - 1))
-
-    def __str__(self) -> str:
-        if self.deviation is not None:
-            return f"{self.mean:.1f} ± {self.deviation:.1f}"
-        return f"{self.mean:.1f}" + (f" [{self.bounds[0]:.1f}, {self.bounds[1]:.1f}]" if self.bounds else "")
-
-
-@dataclass(frozen=True)
-class Row:
-    """A model, with what its numbers were measured, and a number, or none, for each column."""
-
-    model: str
-    said: tuple[str, ...]  # as WITH
-    numbers: list[Number | None]
-
-
-@dataclass(frozen=True)
-class Table:
-    title: str
-    columns: list[str]
-    rows: list[Row] = field(default_factory=list)
-    note: str = ""
-    lower: frozenset[int] = frozenset()  # columns in which less is better
-
-    @cached_property
-    def best(self) -> list[float | None]:
-        """The best value of each column, as it is shown; None where there are not two to choose from."""
-        found: list[float | None] = []
-        for column in range(len(self.columns)):
-            values = [round(number.mean, 1) for row in self.rows if (number := row.numbers[column])]
-            first = min if column in self.lower else max
-            found.append(first(values) if len(values) > 1 else None)
-        return found
-
-    def is_best(self, row: Row, column: int) -> bool:
-        number = row.numbers[column]
-        return number is not None and round(number.mean, 1) == self.best[column]
 
 
 def tables(lines: Sequence[Line]) -> list[Table]:
@@ -106,78 +45,15 @@ def tables(lines: Sequence[Line]) -> list[Table]:
     ]
     retrieval = [line for line in parts if line["command"] == "retrieve"]
     matching = [line for line in parts if line.get("task") == "matching" and line.get("auc") is not None]
-    found = [
-        _by_data(f"{title} {shown}, %", own, named, key, mean=True)
-        for protocol, title in PROTOCOLS.items()
-        for key, shown in ACCURACIES.items()
-        if (own := [line for line in classes if line.get("protocol") == protocol and key in line])
-    ]
+    found = []
+    for protocol, title in PROTOCOLS.items():
+        found += _classes(title, [line for line in classes if line.get("protocol") == protocol], named)
     found += _retrieval(retrieval, named)
     if matching:
         found.append(_by_data("Matching, AUC × 100", matching, named, "auc", mean=False))
     found += _asked_of_words(parts, named)
     found += _generated(parts, named)
     return found + _languages(lines, named)
-
-
-class Names:
-    """What models and data sets are called: as short as tells them apart."""
-
-    def __init__(self, lines: Sequence[Line]) -> None:
-        self.lines = {line["key"]: line for line in lines}
-        self._short = Counter(name for name, _ in {(_run(line), line["checkpoint"]) for line in lines})
-        sets = {(_data(line), line["lang"], line["split_hash"]) for line in lines}
-        self._data = Counter(
-            (name, lang) for name, lang, _ in sets
-        )  # a language's texts have a hash of their own
-
-    def model(self, line: Line) -> str:
-        name = _run(line)
-        return name if self._short[name] == 1 else f"{name} {line['checkpoint'][:8]}"
-
-    def data(self, line: Line) -> str:
-        """The data set, its split and the language of its texts; of classes their names' set and number."""
-        parts = [self.set_of(line), line["lang"]]
-        if "labels" in line:
-            parts += [line["labels"], f"{line['classes']} classes"]
-        return " · ".join(parts)
-
-    def set_of(self, line: Line) -> str:
-        """The data set and its split."""
-        name = _data(line)
-        return name if self._data[name, line["lang"]] == 1 else f"{name} {line['split_hash'][:6]}"
-
-
-def _run(line: Line) -> str:
-    """runs/lit-filip and runs/lit-filip/best are lit-filip; runs/lit-filip/checkpoints/step-00001000 has its step."""
-    parts = [part for part in Path(line["run"]).parts if part not in ("best", "last", "checkpoints", "/")]
-    step = parts.pop() if len(parts) > 1 and parts[-1].startswith("step-") else ""
-    return " ".join([parts[-1] if parts else line["run"], *([step] if step else [])])
-
-
-def _data(line: Line) -> str:
-    name = "+".join(Path(part).name.split(".")[0] or part for part in str(line["data"] or "").split())
-    split = str(line["split"] or "")
-    return name if split.startswith("sha256:") or split in name else f"{name} {split}"
-
-
-def said_of(line: Line) -> tuple[str, ...]:
-    """The columns WITH of a line; the prompts with what else was asked for, and without the language, which tells
-    columns apart and not rows."""
-    prompts = line.get("prompts") or judged_by(line) or "none"
-    if (lang := line.get("lang")) and prompts.endswith(f".{lang}"):
-        prompts = prompts.removesuffix(lang) + "{lang}"
-    settings = line["settings"]
-    if line.get("protocol") or line.get("task") == "simlex":
-        prompts = f"features {'before' if line['features'] == 'pre' else 'behind'} the projection"
-    if settings.get("ensemble") == "probability":
-        prompts += ", mean of probabilities"
-    if rerank := line.get("rerank"):
-        prompts += f", the best {rerank['k']} ranked anew"
-        prompts += "" if rerank["score"] == "match" else f" ({rerank['score'].replace('+', ' + ')})"
-    if settings.get("precision", "fp32") != "fp32":
-        prompts += f", {settings['precision']}"
-    return line["checkpoint"], line["similarity"], prompts
 
 
 def number(line: Line, path: str) -> Number | None:
@@ -230,9 +106,24 @@ def _over_seeds(numbers: Sequence[Number | None]) -> Number | None:
     return Number(tuple(values)) if values else None
 
 
+def _classes(title: str, lines: list[Line], named: Names) -> list[Table]:
+    """A table for each number, a column for each data set; of a single one a table with a column for each number."""
+    shown = {key: what for key, what in ACCURACIES.items() if any(key in line for line in lines)}
+    if len(set(map(named.data, lines))) != 1:
+        return [
+            _by_data(f"{title} {what}, %", [line for line in lines if key in line], named, key, mean=True)
+            for key, what in shown.items()
+        ]
+    title = f"{title}, {named.data(lines[0])}: {lines[0]['n']:,} images, %"
+    rows = _rows(lines, named, lambda of: [number(of[-1], key) for key in shown])
+    return [Table(title, list(shown.values()), rows)]
+
+
 def _by_data(title: str, lines: list[Line], named: Names, path: str, *, mean: bool) -> Table:
-    """A column for each data set; the mean of those rows that have all of them."""
-    columns = list(dict.fromkeys(map(named.data, lines)))
+    """A column for each data set, called by as much as tells it from the others; the mean of those rows that have all
+    of them."""
+    sets = {named.data(line): line for line in lines}
+    columns = list(sets)
 
     def cells(own: list[Line]) -> list[Number | None]:
         of = {named.data(line): number(line, path) for line in own}
@@ -242,10 +133,26 @@ def _by_data(title: str, lines: list[Line], named: Names, path: str, *, mean: bo
             found.append(Number((sum(values) / len(values),)) if len(values) == len(columns) else None)
         return found
 
-    counts = {named.data(line): line.get("n") or line.get("images") for line in lines}
-    note = "; ".join(f"{column}: {count:,} images" for column, count in counts.items() if count)
-    header = [*columns, *([MEAN] if mean and len(columns) > 1 else [])]
+    short = _short([named.parts(line) for line in sets.values()])
+    counts = [f"{line.get('n') or line.get('images'):,} images" for line in sets.values()]
+    rest = [data.removeprefix(name).removeprefix(" · ") for name, data in zip(short, sets, strict=True)]
+    said = [", ".join(part for part in parts if part) for parts in zip(rest, counts, strict=True)]
+    note = (
+        f"Each of {said[0]}."
+        if len(set(said)) == 1 < len(said)
+        else "; ".join(f"{name}: {what}" for name, what in zip(short, said, strict=True))
+    )
+    header = [*short, *([MEAN] if mean and len(columns) > 1 else [])]
     return Table(title, header, _rows(lines, named, cells), note)
+
+
+def _short(sets: Sequence[tuple[str, ...]]) -> list[str]:
+    """The first parts of each that tell all of them apart."""
+    for length in range(1, len(sets[0]) + 1):
+        found = [" · ".join(part for part in parts[:length] if part) for parts in sets]
+        if len(set(found)) == len(sets):
+            break
+    return found
 
 
 def _retrieval(lines: list[Line], named: Names) -> list[Table]:
@@ -344,7 +251,7 @@ def _languages(lines: Sequence[Line], named: Names) -> list[Table]:
     for line in lines:
         of = line["settings"].get("average")
         if line["lang"] == "average" and all(key in named.lines for key in of.values()):
-            data = " ".join(dict.fromkeys(_data(named.lines[key]) for key in of.values()))
+            data = " ".join(dict.fromkeys(data_of(named.lines[key]) for key in of.values()))
             by_what.setdefault((line["command"], tuple(of), data), []).append(line)
     found = []
     for (command, langs, data), own in by_what.items():

@@ -7,13 +7,11 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vlcli.evaluation.report.generated import caption_metrics, picture_metrics
+from vlcli.evaluation.report.generated import Line, caption_metrics, picture_metrics
+from vlcli.evaluation.report.table import WITH, Table
 from vlcli.evaluation.report.tables import (
     ACCURACIES,
     RECALLS,
-    WITH,
-    Line,
-    Table,
     asked,
     at,
     correlations,
