@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vlcli.models.dual import ImageTokens, TextTokens
 
 Ensemble = Literal["similarity", "probability"]
-TEXTS = 4096  # of which the vectors are held at a time while classes are averaged
+TEXTS = 2048  # that are encoded at a time where classes are averaged; the tower takes them a few tokens at a time
 
 
 class Classifier:
@@ -108,7 +108,7 @@ def _mean_text(model: Any, names: list[str], prompts: PromptSet, options: dict[s
     def batches() -> Iterator[TextTokens]:
         for part in tiles(len(names), step):
             filled = [text for name in names[part] for text in prompts.fill(name)]
-            features = embed_texts(model, filled, **options)
+            features = embed_texts(model, filled, **options | {"batch_size": len(filled)})
             pooled = features.pooled
             assert pooled is not None, "a global model pools"
             mean = F.normalize(pooled.view(len(names[part]), len(prompts), -1).mean(1), dim=-1)
