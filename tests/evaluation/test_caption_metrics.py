@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from itertools import permutations
+from itertools import permutations, zip_longest
 
 import coco_cn
 import numpy as np
 import pytest
+import sacrebleu
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,6 +51,29 @@ def test_the_tokenizer_decides_as_much_as_the_captions():
     shown = {name: round(value, 1) for name, value in found.corpus.items()}
     assert [shown[f"bleu4_{of}"] for of in ("words", "jieba", "char")] == [31.7, 24.2, 43.1]
     assert [shown[f"cider_{of}"] for of in ("words", "jieba", "char")] == [84.6, 70.1, 111.8]
+
+
+@pytest.mark.parametrize("system", coco_cn.SYSTEMS)
+def test_sacrebleu_says_the_same_of_words_and_of_characters(system):
+    _, rows, references = coco_cn.stored()
+    captions = [row["captions"][system] for row in rows]
+    ours = score_captions(
+        captions, references, tokenizers=("words", "char"), metrics=("bleu",), bootstrap=0
+    ).corpus
+    for tokenizer in ("words", "char"):
+
+        def cut(text, tokenizer=tokenizer):
+            return text if tokenizer == "words" else " ".join("".join(text.split()))
+
+        streams = zip_longest(*([cut(text) for text in some] for some in references))
+        theirs = sacrebleu.corpus_bleu(
+            [cut(text) for text in captions],
+            [list(stream) for stream in streams],
+            tokenize="none",
+            smooth_method="none",
+            force=True,
+        )
+        assert ours[f"bleu4_{tokenizer}"] == pytest.approx(theirs.score, abs=1e-5)
 
 
 def grams(words, order):
