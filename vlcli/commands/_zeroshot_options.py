@@ -1,8 +1,9 @@
-"""Options of `zeroshot` about what is learnt from, and what a set of images is reported by."""
+"""Options of `zeroshot`: what is asked, what is learnt from, and what a set of images is reported by."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Option
@@ -11,6 +12,30 @@ from vlcli.commands import _complete as complete
 
 LEARNING = "Learning from labelled images"  # panels of --help
 SETS = "Public sets"
+NEIGHBOURS, SHOTS = 20, 5  # where the options do not say
+
+
+class Task(StrEnum):
+    """What is asked of a model that was trained for neither."""
+
+    classify = "classify"
+    matching = "matching"
+    simlex = "simlex"
+    compositional = "compositional"
+
+
+class Ensemble(StrEnum):
+    """How scores of several templates become one."""
+
+    similarity = "similarity"
+    probability = "probability"
+
+
+class PredictionsAs(StrEnum):
+    """How predictions are written."""
+
+    jsonl = "jsonl"
+    elevater = "elevater"
 
 
 class Protocol(StrEnum):
@@ -44,6 +69,52 @@ def _learning(*names: str, help: str, metavar: str | None = None) -> Any:
     return Option(*names, help=help, metavar=metavar, rich_help_panel=LEARNING)
 
 
+TaskOption = Annotated[
+    Task,
+    Option(
+        "--task",
+        help="Name the class of each image; tell whether its text fits it (the AUC of an R2D2's match probability, "
+        "with 1 or 0 in the label column); compare words as people do (--data SimLex-999.txt); tell captions of "
+        "nearly the same words apart (--dataset sugarcrepe, winoground or aro).",
+    ),
+]
+Labels = Annotated[
+    str | None,
+    Option(
+        "--labels",
+        metavar="FILE",
+        help="A name per line (line k, from 0, for label k) or key<TAB>name.",
+        show_default="the column's own values",
+    ),
+]
+EnsembleOption = Annotated[
+    Ensemble,
+    Option(
+        "--ensemble",
+        help="Average over templates: text vectors or token-wise similarities (the papers), or "
+        "probabilities over the classes (Wukong's released evaluation).",
+    ),
+]
+Predictions = Annotated[
+    Path | None,
+    Option(
+        "--predictions",
+        metavar="OUT.jsonl",
+        help="The five best classes of every image, or, of rows that may be without labels, the match probability "
+        "(--task matching).",
+    ),
+]
+PredictionsAsOption = Annotated[
+    PredictionsAs,
+    Option(
+        "--predictions-as",
+        help="Lines, or ELEVATER's file of one of its sets: the probabilities of all classes. report --format "
+        "elevater makes a submission of such files.",
+    ),
+]
+LabelColumn = Annotated[
+    str, Option("--label-column", metavar="NAME", help="The column that holds the class.")
+]
 ProtocolOption = Annotated[
     Protocol,
     _learning(
@@ -65,15 +136,30 @@ FeaturesOption = Annotated[
     Features,
     _learning("--features", help="The image tower's pooled output, or what the projection makes of it."),
 ]
-K = Annotated[int, Option("--k", min=1, metavar="N", help="Neighbours that vote.", rich_help_panel=LEARNING)]
+K = Annotated[
+    int | None,
+    Option(
+        "--k",
+        min=1,
+        metavar="N",
+        help="Neighbours that vote.",
+        show_default=str(NEIGHBOURS),
+        rich_help_panel=LEARNING,
+    ),
+]
 L2 = Annotated[
     float | None,
     Option("--l2", min=0.0, metavar="X", help="This penalty, and no search.", rich_help_panel=LEARNING),
 ]
 Shots = Annotated[
-    int,
+    int | None,
     Option(
-        "--shots", min=1, metavar="N", help="Rows of each class, drawn three times.", rich_help_panel=LEARNING
+        "--shots",
+        min=1,
+        metavar="N",
+        help="Rows of each class, drawn three times.",
+        show_default=str(SHOTS),
+        rich_help_panel=LEARNING,
     ),
 ]
 Dataset = Annotated[

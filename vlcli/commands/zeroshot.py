@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import functools
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
-
-from typer import Option
 
 from vlcli.commands import _dataset as sets
 from vlcli.commands import _evaluation as e
 from vlcli.commands import _languages as many
 from vlcli.commands import _options as o
 from vlcli.commands import _results as r
+from vlcli.commands import _zeroshot_checks as checks
 from vlcli.commands import _zeroshot_options as z
 
 EXAMPLES = (
@@ -34,86 +32,23 @@ PROMPTS = "wukong-80"
 MANUAL = {"ENVIRONMENT": (e.CACHE_VARIABLE,)}
 
 
-class Task(StrEnum):
-    """What is asked of a model that was trained for neither."""
-
-    classify = "classify"
-    matching = "matching"
-    simlex = "simlex"
-    compositional = "compositional"
-
-
-class Ensemble(StrEnum):
-    """How scores of several templates become one."""
-
-    similarity = "similarity"
-    probability = "probability"
-
-
-class PredictionsAs(StrEnum):
-    """How predictions are written."""
-
-    jsonl = "jsonl"
-    elevater = "elevater"
-
-
 def command(
     run: e.Run,
     data: o.Data,
-    task: Annotated[
-        Task,
-        Option(
-            "--task",
-            help="Name the class of each image; tell whether its text fits it (the AUC of an R2D2's match probability, "
-            "with 1 or 0 in the label column); compare words as people do (--data SimLex-999.txt); tell captions of "
-            "nearly the same words apart (--dataset sugarcrepe, winoground or aro).",
-        ),
-    ] = Task.classify,
-    labels: Annotated[
-        str | None,
-        Option(
-            "--labels",
-            metavar="FILE",
-            help="A name per line (line k, from 0, for label k) or key<TAB>name.",
-            show_default="the column's own values",
-        ),
-    ] = None,
-    label_column: Annotated[
-        str, Option("--label-column", metavar="NAME", help="The column that holds the class.")
-    ] = "label",
+    task: z.TaskOption = z.Task.classify,
+    labels: z.Labels = None,
+    label_column: z.LabelColumn = "label",
     prompts: Annotated[str | None, e.prompts_option("wukong-80, with --langs parallel-20.{lang}")] = None,
-    ensemble: Annotated[
-        Ensemble,
-        Option(
-            "--ensemble",
-            help="Average over templates: text vectors or token-wise similarities (the papers), or "
-            "probabilities over the classes (Wukong's released evaluation).",
-        ),
-    ] = Ensemble.similarity,
-    predictions: Annotated[
-        Path | None,
-        Option(
-            "--predictions",
-            metavar="OUT.jsonl",
-            help="The five best classes of every image, or, of rows that may be without labels, the match probability "
-            "(--task matching).",
-        ),
-    ] = None,
-    predictions_as: Annotated[
-        PredictionsAs,
-        Option(
-            "--predictions-as",
-            help="Lines, or ELEVATER's file of one of its sets: the probabilities of all classes. report --format "
-            "elevater makes a submission of such files.",
-        ),
-    ] = PredictionsAs.jsonl,
+    ensemble: z.EnsembleOption = z.Ensemble.similarity,
+    predictions: z.Predictions = None,
+    predictions_as: z.PredictionsAsOption = z.PredictionsAs.jsonl,
     protocol: z.ProtocolOption = z.Protocol.zero_shot,
     train: z.Train = None,
     val: z.Val = None,
     features: z.FeaturesOption = z.Features.pre,
-    k: z.K = 20,
+    k: z.K = None,
     l2: z.L2 = None,
-    shots: z.Shots = 5,
+    shots: z.Shots = None,
     dataset: z.Dataset = None,
     metric: z.MetricOption = None,
     classes: z.Classes = None,
@@ -152,44 +87,45 @@ def command(
     from vlcli.commands._zeroshot_show import PLACES, show, show_languages, tell
     from vlcli.errors import UsageError
 
-    _refuse_predictions(
+    checks.refuse_predictions(
         predictions,
         predictions_as,
         {
-            f"--task {task.value}": task not in (Task.classify, Task.matching),
+            f"--task {task.value}": task not in (z.Task.classify, z.Task.matching),
             "--langs": langs,
             "--compare": compare,
             f"--protocol {protocol.value}": protocol is not z.Protocol.zero_shot,
         },
-        classify=task is Task.classify,
+        classify=task is z.Task.classify,
     )
-    if labels is not None and task is not Task.classify:
+    if labels is not None and task is not z.Task.classify:
         raise UsageError(f"--labels names classes: --task {task.value} has none")
-    if langs is not None and task is not Task.classify:
+    if langs is not None and task is not z.Task.classify:
         raise UsageError(f"--langs names classes in several languages: --task {task.value} has none")
-    _refuse(protocol, task=task, train=train, val=val, prompts=prompts, langs=langs)
-    published = dataset if task is Task.matching else None  # read in its own files
+    checks.refuse_idle(protocol, task=task, train=train, val=val, prompts=prompts, langs=langs)
+    checks.refuse_of_other_protocols(protocol, {"--k": k, "--l2": l2, "--shots": shots})
+    published = dataset if task is z.Task.matching else None  # read in its own files
     if published is not None and label_column != "label":
         raise UsageError("--label-column names a column: a --dataset has its own labels")
     if compare is not None:
-        names_only = task is not Task.classify or protocol is not z.Protocol.zero_shot
+        names_only = task is not z.Task.classify or protocol is not z.Protocol.zero_shot
         r.refuse_with_compare({"--langs": langs, "another --task or --protocol": names_only})
         e.require_run(compare)
     e.require_run(run)
     console = Console("zeroshot", quiet=quiet, verbose=verbose)
     from vlcli.commands import _zeroshot_tasks as tasks
 
-    if task in (Task.simlex, Task.compositional):
+    if task in (z.Task.simlex, z.Task.compositional):
         common: dict[str, Any] = {"lang": lang, "bootstrap": bootstrap, "seed": seed}
         common |= {"batch_size": batch_size, "precision": precision}
         kept = r.Lines(results, run, console, force=force)
         where: dict[str, Any] = {"device": device, "json": json, "console": console, "lines": kept}
-        if task is Task.simlex:
+        if task is z.Task.simlex:
             tasks.simlex(run, data, {**common, "features": features.value}, **where)
         else:
             tasks.compositional(run, data, dataset, image_root, common, **where)
         return
-    public, goes_by, several = _set(None if published else dataset, metric)
+    public, goes_by, several = checks.set_of(None if published else dataset, metric)
     from vlcli.models.quickcheck import kind_of
 
     if kind_of(run) == "classifier":
@@ -203,7 +139,7 @@ def command(
             "--classes": classes,
         }
         unread |= {"--compare": compare, "--metric map11": several, "--predictions": predictions}
-        unread |= {"--task matching": task is not Task.classify}
+        unread |= {"--task matching": task is not z.Task.classify}
         own.refuse(unread | {f"--protocol {protocol.value}": protocol is not z.Protocol.zero_shot})
         options: dict[str, Any] = {"renames": o.parse_map(renames), "columns": (label_column,)}
         options |= {"optional": ["split", "lang"], "image_root": image_root, "need_text": False}
@@ -247,7 +183,7 @@ def command(
         )
     swept = bool(namings) and varies(label_column)
     columns = [naming.column for naming in namings.values()] if swept else [label_column]
-    needed = () if swept or (predictions is not None and task is Task.matching) else columns
+    needed = () if swept or (predictions is not None and task is z.Task.matching) else columns
     if predictions is not None and not force:
         refuse_existing(predictions)
     rows: dict[str, Any] = {
@@ -257,7 +193,7 @@ def command(
             name for name in dict.fromkeys(("split", "lang", "difficult", *columns)) if name not in needed
         ],
         "image_root": image_root,
-        "need_text": task is Task.matching,
+        "need_text": task is z.Task.matching,
     }
     if published is not None:
         reading = sets.read(
@@ -282,7 +218,7 @@ def command(
     }
     settings = functools.partial(settings_of, table=table, command="zeroshot", bootstrap=bootstrap, seed=seed)
     settings = functools.partial(settings, split=split, precision=precision)
-    if task is Task.matching:
+    if task is z.Task.matching:
         how |= {"column": label_column, "lang": lang}
         result = tasks.match(
             model, table, settings, how, lines, console, predictions=predictions, force=force
@@ -294,7 +230,7 @@ def command(
 
         tables = {"train": load_pairs(train or [], **rows), "val": load_pairs(val, **rows) if val else None}
         how |= {"column": label_column, "labels": names, "features": features.value, "lang": lang}
-        how |= {"metric": goes_by, "k": k, "l2": l2, "shots": shots}
+        how |= {"metric": goes_by, "k": k or z.NEIGHBOURS, "l2": l2, "shots": shots or z.SHOTS}
         result = learn(
             model, protocol.value, table, tables, settings, how, lines, cache=cache, console=console
         )
@@ -307,8 +243,8 @@ def command(
     if predictions is not None:
         from vlcli.evaluation.class_predictions import best_classes, elevater
 
-        if predictions_as is PredictionsAs.elevater:
-            calibrated = ensemble is Ensemble.probability or several
+        if predictions_as is z.PredictionsAs.elevater:
+            calibrated = ensemble is z.Ensemble.probability or several
             name = Path(run).resolve().name
             written = elevater(predictions, dataset, name, calibrated=calibrated, force=force)
         else:
@@ -335,62 +271,3 @@ def command(
         show_languages(result, Path(labels).name if labels else label_column, prompts or PARALLEL)
     else:
         show(result)
-
-
-def _set(dataset: str | None, metric: z.Metric | None) -> tuple[Any, str, bool]:
-    """The public set, the number that is gone by, and whether images may be of several classes."""
-    from vlcli.errors import UsageError
-    from vlcli.evaluation.class_sets import class_set
-
-    of_other_tasks = {"icm": "matching", "iqm": "matching"}
-    of_other_tasks |= dict.fromkeys(("sugarcrepe", "winoground", "aro"), "compositional")
-    if dataset in of_other_tasks:
-        raise UsageError(f"--dataset {dataset} is of --task {of_other_tasks[dataset]}")
-    public = class_set(dataset) if dataset is not None else None
-    goes_by = metric.value if metric is not None else "top1" if public is None else public.metric
-    return public, goes_by, goes_by == "map11"
-
-
-def _refuse_predictions(
-    path: Path | None, kind: PredictionsAs, others: dict[str, Any], *, classify: bool
-) -> None:
-    """UsageError where there are no predictions of one model in one language."""
-    from vlcli.errors import UsageError
-
-    if path is None and kind is not PredictionsAs.jsonl:
-        raise UsageError(f"--predictions-as {kind.value} says how --predictions is written", remedy="name it")
-    if kind is PredictionsAs.elevater and not classify:
-        raise UsageError("--predictions-as elevater is of classes")
-    for name, given in others.items():
-        if path is not None and given:
-            raise UsageError(f"--predictions does not go with {name}")
-
-
-def _refuse(
-    protocol: z.Protocol,
-    *,
-    task: Task,
-    train: list[str] | None,
-    val: list[str] | None,
-    prompts: str | None,
-    langs: str | None,
-) -> None:
-    """UsageError for options that would do nothing."""
-    from vlcli.errors import UsageError
-
-    if protocol is z.Protocol.zero_shot:
-        if train or val:
-            raise UsageError(
-                "--protocol zero-shot learns from no rows", remedy="say which protocol takes --train"
-            )
-        return
-    if task is not Task.classify:
-        raise UsageError(f"--protocol {protocol.value} is of --task classify")
-    if prompts is not None or langs is not None:
-        raise UsageError(
-            f"--protocol {protocol.value} reads no names: it goes with neither --prompts nor --langs"
-        )
-    if not train:
-        raise UsageError(
-            f"--protocol {protocol.value} learns from labelled rows", remedy="name them with --train"
-        )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vlcli.models.dual import ImageTokens, TextTokens
 
 Ensemble = Literal["similarity", "probability"]
-TEXTS = 2048  # that are encoded at a time where classes are averaged; the tower takes them a few tokens at a time
+TEXTS = 2048  # encoded at a time where classes are averaged; the tower takes them a few tokens at a time
 
 
 class Classifier:
