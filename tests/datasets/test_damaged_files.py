@@ -1,5 +1,6 @@
 """One clear line for whatever is wrong: the file, its line, the cause."""
 
+import gzip
 import json
 import re
 
@@ -7,6 +8,7 @@ import pytest
 from dataset_cases import json_lines, muge, pictures, read, write
 from test_readers import coco_cn, karpathy, multi30k, xtd
 
+from vlcli.datasets.files import json_document
 from vlcli.datasets.table import open_dataset
 from vlcli.errors import InputError, UsageError
 
@@ -112,6 +114,13 @@ def test_a_gzip_that_is_cut(tmp_path):
     assert_refused(
         InputError, "multi30k", tmp_path, match=r"test_2016\.3\.de\.gz:\d: compressed data are damaged or cut"
     )
+
+
+def test_a_gzip_of_one_document_that_is_cut(tmp_path):
+    file = tmp_path / "document.json.gz"
+    file.write_bytes(gzip.compress(b'{"annotations": [1, 2, 3]}')[:-9])
+    with pytest.raises(InputError, match=r"document\.json\.gz: compressed data are damaged or cut"):
+        json_document(str(file))
 
 
 def test_labels_that_are_neither(tmp_path):

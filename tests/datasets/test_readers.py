@@ -32,6 +32,14 @@ def test_muge_has_several_images_a_query_and_images_without_any(tmp_path):
     assert (shown["517602"], shown["2003"], shown["2009"]) == ({0, 1}, {1}, set())
 
 
+@pytest.mark.parametrize(("split", "only"), [("val", False), ("val", True), ("test", False), ("test", True)])
+def test_a_query_of_several_images_counts_once_and_what_is_no_pair_counts_too(tmp_path, split, only):
+    muge(tmp_path)
+    reading = open_dataset("muge", [str(tmp_path)], split=split)
+    list(reading.rows(pairs_only=only))
+    assert (len(reading.image_ids), reading.texts) == (12, 4)
+
+
 def test_a_query_of_muges_test_has_no_image_and_its_images_no_query(tmp_path):
     muge(tmp_path)
     rows, reading = read("muge", tmp_path, split="test")

@@ -163,6 +163,15 @@ def test_common_scores_what_both_have(write):
     assert (pairs(found), found.unknown, found.uncaptioned) == ({"1": ("狗", ["狗"])}, 1, 1)
 
 
+@pytest.mark.parametrize("document", [False, True])
+def test_of_some_captions_the_references_may_be_more(write, document):
+    rows = [{"image_id": k, "caption": "狗" * (k + 1)} for k in range(4)]
+    ours = write("c.json", json.dumps(rows)) if document else write("c.jsonl", rows)
+    theirs = write("r.jsonl", [{"image_id": str(k), "text": "狗"} for k in range(4)])
+    found = read_captioned([ours], [theirs], head=2)
+    assert (found.images, found.uncaptioned) == (["0", "1"], 2)
+
+
 def test_rows_without_generated_captions_are_not_scored_against_themselves(write):
     with pytest.raises(UsageError, match="no row has caption_generated; name what people wrote"):
         read_captioned([write("r.jsonl", REFERENCES)], None)

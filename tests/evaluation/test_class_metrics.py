@@ -17,6 +17,7 @@ from vlcli.evaluation.class_metrics import (
     Classified,
     Tally,
     by_place,
+    class_ranks,
     eleven_points,
     mean_parts,
     mean_precision,
@@ -159,7 +160,18 @@ def test_intervals_of_precision_and_auc_are_around_them():
         assert "top1" in found
 
 
+def test_a_class_that_nothing_speaks_for_is_last_and_no_hit():
+    never = float("-inf")
+    scores = torch.tensor([[never, 0.5, never, never], [never, 0.5, 0.1, never]])
+    assert class_ranks(scores, torch.tensor([0, 2])).tolist() == [4, 2]
+    assert class_ranks(scores, torch.tensor([1, 3])).tolist() == [1, 4]
+
+
 def test_what_cannot_be_measured_is_refused():
+    tally = Tally(2, "auc")
+    tally.add(torch.eye(2), torch.tensor([1, 1]))
+    with pytest.raises(InputError, match="all rows are of one"):
+        tally.parts()
     with pytest.raises(InputError, match="of two classes, and there are 3"):
         Tally(3, "auc")
     with pytest.raises(InputError, match="no top-1"):

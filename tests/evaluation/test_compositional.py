@@ -206,6 +206,10 @@ def test_what_is_not_in_the_form_of_the_set_is_named(tmp_path):
         compositional(tiny("global"), read_cases("sugarcrepe", [str(file)]))
     with pytest.raises(UsageError, match="no such file"):
         read_cases("aro", [str(tmp_path / "gone.json")])
+    case = {"image_path": "1.png", "true_caption": "a", "false_caption": "b", "bbox_x": 1, "bbox_w": 2}
+    file.write_text(json.dumps([case | {"bbox_h": 3}]))
+    with pytest.raises(InputError, match="case 0: bbox_x, bbox_y, bbox_w and bbox_h are not four numbers"):
+        read_cases("aro", [str(file)])
 
 
 def test_the_command(sugarcrepe, tmp_path, monkeypatch):

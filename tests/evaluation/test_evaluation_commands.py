@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+from pathlib import Path
 
 import pytest
 from tiny_models import COLOURS, square, tiny
 from typer.testing import CliRunner
 
 from vlcli.cli import app
-from vlcli.errors import UsageError
+from vlcli.errors import InputError, UsageError
 from vlcli.models.checkpoint import save_checkpoint
+
+sys.path.append(str(Path(__file__).parents[1] / "datasets"))
+from dataset_cases import muge
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +200,89 @@ def test_what_stands_in_a_results_file_is_not_computed_again(
     assert len(file.read_bytes().splitlines()) == 2 * lines
     run(*kept, "--force")
     assert len(file.read_bytes().splitlines()) == 3 * lines
+
+
+def test_other_pictures_of_the_same_names_are_another_test(run, place, tmp_path, monkeypatch):
+    """A path tells pictures apart only where it lies."""
+    for k, folder in enumerate(("clean", "worse")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "val.jsonl").write_bytes((place / "val.jsonl").read_bytes())
+        for i, colour in enumerate(COLOURS.values()):
+            (tmp_path / folder / f"{i}.png").write_bytes(square(colour if k == 0 else "#123456"))
+    file = tmp_path / "results.jsonl"
+    for command in (RETRIEVE, (*ZEROSHOT, "--label-column", "text")):
+        found = []
+        for folder in ("clean", "worse"):
+            data = ["--data", str(tmp_path / folder / "val.jsonl")]
+            arguments = [*command[:2], *data, *command[4:]]
+            found.append(json.loads(run(*arguments, "--results", str(file))))
+            assert found[-1] == json.loads(run(*arguments))
+        number = "MR" if "MR" in found[0] else "top1"
+        assert found[0][number] != found[1][number]
+    assert len(file.read_bytes().splitlines()) == 4
+    learnt = [*ZEROSHOT[:2], *("--label-column", "kind", "--protocol", "ridge", "--l2", "1", "--json")]
+    learnt += ["--data", str(tmp_path / "clean" / "val.jsonl"), "--bootstrap", "0"]
+    assert json.loads(run(*learnt, "--train", str(tmp_path / "worse" / "val.jsonl")))["train_in_test"] == 0
+    (tmp_path / "copy").mkdir()
+    for one in (tmp_path / "clean").iterdir():
+        (tmp_path / "copy" / one.name).write_bytes(one.read_bytes())
+    with pytest.raises(UsageError, match="train and test rows are the same"):
+        run(*learnt, "--train", str(tmp_path / "copy" / "val.jsonl"))
+
+
+def test_other_labels_of_the_training_rows_are_another_test(run, place, tmp_path):
+    rows = [json.loads(line) for line in (place / "val.jsonl").read_text(encoding="utf-8").splitlines()]
+    command = ["zeroshot", "global", "--data", "val.jsonl", "--label-column", "kind", "--protocol", "ridge"]
+    command += ["--l2", "1", "--bootstrap", "0", "--json", "--train", str(place / "train.jsonl")]
+    found = []
+    for turned in (False, True):
+        lines = [{**row, "kind": "深浅"[(i + turned) % 2], "text": "x"} for i, row in enumerate(rows)]
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (place / "train.jsonl").write_text(text, encoding="utf-8")
+        found.append(json.loads(run(*command, "--results", str(tmp_path / "results.jsonl"))))
+    assert found[0]["top1"] == 100 - found[1]["top1"] != 50
+    assert found[0]["train_in_test"] == len(rows)
+
+
+def test_a_gallery_of_no_errors_loses_no_number(run, place, tmp_path):
+    one = json.loads((place / "val.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    (place / "one.jsonl").write_text(json.dumps(one) + "\n", encoding="utf-8")
+    out = str(tmp_path / "errors.html")
+    command = ["retrieve", "global", "--data", "one.jsonl", "--json", "--gallery", out]
+    assert json.loads(run(*command, "--results", str(tmp_path / "r.jsonl")))["MR"] == 100
+    assert not (tmp_path / "errors.html").exists()
+    assert (tmp_path / "r.jsonl").read_bytes()
+    query = ["retrieve", "global", "--data", "val.jsonl", "--query-image", "0.png"]
+    with pytest.raises(UsageError, match="there is no --gallery of them"):
+        run(*query, "--best-texts", "--gallery", out)
+    with pytest.raises(UsageError, match="--preselect 3 leaves fewer than --top 5"):
+        run("retrieve", "tokenwise", *query[2:], "--preselect", "3", "--top", "5")
+
+
+def test_muge_in_a_language_asks_texts_alone_and_its_test_gives_predictions(run, tmp_path):
+    muge(tmp_path)
+    command = [
+        "retrieve",
+        "global",
+        "--dataset",
+        "muge",
+        "--data",
+        str(tmp_path),
+        "--bootstrap",
+        "50",
+        "--json",
+    ]
+    alone, [swept] = json.loads(run(*command)), json.loads(run(*command, "--langs", "zh"))["langs"]
+    assert alone["i2t"] is swept["i2t"] is None
+    assert (alone["MR"], alone["ci95"]) == (swept["MR"], swept["ci95"])
+    kept = ["--split", "test", "--results", str(tmp_path / "r.jsonl")]
+    found = json.loads(run(*command, *kept, "--langs", "zh", "--predictions", str(tmp_path / "{lang}.jsonl")))
+    assert found["average"]["MR"] is None
+    assert len((tmp_path / "zh.jsonl").read_bytes().splitlines()) == 15
+    run(*command, *kept, "--predictions", str(tmp_path / "p.jsonl"))
+    assert (tmp_path / "r.jsonl").read_bytes() == b""  # nothing was measured
+    with pytest.raises(InputError, match="no image has a text"):
+        run(*command, *kept)
 
 
 def test_a_language_of_a_sweep_is_the_language_alone(run, tmp_path):

@@ -128,8 +128,13 @@ def test_a_table_names_features_rows_and_penalty(run):
         (("--protocol", "knn", *LEARN, "--langs", "en,zh"), "reads no names"),
         (("--train", "train.jsonl", "--label-column", "number"), "zero-shot learns from no rows"),
         (("--label-column", "number", "--k", "20"), "--k goes with --protocol knn"),
+        (("--protocol", "ridge", *LEARN, "--l2", "0"), "--l2 0 is no penalty; a number above 0"),
+        (("--protocol", "ridge", *LEARN, "--l2", "inf"), "--l2 inf is no penalty"),
         (("--protocol", "knn", *LEARN, "--shots", "5"), "--shots goes with --protocol few-shot"),
-        (("--protocol", "knn", *LEARN, "--l2", "1"), "--l2 goes with --protocol linear-probe or ridge or few"),
+        (
+            ("--protocol", "knn", *LEARN, "--l2", "1"),
+            "--l2 goes with --protocol linear-probe or ridge or few",
+        ),
         (
             ("--protocol", "ridge", "--label-column", "number", "--train", "test.jsonl"),
             "train and test rows are the same: test.jsonl",

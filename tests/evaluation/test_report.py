@@ -323,6 +323,36 @@ def test_probes_are_no_zero_shot_and_say_their_features():
     assert found[1].rows[0].said[2] == "features before the projection"
 
 
+def test_what_differs_in_a_setting_has_a_row_of_its_own():
+    def probe(top1, **more):
+        one = accuracy(top1, protocol="knn", features="pre", k=20, **more)
+        settings = one["settings"] | {"protocol": "knn", "k": 20, "train": [more["run"] * 9, None]}
+        return one | {"settings": settings, "key": key_of(settings), "run": "runs/a"}
+
+    lines = [probe(60.0, run="x"), probe(70.0, run="y")]
+    lines.append(lines[0] | {"k": 1, "top1": 50.0, "key": "k1"})
+    (table,) = tables(lines)
+    assert [(row.said[2], row.numbers[0].mean) for row in table.rows] == [
+        ("features before the projection, 20 neighbours", 60.0),
+        ("features before the projection, 20 neighbours, with another train yyyyyy", 70.0),
+        ("features before the projection, 1 neighbours", 50.0),
+    ]
+
+
+def test_probes_and_classifiers_are_no_zero_shot_elsewhere(tmp_path):
+    probe = accuracy(60.0, protocol="linear-probe", features="pre", data="a")
+    others = [
+        accuracy(61.0, protocol="knn", features="pre", k=1, data="b"),
+        accuracy(62.0, lang="none", data="c"),
+    ]
+    assert write_foreign([probe, *others], "clip-benchmark", tmp_path / "cb") == 1
+    (file,) = (tmp_path / "cb").iterdir()
+    found = json.loads(file.read_bytes())
+    assert (found["task"], found["metrics"]["lp_acc1"]) == ("linear_probe", 0.6)
+    assert write_foreign([probe, *others, accuracy(40.0)], "mteb", tmp_path / "mteb") == 1
+    assert [table.title.partition(",")[0] for table in tables(others)] == ["Nearest neighbours", "Classifier"]
+
+
 def test_cxc_has_four_directions_and_its_correlations():
     side = {"R@1": 1.0, "R@5": 2.0, "R@10": 3.0}
     ratings = {"sts": {"mean": 70.0, "sd": 0.4}, "sis": {"mean": 80.0, "sd": 0.8}, "mean": 75.0}

@@ -101,6 +101,21 @@ def test_a_bad_line_is_named(tmp_path, bad):
         read_results([tmp_path / "absent.jsonl"])
 
 
+def test_what_is_no_line_of_ours_is_never_removed(tmp_path):
+    place = tmp_path / "notes.json"
+    place.write_bytes(b'{"precious": "mine"}')
+    with pytest.raises(InputError, match=r"notes\.json:1: not a line of results"):
+        ResultsFile(place)
+    assert place.read_bytes() == b'{"precious": "mine"}'
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for place in (tmp_path / "file" / "results.jsonl", Path("/proc/vlcli-results.jsonl")):
+        with pytest.raises(UsageError, match=r"results\.jsonl: .*results cannot be kept there"):
+            ResultsFile(place)
+
+
 def test_a_full_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     place = tmp_path / "results.jsonl"
     file = ResultsFile(place)

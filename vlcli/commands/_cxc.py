@@ -43,6 +43,7 @@ def run(
         table,
         command="retrieve",
         prompts=template,
+        pictures=lines.pictures(table),
         ratings=digest(ratings),
         precision=precision,
         **how,

@@ -53,6 +53,10 @@ class Lines:
         other.file, other._open = self.file, self._open
         return other
 
+    def pictures(self, table: Any) -> str | None:
+        """Of a table of pairs what tells its pictures from others of the same names, where anything is kept."""
+        return None if self._open is None else table.pictures_hash
+
     def once(
         self, settings: Mapping[str, Any], compute: Callable[[], dict[str, Any]], *, anew: bool = False
     ) -> dict[str, Any]:
@@ -82,14 +86,15 @@ class Lines:
         result = compute()
         for one, found in zip(settings.values(), result["langs"], strict=True):
             self._add(one, found)
-        self._add(all_of, average_line(result))
+        if result["average"].get("MR", 0) is not None:
+            self._add(all_of, average_line(result))
         return result
 
     def _find(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         return None if self._open is None or self.force else self._open.find(settings)
 
     def _add(self, settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-        if self._open is None:
+        if self._open is None or result.get("MR", 0) is None:  # predictions were all that came of it
             return
         from vlcli.evaluation.results_file import provenance
         from vlcli.models.quickcheck import find_checkpoint

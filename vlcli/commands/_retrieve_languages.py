@@ -43,6 +43,7 @@ def in_languages(
 
     def settings(tag: str) -> dict[str, Any]:
         known = {"prompts": templates[tag], "lang": tag, "precision": encoding["precision"], **how}
+        known["pictures"] = lines.pictures(tables[tag])
         return settings_of(model, tables[tag], command="retrieve", **known)
 
     with e.announcing(console) as announce, e.caching(cache, model, encoding["precision"], console) as kept:
@@ -65,13 +66,15 @@ def in_languages(
         many.note_saving(result, console)
     if as_json:
         e.print_json(result)
+    elif result["average"]["MR"] is None:
+        console.note("nothing says which images the texts are of: the predictions are all")
     else:
         _show(result, title, prompts)
 
 
 def _show(result: dict[str, Any], data: str, prompts: str) -> None:
     """A line for each language; the intervals of single recalls, and how many texts there are, are in the JSON."""
-    sides = {"i2t": "I→T", "t2i": "T→I"}
+    sides = {side: shown for side, shown in (("i2t", "I→T"), ("t2i", "T→I")) if result["average"][side]}
     recalls = [(side, name) for side in sides for name in result["average"][side]]
     header = ["", *(f"{sides[side]}\n{name}" for side, name in recalls), "mean recall"]
     cells = [

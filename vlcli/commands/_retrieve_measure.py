@@ -49,6 +49,7 @@ class Measure:
             self.table,
             command="retrieve",
             prompts=self.template,
+            pictures=lines.pictures(self.table),
             lang=self.lang,
             precision=precision,
             rerank=None if self.rerank_at is None else [self.rerank_at, self.rerank_score],
@@ -85,7 +86,13 @@ class Measure:
         if self.drawn:
             from vlcli.figures.gallery import error_gallery
 
-            e.draw(error_gallery(pool), self.drawn, self.console, force=self.force)
+            errors = error_gallery(pool)
+            if errors is not None:
+                e.draw(errors, self.drawn, self.console, force=self.force)
+            else:
+                known = any(pool.gallery.positives)
+                cause = "every query has its answer first" if known else "no query has a known answer"
+                self.console.warn(f"no error to show: {cause}; no gallery is written")
         if self.mosaics:
             by = {name: self.how[name] for name in ("bootstrap", "seed")}
             found["pointing"] = pool.pointing(self.mosaics, **by)

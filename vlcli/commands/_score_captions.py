@@ -68,6 +68,7 @@ def run(
         "tokenizers": sorted(asked),
         "bootstrap": bootstrap,
         "seed": seed,
+        **{name: value for name, value in (("split", split), ("lang", lang)) if value is not None},
     }
     result = lines.once(settings, compute, anew=per_image is not None)
     if result["empty"]:

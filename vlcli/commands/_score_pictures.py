@@ -106,6 +106,7 @@ def run(
         "bootstrap": bootstrap,
         "seed": seed,
         "precision": precision,
+        **{name: value for name, value in (("split", split), ("lang", lang)) if value is not None},
     }
     result = lines.once(settings, compute)
     if as_json:

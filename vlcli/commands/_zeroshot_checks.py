@@ -71,3 +71,5 @@ def refuse_of_other_protocols(protocol: z.Protocol, given: dict[str, Any]) -> No
     for name, value in given.items():
         if value is not None and protocol.value not in wanted[name]:
             raise UsageError(f"{name} goes with --protocol {' or '.join(wanted[name])}")
+    if (l2 := given["--l2"]) is not None and not 0 < l2 < float("inf"):
+        raise UsageError(f"--l2 {l2:g} is no penalty", remedy="a number above 0")

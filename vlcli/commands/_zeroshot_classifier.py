@@ -32,6 +32,8 @@ def measured(
     same = {name: how[name] for name in ("metric", "bootstrap", "seed", "split", "precision")}
     with e.announcing(console) as announce:
         return lines.once(
-            settings_of(model, table, command="zeroshot", column=column, **same),
+            settings_of(
+                model, table, command="zeroshot", column=column, pictures=lines.pictures(table), **same
+            ),
             lambda: classify_images(model, table, column=column, announce=announce, **how),
         )

@@ -31,12 +31,18 @@ def learn(
         with e.announcing(console) as announce, e.caching(cache, model, how["precision"], console) as kept:
             return probe_tables(model, protocol, test, **tables, cache=kept, announce=announce, **how)
 
-    return lines.once(settings(model, **_depends(protocol, tables, how)), compute)
+    return lines.once(settings(model, **_depends(protocol, tables, how, lines)), compute)
 
 
-def _depends(protocol: str, tables: dict[str, Any], how: dict[str, Any]) -> dict[str, Any]:
+def _depends(protocol: str, tables: dict[str, Any], how: dict[str, Any], lines: Lines) -> dict[str, Any]:
     """All that a protocol's numbers depend on beside the model and the data (see `settings_of`)."""
+    from vlcli.evaluation.results_file import values_of
+
     used = {"knn": ("k",), "few-shot": ("shots", "l2")}.get(protocol, ("l2",))
-    rows = {name: None if table is None else table.split_hash for name, table in tables.items()}
+    rows = {
+        name: [table.split_hash, values_of(table, how["column"]), lines.pictures(table)]
+        for name, table in tables.items()
+        if table is not None
+    }
     same = {name: how[name] for name in ("column", "labels", "lang", "features", "metric", *used)}
     return {**same, "protocol": protocol, **rows}

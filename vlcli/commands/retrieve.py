@@ -187,6 +187,10 @@ def command(
         )
     if texts and (asked_for is None or index is not None):
         raise UsageError("--best-texts ranks the texts of --data for a picture", remedy="--query-image FILE")
+    if texts and gallery is not None:
+        raise UsageError("--best-texts finds texts: there is no --gallery of them")
+    if asked_for is not None and preselect is not None and preselect < top:
+        raise UsageError(f"--preselect {preselect} leaves fewer than --top {top}")
     if index is not None:
         pairs: dict[str, Any] = {"--data": data, "--dataset": dataset, "--gallery": gallery, "--head": head}
         q.refuse_with_index(
@@ -265,6 +269,8 @@ def command(
                 remedy=f"vlcli zeroshot --task matching --dataset {dataset}",
             )
     how: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed, "split": split}
+    if reading is not None and len(reading.dataset.directions) == 1:
+        how["directions"] = reading.dataset.directions
     encoding: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
     of_rows: dict[str, Any] = {"renames": o.parse_map(renames), "image_root": image_root, "head": head}
     if langs is not None:
@@ -310,8 +316,6 @@ def command(
     wanted = () if predictions_as == "jsonl" else ("text_id",)
     if reading is not None:
         table = sets.load(reading, console, head=head, columns=wanted)
-        if len(reading.dataset.directions) == 1:
-            how["directions"] = reading.dataset.directions
     else:
         table = load_pairs(
             data, optional=("split", "lang", *wanted), need_text=asked_for is None or texts, **of_rows

@@ -217,7 +217,7 @@ def command(
         "precision": precision,
     }
     settings = functools.partial(settings_of, table=table, command="zeroshot", bootstrap=bootstrap, seed=seed)
-    settings = functools.partial(settings, split=split, precision=precision)
+    settings = functools.partial(settings, split=split, precision=precision, pictures=lines.pictures(table))
     if task is z.Task.matching:
         how |= {"column": label_column, "lang": lang}
         result = tasks.match(

@@ -19,6 +19,9 @@ from vlcli.errors import InputError, UsageError
 DEPTH = 8  # folders below a directory that is given; links that go round in circles end here
 BOM = b"\xef\xbb\xbf"
 
+CUT = (EOFError, zlib.error, gzip.BadGzipFile)
+DAMAGED = "compressed data are damaged or cut"
+
 
 class Files:
     """All files at `paths` (files, or directories with what is below them), by name. Raises UsageError for a path
@@ -101,9 +104,8 @@ def lines(path: str, *, blank: bool = False) -> Iterator[tuple[int, str]]:
                 line = _decoded(raw.removeprefix(BOM) if number == 1 else raw, path, number).rstrip("\r\n")
                 if blank or line.strip():
                     yield number, line
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            cause = f"compressed data are damaged or cut ({error})"
-            raise InputError(cause, file=path, line=number + 1) from error
+        except CUT as error:
+            raise InputError(f"{DAMAGED} ({error})", file=path, line=number + 1) from error
 
 
 def _opened(path: str) -> BinaryIO:
@@ -138,7 +140,10 @@ def json_lines(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
 def json_document(path: str) -> Any:
     """A file that is one JSON value. Raises InputError naming the line and the column where it ends to be one."""
     with _opened(path) as file:
-        content = file.read().removeprefix(BOM)
+        try:
+            content = file.read().removeprefix(BOM)
+        except CUT as error:
+            raise InputError(f"{DAMAGED} ({error})", file=path) from error
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError as error:

@@ -31,7 +31,8 @@ class Reading:
     split: str
     source: Source
     image_ids: set[str] = field(default_factory=set)
-    texts: int = 0
+    text_ids: set[int | str] = field(default_factory=set)
+    nameless: int = 0  # texts without an id
     alone: int = 0  # images that no text describes
     loose: int = 0  # texts of which no image is known
     whole: bool = False
@@ -42,13 +43,20 @@ class Reading:
         for row in found if head is None else islice(found, head):
             self.alone += row.text is None
             self.loose += row.image is None
-            if pairs_only and not row.is_pair:
-                continue
-            self.texts += row.text is not None
             if row.image_id is not None:
                 self.image_ids.add(row.image_id)
-            yield row
+            if row.text_id is not None:  # the query of several rows
+                self.text_ids.add(row.text_id)
+            else:
+                self.nameless += row.text is not None
+            if row.is_pair or not pairs_only:
+                yield row
         self.whole = head is None
+
+    @property
+    def texts(self) -> int:
+        """How many texts there are: of those with an id each once."""
+        return len(self.text_ids) + self.nameless
 
     def _reader(self) -> Iterator[Row]:
         tried: list[str] = []

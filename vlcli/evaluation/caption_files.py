@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import orjson
@@ -105,7 +106,8 @@ def read_captioned(
             file=_files(generated, references),
         )
     for names, cause in ((unknown, "have a caption and no reference"), (uncaptioned, "have no caption")):
-        if names and not common:
+        # of a part of the captions the references are more
+        if names and not common and not (names is uncaptioned and head is not None):
             raise InputError(
                 f"{len(names):,} of {len({*captions, *texts}):,} images {cause}: {_some(names)}",
                 file=_files(generated, references),
@@ -164,7 +166,7 @@ def _rows_with_caption(
     rows: list[str] = []
     for path in paths:
         if path != "-" and _is_document(path):
-            yield from ((row, None) for row in _document(path, json_document(path)))
+            yield from ((row, None) for row in islice(_document(path, json_document(path)), head))
         else:
             rows.append(path)
     if not rows and paths:

@@ -48,7 +48,8 @@ class Classified(NamedTuple):
 
 
 def class_ranks(scores: Tensor, labels: Tensor) -> Tensor:
-    """(b,) 1-based place of the true class; among equal scores the lower class stands first, as in argmax."""
+    """(b,) 1-based place of the true class; among equal scores the lower class stands first, as in argmax. One at −∞,
+    which nothing speaks for, stands last."""
     best = scores.amax(1)
     # NaN is the maximum of its row; a class that was never learnt may be at −∞.
     if torch.isnan(best).any() or torch.isposinf(best).any():
@@ -60,7 +61,7 @@ def class_ranks(scores: Tensor, labels: Tensor) -> Tensor:
     if len(tied):
         before = torch.arange(scores.shape[1]) < labels[tied, None]
         place[tied] += ((scores[tied] == true[tied]) & before).sum(1)
-    return place
+    return place.masked_fill(torch.isneginf(true[:, 0]), scores.shape[1])
 
 
 def by_place(test: Classified) -> Statistic:
@@ -174,6 +175,8 @@ class Tally:
         if self._keeps:
             scores, labels = torch.cat(self._scores).numpy(), torch.cat(self._labels).numpy()
             if self.metric == "auc":
+                if len(np.unique(labels)) < 2:
+                    raise InputError("an AUC is of two classes, and all rows are of one")
                 found.append((("auc",), two_class_auc(scores, labels)))
             else:
                 truth = labels if labels.ndim == 2 else labels[:, None] == np.arange(self.classes)

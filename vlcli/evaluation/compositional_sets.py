@@ -180,7 +180,12 @@ def _aro(file: Path, root: Path, cases: Cases) -> None:
         name, right, wrong = _strings(row, ("image_path", "true_caption", "false_caption"), file, number)
         box: Box | None = None
         if "bbox_x" in row:
-            x, y, w, h = (float(row[f"bbox_{side}"]) for side in "xywh")
+            try:
+                x, y, w, h = (float(row[f"bbox_{side}"]) for side in "xywh")
+            except (KeyError, TypeError, ValueError):
+                raise InputError(
+                    f"case {number}: bbox_x, bbox_y, bbox_w and bbox_h are not four numbers", file=str(file)
+                ) from None
             box = (x, y, x + w, y + h)
         image = cases.picture(Picture(root / name, None, box))
         attributes = "_".join(map(str, row.get("attributes") or ()))

@@ -98,6 +98,7 @@ def retrieve_in(
     bootstrap: int = 1000,
     seed: int = 0,
     split: str | None = None,
+    directions: Sequence[str] = ("i2t", "t2i"),
     batch_size: int = 64,
     precision: str = "fp32",
     cache: FeatureCache | None = None,
@@ -127,19 +128,20 @@ def retrieve_in(
             **options,
         )
         target = predictions[lang] if predictions else None
-        results.append(
-            task.write_metrics(target, force=force, bootstrap=bootstrap, seed=seed, split=split, lang=lang)
-        )
-        found.append(task.found)
+        how: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed, "split": split, "lang": lang}
+        results.append(task.write_metrics(target, force=force, directions=directions, **how))
+        assert task.counted is not None, "metrics count"
+        found.append(task.counted)
         positives.append(task.gallery.positives)
         texts += len(task.gallery.texts)
-    sides = {
-        side: {k: _mean([result[side][k] for result in results]) for k in results[0][side]}
-        for side in ("i2t", "t2i")
-    }
-    numbers = list(pictures.numbers.values())
-    bounds = mean_interval(found, positives, numbers, count=bootstrap, seed=seed)
-    average = {**sides, "MR": mean_recall(*sides.values()), "ci95": bounds}
+    average: dict[str, Any] = {"i2t": None, "t2i": None, "MR": None, "ci95": {}}
+    for side in ("i2t", "t2i"):
+        if all(result[side] is not None for result in results):
+            average[side] = {k: _mean([result[side][k] for result in results]) for k in results[0][side]}
+    if average["i2t"] or average["t2i"]:
+        average["MR"] = mean_recall(average["i2t"], average["t2i"])
+        numbers = list(pictures.numbers.values())
+        average["ci95"] = mean_interval(found, positives, numbers, count=bootstrap, seed=seed)
     return _sweep(results, average, len(pictures), texts)
 
 

@@ -129,7 +129,7 @@ def matching(
         "auc": None if labels is None else percent(auc(scores, labels)),
         "ci95": {},
     }
-    if labels is not None and bootstrap:
+    if labels is not None and bootstrap and len(set(table.image_ids)) > 1:
         result["ci95"] = {"auc": _interval(list(table.image_ids), scores, labels, bootstrap, seed)}
     return result
 

@@ -20,6 +20,7 @@ import orjson
 
 from vlcli.errors import InputError, UsageError
 
+START = b'{"key":"'  # of every line
 # What stands in a line beside the result itself.
 BESIDE = ("key", "command", "run", "recipe", "settings", "versions")
 
@@ -42,11 +43,12 @@ def settings_of(
     prompts: Any = None,
     labels: Any = None,
     column: str | None = None,
+    pictures: str | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """All that a number depends on: the model, the data, `prompts` (a PromptSet), `labels` (a LabelSet) for the values
-    of `column`, and whatever a command adds; what is None was not asked for and is left out."""
-    values = None if column is None else table.frame[column].to_list()
+    of `column` (and for `difficult` ones), `pictures` (its `pictures_hash`), and whatever a command adds; what is None
+    was not asked for and is left out."""
     found = {
         "command": command,
         "checkpoint": model.checkpoint_hash,
@@ -55,10 +57,18 @@ def settings_of(
         "split_hash": table.split_hash,
         "prompts": None if prompts is None else digest(prompts.templates),
         "labels": None if labels is None else digest(labels.names),
-        "values": None if values is None else digest(values),
+        "values": None if column is None else values_of(table, column),
+        "pictures": pictures,
         **more,
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def values_of(table: Any, column: str) -> str:
+    """12 hex over what a table's rows are labelled with."""
+    values = table.frame[column].to_list()
+    difficult = table.frame["difficult"].to_list() if "difficult" in table.frame.columns else []
+    return digest([values, difficult] if any(difficult) else values)
 
 
 def provenance(run: str, place: Path | None) -> dict[str, Any]:
@@ -149,9 +159,15 @@ class ResultsFile:
     """`find(settings)` gives a stored result, `add` stores one."""
 
     def __init__(self, path: Path, *, say: Callable[[str], None] = lambda line: None) -> None:
-        """The file may not be there yet. Raises InputError for a line in it that is no result."""
+        """The file may not be there yet. Raises InputError for a line in it that is no result, UsageError where it
+        cannot be written, before anything is measured."""
         self.path, self._say = path, say
         self._found = {line["key"]: line for line in read_results([path])} if path.exists() else {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror}", remedy="results cannot be kept there") from None
 
     def find(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """The result that was measured with these settings, as it was printed then."""
@@ -170,7 +186,6 @@ class ResultsFile:
         settings = dict(settings)
         head = {"key": key_of(settings), "command": settings["command"]}
         row = {**head, **result, **beside, "settings": settings}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             with suppress(OSError):  # a file system without locks
@@ -195,7 +210,8 @@ class ResultsFile:
 def _lines(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
     """(number, line) of each that is not empty, and what there is of one that was cut short."""
     lines = [(number, line) for number, line in enumerate(data.split(b"\n"), start=1) if line.strip()]
-    if lines and not data.endswith(b"\n") and _parse(lines[-1][1]) is None:
+    cut = bool(lines) and not data.endswith(b"\n") and _parse(lines[-1][1]) is None
+    if cut and START.startswith(lines[-1][1].replace(b" ", b"")[: len(START)]):  # else it is somebody's own
         return lines[:-1], lines[-1][1]
     return lines, b""
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vlcli.errors import InputError
 from vlcli.evaluation.confusions import worst
 from vlcli.evaluation.search import Query
 from vlcli.figures.canvas import FORMATS, render
@@ -160,10 +159,9 @@ def search_gallery(retrieval: Any, query: Query, found: Sequence[dict[str, Any]]
     return album.results("Search", [(asked, found)], _head(retrieval))
 
 
-def error_gallery(retrieval: Any) -> Gallery:
-    """The queries of a `Retrieval` that are ranked worst, in both directions, with their nearest candidates.
-
-    Raises InputError where every query has its answer first.
+def error_gallery(retrieval: Any) -> Gallery | None:
+    """The queries of a `Retrieval` that are ranked worst, in both directions, with their nearest candidates; None where
+    no known answer stands behind another.
     """
     gallery, album = retrieval.gallery, Album(retrieval.table)
     shows = gallery.positives
@@ -189,7 +187,7 @@ def error_gallery(retrieval: Any) -> Gallery:
             best = answer(one.positive, score=one.score, right=True)
             lines.append(Line(query(one.query), results, one.rank, best))
     if not lines:
-        raise InputError("no error to show: every query has its answer first", file=retrieval.table.source)
+        return None
     return Gallery("Retrieval errors", lines, album.pictures, _head(retrieval))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from bisect import bisect_right
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -126,6 +127,22 @@ class PairTable:
         shown = [hash(image) for image in self.image_ids if image is not None]
         return len(np.unique(np.array(shown, np.int64)))
 
+    def picture_key(self, i: int) -> str:
+        """What tells the picture of row i from others by its bytes: an `image_id` may be no more than a file's name."""
+        image = self.image_ids[i]
+        return image if _CONTENT.fullmatch(image) else hashlib.sha256(self.image_bytes(i)).hexdigest()
+
+    @cached_property
+    def pictures_hash(self) -> str | None:
+        """sha256 over the bytes of all pictures whose `image_id` does not say them, in order, each once; None where
+        there are none. It reads them: `split_hash` does not, and is the same for other pictures of the same names."""
+        named = {image: i for i, image in reversed(list(enumerate(self.image_ids))) if image is not None}
+        rows = sorted(i for image, i in named.items() if not _CONTENT.fullmatch(image))
+        digest = hashlib.sha256()
+        for i in rows:
+            digest.update(self.picture_key(i).encode())
+        return digest.hexdigest() if rows else None
+
     @cached_property
     def split_hash(self) -> str:
         """sha256 over (image_id, texts) of all rows in order: names the data that a number was measured
@@ -136,6 +153,9 @@ class PairTable:
             digest.update(orjson.dumps([image_id, texts]))
             digest.update(b"\n")
         return digest.hexdigest()
+
+
+_CONTENT = re.compile(r"[0-9a-f]{64}")  # an image_id that is the sha256 of the picture
 
 
 def load_pairs(

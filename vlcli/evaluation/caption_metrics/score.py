@@ -87,7 +87,11 @@ def score_captions(
     def statistic(weights: Floats) -> Floats:
         return np.concatenate([part.of_weights(weights) for part in parts]) * 100
 
-    bounds = interval(statistic, len(captions), count=bootstrap, seed=seed) if bootstrap else []
+    bounds = (
+        interval(statistic, len(captions), count=bootstrap, seed=seed)
+        if bootstrap and len(captions) > 1
+        else []
+    )
     return CaptionScores(
         corpus={name: float(one) for name, one in zip(names, statistic(np.ones(len(captions))), strict=True)},
         ci95=dict(zip(names, bounds, strict=False)),

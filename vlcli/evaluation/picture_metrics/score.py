@@ -156,7 +156,7 @@ def fidelity(
     )
     bounds = (
         interval(lambda w: np.array([w @ scores / w.sum()]), len(scores), count=bootstrap, seed=seed)
-        if bootstrap
+        if bootstrap and len(scores) > 1
         else []
     )
     of_recall = recall["ci95"].get("i2t", {}).get("R@1")

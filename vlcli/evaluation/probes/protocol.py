@@ -71,7 +71,8 @@ def _tally(head: linear.LinearHead, test: Labelled, classes: int, metric: str) -
 def _knn(train: Labelled, test: Labelled, classes: int, metric: str, k: int) -> Found:
     places, votes = knn.knn(train, test, classes, k=k)
     tally = Tally(classes, metric)
-    tally.add(votes, test.labels)
+    # a class without a vote is no guess, whichever number it has
+    tally.add(votes if metric == "map11" else votes.where(votes > 0, float("-inf")), test.labels)
     asked = [at for at in knn.RECALL_AT if at <= len(train)]
     hits = np.stack([places.numpy() <= at for at in asked]).astype(np.float64)  # (K, n)
     recall: Statistic = lambda weights: hits @ weights / weights.sum()  # noqa: E731

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 from vlcli.errors import UsageError
@@ -50,7 +51,6 @@ def probe_tables(
         name: _labelled(model, table, truths[name], features, batch_size, precision, cache, announce, name)
         for name, table in tables.items()
     }
-    in_test = set(test.image_ids)
     return {
         **describe(model, test, [], split=split, lang=lang or "none"),
         "similarity": model.similarity_kind,
@@ -67,22 +67,24 @@ def probe_tables(
         "metric": how.get("metric", "top1"),
         **probe(protocol, found["train"], found["test"], len(labels), val=found.get("val"), **how),
         "left_out": truths["test"].left_out,
-        "train_in_test": sum(
-            image in in_test
-            for name in ("train", "val")
-            if name in tables
-            for image in tables[name].image_ids
-        ),
+        "train_in_test": sum(_in_test(tables[name], test) for name in ("train", "val") if name in tables),
     }
 
 
 def refuse_same(tables: Mapping[str, Any]) -> None:
     """UsageError where two of the tables are one: what is learnt from or chosen by tells nothing of the rest."""
-    hashes: dict[str, str] = {}
-    for name, table in tables.items():
-        if table.split_hash in hashes:
-            raise UsageError(f"{hashes[table.split_hash]} and {name} rows are the same: {table.source}")
-        hashes[table.split_hash] = name
+    for (name, table), (other, rows) in combinations(tables.items(), 2):
+        if table.split_hash == rows.split_hash and table.pictures_hash == rows.pictures_hash:
+            raise UsageError(f"{name} and {other} rows are the same: {rows.source}")
+
+
+def _in_test(table: Any, test: Any) -> int:
+    """How many rows of `table` show a picture of `test`. Pictures of one name may differ: their bytes tell."""
+    of_test = set(test.image_ids)
+    alike = [i for i, image in enumerate(table.image_ids) if image in of_test]
+    named = {table.image_ids[i] for i in alike}
+    shown = {test.picture_key(i) for i, image in enumerate(test.image_ids) if image in named}
+    return sum(table.picture_key(i) in shown for i in alike)
 
 
 def _values(tables: Any, column: str) -> LabelSet:

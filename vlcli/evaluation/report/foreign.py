@@ -14,7 +14,7 @@ from typing import Any
 
 from vlcli.errors import UsageError
 from vlcli.evaluation.report.generated import Line
-from vlcli.evaluation.report.names import Names
+from vlcli.evaluation.report.names import Names, protocol_of
 from vlcli.records.atomic import write_json
 
 KS = (1, 5, 10)
@@ -39,13 +39,16 @@ LANGUAGES = {
 def clip_benchmark(line: Line, names: Names) -> Iterator[tuple[str, dict[str, Any]]]:
     """(file name, object) of a result, in the keys of CLIP_benchmark 1.6."""
     if "top1" in line:
-        task = "zeroshot_classification"
+        kinds = {None: ("zeroshot_classification", ""), "linear-probe": ("linear_probe", "lp_")}
+        if protocol_of(line) not in kinds:
+            return  # it has neither neighbours nor regressions
+        task, prefix = kinds[protocol_of(line)]
         metrics = {
-            "acc1": line["top1"] / 100,
-            "acc5": line["top5"] / 100,
-            "mean_per_class_recall": line["mean_per_class"] / 100,
+            f"{prefix}acc1": line["top1"] / 100,
+            f"{prefix}acc5": line["top5"] / 100,
+            f"{prefix}mean_per_class_recall": line["mean_per_class"] / 100,
         }
-    elif line["command"] == "retrieve":
+    elif line["command"] == "retrieve" and line["MR"] is not None:
         task = "zeroshot_retrieval"
         metrics = {}
         for side, name in (("t2i", "image_retrieval_recall"), ("i2t", "text_retrieval_recall")):
@@ -71,7 +74,7 @@ def mteb(line: Line, names: Names) -> Iterator[tuple[str, dict[str, Any]]]:
     """(file name, object) of each task that MTEB would make of a result."""
     data = "".join(part[:1].upper() + part[1:] for part in re.split(r"[^\w]+", names.set_of(line)))
     found: list[tuple[str, dict[str, Any], str]] = []
-    if "top1" in line:
+    if "top1" in line and protocol_of(line) is None:
         found.append((f"{data}ZeroShot", {"accuracy": line["top1"] / 100}, "accuracy"))
     elif line["command"] == "retrieve":
         for side, name in (("i2t", "I2T"), ("t2i", "T2I")):

@@ -53,6 +53,11 @@ def data_of(line: Line) -> str:
     return name if split.startswith("sha256:") or split in name else f"{name} {split}"
 
 
+def protocol_of(line: Line) -> str | None:
+    """What told the classes: a protocol that learns, or a classifier of `finetune`; None where their names did."""
+    return line.get("protocol") or ("classifier" if line["lang"] == "none" else None)
+
+
 def said_of(line: Line) -> tuple[str, ...]:
     """The columns WITH of a line; the prompts with what else was asked for, and without the language, which tells
     columns apart and not rows."""
@@ -62,6 +67,10 @@ def said_of(line: Line) -> tuple[str, ...]:
     settings = line["settings"]
     if line.get("protocol") or line.get("task") == "simlex":
         prompts = f"features {'before' if line['features'] == 'pre' else 'behind'} the projection"
+    if line.get("protocol") == "knn":
+        prompts += f", {line['k']} neighbours"
+    if line.get("protocol") == "few-shot":
+        prompts += f", {line['shots']} shots"
     if settings.get("ensemble") == "probability":
         prompts += ", mean of probabilities"
     if rerank := line.get("rerank"):

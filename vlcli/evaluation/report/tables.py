@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from vlcli.evaluation.report.generated import LOWER, Line, caption_metrics, picture_metrics
-from vlcli.evaluation.report.names import Names, data_of, said_of
+from vlcli.evaluation.report.names import Names, data_of, protocol_of, said_of
 from vlcli.evaluation.report.table import Number, Row, Table
 
 ARROWS = {"i2t": "I→T", "t2i": "T→I", "t2t": "T→T", "i2i": "I→I"}  # CxC has all four
@@ -29,6 +29,7 @@ PROTOCOLS = {
     "linear-probe": "Linear probe",
     "ridge": "Ridge probe",
     "few-shot": "Few-shot probe",
+    "classifier": "Classifier",
 }
 PARTS = {"text": "text score", "image": "image score", "group": "group score", "macro": "mean of categories"}
 MEAN = "mean"
@@ -47,7 +48,7 @@ def tables(lines: Sequence[Line]) -> list[Table]:
     matching = [line for line in parts if line.get("task") == "matching" and line.get("auc") is not None]
     found = []
     for protocol, title in PROTOCOLS.items():
-        found += _classes(title, [line for line in classes if line.get("protocol") == protocol], named)
+        found += _classes(title, [line for line in classes if protocol_of(line) == protocol], named)
     found += _retrieval(retrieval, named)
     if matching:
         found.append(_by_data("Matching, AUC × 100", matching, named, "auc", mean=False))
@@ -81,7 +82,7 @@ def _rows(
     """A row for each model and way of measuring; those of several seeds of a recipe are one."""
     alone: dict[tuple[str, ...], list[Line]] = {}
     for line in lines:
-        alone.setdefault((named.model(line), *said_of(line)), []).append(line)
+        alone.setdefault(_key(line, named, alone), []).append(line)
     groups: dict[Any, list[tuple[str, ...]]] = {}
     for key, own in alone.items():
         recipe = own[0].get("recipe")
@@ -99,6 +100,26 @@ def _rows(
         else:
             found += [Row(key[0], key[1:], cells(alone[key])) for key in members]
     return found
+
+
+def _key(line: Line, named: Names, rows: Mapping[tuple[str, ...], list[Line]]) -> tuple[str, ...]:
+    """The model and all that a row says of it. Of two numbers of one data set in one row, the second has a row of its
+    own, with the settings in which it differs."""
+    key = (named.model(line), *said_of(line))
+    there = [one for one in rows.get(key, ()) if named.data(one) == named.data(line)]
+    if not there:
+        return key
+    ours, theirs = line["settings"], there[0]["settings"]
+    other = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    said = ", ".join(f"{name.replace('_', ' ')} {_brief(ours.get(name))}" for name in other)
+    return (*key[:-1], f"{key[-1]}, with another {said}")
+
+
+def _brief(value: Any) -> str:
+    """A setting in few words: of hashes and lists of them the beginning."""
+    if isinstance(value, list):
+        return "/".join(_brief(one) for one in value if one is not None)
+    return str(value)[:6]
 
 
 def _over_seeds(numbers: Sequence[Number | None]) -> Number | None:
@@ -234,7 +255,7 @@ def asked(line: Line, path: str) -> Number | None:
     subset's bare name."""
     value, bounds = at(line, path), at(line.get("ci95"), path.partition(".")[2])
     if isinstance(value, Mapping):
-        return Number((value["mean"],), spread=value["sd"])
+        return None if value["mean"] is None else Number((value["mean"],), spread=value["sd"])
     return None if value is None else Number((value,), tuple(bounds) if bounds else None)
 
 
