@@ -116,6 +116,32 @@ def test_split_hash_names_the_data(tmp_path: Path) -> None:
     assert load_pairs([str(source)], head=2).split_hash != one.split_hash
 
 
+def test_pictures_of_the_same_names_are_told_apart_by_their_bytes(tmp_path: Path) -> None:
+    source = make_rows(tmp_path, 3)
+    one = load_pairs([str(source)])
+    of_names = one.pictures_hash
+    assert one.picture_key(1) == hashlib.sha256(picture(1)).hexdigest()
+    shard(source, tmp_path / "out")
+    packed = load_pairs([str(tmp_path / "out")])  # whose image_ids are hashes already
+    assert packed.pictures_hash is None
+    assert packed.picture_key(1) == packed.image_ids[1] == one.picture_key(1)
+    (tmp_path / "pictures" / "1.img").write_bytes(picture(2))
+    two = load_pairs([str(source)])
+    assert two.split_hash == one.split_hash
+    assert two.pictures_hash != of_names
+
+
+def test_labelled_pictures_of_a_tar_need_no_text(tmp_path: Path) -> None:
+    with webdataset.TarWriter(str(tmp_path / "x.tar"), encoder=False) as writer:
+        for i in range(2):
+            said = json.dumps({"label": i}).encode()
+            writer.write({"__key__": f"k{i}", "jpg": picture(i, "JPEG"), "json": said})
+    table = load_pairs([str(tmp_path / "x.tar")], columns=["label"], need_text=False)
+    assert (table.frame["label"].to_list(), table.texts[1]) == ([0, 1], [])
+    with pytest.raises(InputError, match="sample k0 has no text"):
+        load_pairs([str(tmp_path / "x.tar")])
+
+
 def test_bad_input(tmp_path: Path) -> None:
     shard(make_rows(tmp_path, 4), tmp_path / "out", per_shard=2)
     tar = tmp_path / "out" / "00001.tar"

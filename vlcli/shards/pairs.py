@@ -210,7 +210,7 @@ def load_pairs(
         flush_rows()
         if not tars:
             raise InputError("no tar in it", file=path)
-        for piece in _tables(ShardReader(group, wanted, skip_damaged), tars, left(), jobs):
+        for piece in _tables(ShardReader(group, wanted, skip_damaged, need_text), tars, left(), jobs):
             table.extend(piece)
             frames.append(piece.frame)
     flush_rows()
@@ -296,8 +296,10 @@ def _add_rows(
 class ShardReader:
     """Tables of single shards."""
 
-    def __init__(self, group: str | None, columns: Sequence[str], skip_damaged: bool) -> None:
-        self.group, self.columns, self.skip_damaged = group, columns, skip_damaged
+    def __init__(
+        self, group: str | None, columns: Sequence[str], skip_damaged: bool, need_text: bool = True
+    ) -> None:
+        self.group, self.columns, self.skip_damaged, self.need_text = group, columns, skip_damaged, need_text
 
     def table(self, tar: Path, head: int | None = None) -> PairTable:
         """The pairs of one tar; of a damaged one none, where that is allowed."""
@@ -309,7 +311,7 @@ class ShardReader:
                 raise
             table.damaged.append(Damaged(str(tar), recorded_pairs(tar), str(error)))
             return table
-        table.frame = _add_shard(table, shard, self.group, self.columns, head)
+        table.frame = _add_shard(table, shard, self.group, self.columns, head, self.need_text)
         return table
 
     def read(self, tar: Path) -> Generator[None, None, PairTable]:
@@ -321,7 +323,7 @@ class ShardReader:
 def _tables(reader: ShardReader, tars: list[Path], head: int | None, jobs: int) -> Iterator[PairTable]:
     """The tables of tars in order, until there are `head` pairs."""
     if jobs > 1 and head is None and sum(tar.stat().st_size for tar in tars) > LARGE:
-        make = (reader.group, reader.columns, reader.skip_damaged)
+        make = (reader.group, reader.columns, reader.skip_damaged, reader.need_text)
         with Crew(ShardReader, make, min(jobs, len(tars))) as crew:
             yield from crew.run("read", tars, lambda number, question: None)
         return
@@ -334,7 +336,12 @@ def _tables(reader: ShardReader, tars: list[Path], head: int | None, jobs: int) 
 
 
 def _add_shard(
-    table: PairTable, shard: Shard, group: str | None, columns: Sequence[str], head: int | None
+    table: PairTable,
+    shard: Shard,
+    group: str | None,
+    columns: Sequence[str],
+    head: int | None,
+    need_text: bool,
 ) -> pl.DataFrame:
     tar = shard.path
     extension = shard.image_extension
@@ -344,7 +351,7 @@ def _add_shard(
     part = TarPart(str(tar), np.array(spans, np.int64).reshape(-1, 2)[:head])
     rows = shard_rows(shard, len(part))
     for (key, _), row in zip(shard.samples, rows, strict=False):
-        if not row["texts"]:
+        if need_text and not row["texts"]:
             raise InputError(f"sample {key} has no text", file=str(tar))
         table.ids.append(row["id"])
         table.image_ids.append(row["image_id"])
