@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The papers' ablations in miniature, each an axis of its own about emoji-lit-filip: the similarity (Wukong's Table 5), the
-# tokens that are kept for it (FILIP's Table 5), the width of the joint space and the share of negatives (ALIGN's Tables
-# 8 and 9), and how many pairs there are. Mean ± standard deviation over three seeds, a table and a figure for each:
+# tokens that are kept for it (FILIP's Table 5), the width of the joint space and the share of negatives (ALIGN's Table
+# 8), and how many pairs there are (its Tables 9 and 10). Mean ± standard deviation over three seeds, a table and a figure for each:
 #   bash examples/emoji/sweep.sh [DIR]
 # Started again, it goes on where it was stopped. AXES, SEEDS, SPLITS, EPOCHS and JOBS choose what.
 set -euo pipefail

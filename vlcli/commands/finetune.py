@@ -188,7 +188,8 @@ def command(
     has, R2D2's head for masked words and its patch mask, stays behind, and is named.
 
     --task caption makes a captioner of an R2D2: its picture side, and its text side to write from left to right; vlcli
-    generate --caption uses it. --val chooses by the loss of a token.
+    generate --caption uses it. --val chooses by the loss of a token, or, with --set train.best=cider_char (or
+    cider_jieba), by CIDEr-D of what is written greedily.
 
     --task linear-probe leaves every weight as it is, and writes a classifier: the image tower with a head on its pooled
     output, by L-BFGS, the penalty by CLIP's search on --val, then from both. vlcli zeroshot measures it on other rows.
