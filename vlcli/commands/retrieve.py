@@ -189,8 +189,6 @@ def command(
         raise UsageError("--best-texts ranks the texts of --data for a picture", remedy="--query-image FILE")
     if texts and gallery is not None:
         raise UsageError("--best-texts finds texts: there is no --gallery of them")
-    if asked_for is not None and preselect is not None and preselect < top:
-        raise UsageError(f"--preselect {preselect} leaves fewer than --top {top}")
     if index is not None:
         pairs: dict[str, Any] = {"--data": data, "--dataset": dataset, "--gallery": gallery, "--head": head}
         q.refuse_with_index(
