@@ -77,7 +77,7 @@ def test_case(case: Path, corpus: Path, programs: Path, tmp_path: Path) -> None:
     }
     command = ["bash", "-euo", "pipefail", str(case / "cmd")]
     done = subprocess.run(
-        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=60
+        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=300
     )
     found = {
         "expout": plain(done.stdout, folder),
