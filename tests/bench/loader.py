@@ -38,7 +38,8 @@ from vlcli.images.augment import Augment, resized_crop
 from vlcli.images.preprocess import Preprocess, PreprocessConfig
 from vlcli.schemas.parts import DataConfig
 from vlcli.shards.columns import Column
-from vlcli.shards.pairs import PairTable, load_pairs
+from vlcli.shards.pair_table import PairTable
+from vlcli.shards.pairs import load_pairs
 from vlcli.training.loader import seed_of
 from vlcli.training.order import Order
 from vlcli.training.pictures import Wanted, pictures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -223,5 +224,11 @@ def test_the_command(sugarcrepe, tmp_path, monkeypatch):
         assert words in " ".join(shown.stdout.split())
     result = json.loads(CliRunner().invoke(app, [*full, "--json"]).stdout)
     assert (result["dataset"], result["n"]) == ("sugarcrepe", 7)
+    kept = [*full, "--results", "results.jsonl"]
+    for others, lines in ((False, 1), (True, 2)):  # pictures of the same names
+        for picture in (tmp_path / "sugarcrepe" / "val2017").iterdir() if others else ():
+            picture.write_bytes(square("#123456"))
+        assert CliRunner().invoke(app, kept).exit_code == 0
+        assert len(Path("results.jsonl").read_bytes().splitlines()) == lines
     with pytest.raises(UsageError, match="--dataset sugarcrepe, winoground, aro"):
         CliRunner().invoke(app, line, catch_exceptions=False)

@@ -353,6 +353,12 @@ def test_probes_and_classifiers_are_no_zero_shot_elsewhere(tmp_path):
     assert [table.title.partition(",")[0] for table in tables(others)] == ["Nearest neighbours", "Classifier"]
 
 
+def test_a_correlation_of_too_few_ratings_is_no_number():
+    ratings = {"sts": {"mean": None, "sd": None}, "mean": None}
+    one = line("retrieve", images=9, texts=45, i2t=None, t2i=None, MR=2.0, correlation=ratings, ci95={})
+    assert shown(tables([one])[-1]) == {"a": [None, None]}
+
+
 def test_cxc_has_four_directions_and_its_correlations():
     side = {"R@1": 1.0, "R@5": 2.0, "R@10": 3.0}
     ratings = {"sts": {"mean": 70.0, "sd": 0.4}, "sis": {"mean": 80.0, "sd": 0.8}, "mean": 75.0}

@@ -86,6 +86,13 @@ def test_numbers_of_every_image_and_a_result_that_is_measured_once(run, tmp_path
     assert "| BLEU-1 char |" in shown
     numbers = CliRunner().invoke(app, ["report", str(results), "--to", "csv"]).stdout
     assert f"cider_char,{first['cider_char']}," in numbers
+    other = json.loads(run(*asked, "--lang", "en", "--split", "dev").stdout)
+    assert (other["lang"], other["split"]) == ("en", "dev")
+
+
+def test_of_one_image_there_is_no_interval(run):
+    result = json.loads(run("captions.jsonl", "--head", "1", "--json", "--bootstrap", "20").stdout)
+    assert (result["images"], result["ci95"]) == (1, {})
 
 
 def test_pictures_are_compared_in_a_net_that_is_named(run, tmp_path):

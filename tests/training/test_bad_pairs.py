@@ -10,7 +10,8 @@ from training_cases import CORPUS, RENAMES, Silent, recipe
 
 from vlcli.errors import InputError
 from vlcli.models.dual import DualEncoder
-from vlcli.shards.pairs import Damaged, load_pairs
+from vlcli.shards.pair_table import Damaged
+from vlcli.shards.pairs import load_pairs
 from vlcli.training.bad_pairs import BadPairs
 from vlcli.training.features import FeatureStore
 from vlcli.training.loader import Loader

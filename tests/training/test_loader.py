@@ -7,7 +7,7 @@ from training_cases import pairs, recipe
 from vlcli.errors import UsageError
 from vlcli.evaluation.embed import decode_row
 from vlcli.models.dual import DualEncoder
-from vlcli.shards.pairs import Share
+from vlcli.shards.pair_table import Share
 from vlcli.training.loader import Loader, draw_text, generator
 
 

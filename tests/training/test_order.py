@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vlcli.errors import UsageError
 from vlcli.schemas.parts import DataConfig
-from vlcli.shards.pairs import Share
+from vlcli.shards.pair_table import Share
 from vlcli.training.order import Order, quotas, share
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from vlcli.recipes import load_recipe
 from vlcli.schemas.pretraining import Recipe
-from vlcli.shards.pairs import PairTable, load_pairs
+from vlcli.shards.pair_table import PairTable
+from vlcli.shards.pairs import load_pairs
 
 CORPUS = Path(__file__).parents[2] / "examples" / "emoji" / "raw.parquet"
 RENAMES = {"name": "text", "keywords": "text_candidates"}

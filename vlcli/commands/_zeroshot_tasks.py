@@ -102,7 +102,7 @@ def compositional(
     model = e.open_model(run, device, console)
     with e.announcing(console) as announce:
         result = lines.once(
-            _settings(model, cases, f"compositional {dataset}", how),
+            _settings(model, cases, f"compositional {dataset}", {**how, "pictures": lines.pictures(cases)}),
             lambda: measure(model, cases, announce=announce, **how),
         )
     if json:

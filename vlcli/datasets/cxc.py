@@ -15,7 +15,7 @@ from typing import NamedTuple
 from vlcli.datasets.files import csv_rows
 from vlcli.datasets.table import Reading, load_dataset
 from vlcli.errors import InputError
-from vlcli.shards.pairs import PairTable
+from vlcli.shards.pair_table import PairTable
 
 COLUMNS = {"sts": ("caption1", "caption2"), "sis": ("image1", "image2"), "sits": ("caption", "image")}
 REST = ("agg_score", "sampling_method")

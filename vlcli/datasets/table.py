@@ -17,7 +17,8 @@ from vlcli.errors import InputError, UsageError
 from vlcli.records.batch import Batch
 from vlcli.records.columns import Renames
 from vlcli.records.jsonl import Lines, parse
-from vlcli.shards.pairs import PairTable, table_of
+from vlcli.shards.pair_table import PairTable
+from vlcli.shards.pairs import table_of
 
 CHUNK = 8192  # rows of a batch
 LISTED = ("split", "lang")  # columns that every table of a set has

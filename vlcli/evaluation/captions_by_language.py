@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 
 from vlcli.errors import UsageError
-from vlcli.shards.pairs import PairTable, load_pairs
+from vlcli.shards.pair_table import PairTable
+from vlcli.shards.pairs import load_pairs
 from vlcli.text.languages import SLOT, named, varies
 
 COLUMN = f"text_{SLOT}"

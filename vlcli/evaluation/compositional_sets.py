@@ -77,6 +77,15 @@ class Cases:
         return self.pictures[i].read()
 
     @cached_property
+    def pictures_hash(self) -> str:
+        """sha256 over the bytes of the pictures that lie beside the cases' files, in order."""
+        digest = hashlib.sha256()
+        for picture in self.pictures:
+            if picture.data is None:
+                digest.update(hashlib.sha256(Picture(picture.file).read()).digest())
+        return digest.hexdigest()
+
+    @cached_property
     def ids(self) -> list[str]:
         """For messages: the case that each picture is of."""
         found: dict[int, str] = {}

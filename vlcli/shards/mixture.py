@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from vlcli.errors import UsageError
-from vlcli.shards.pairs import PairTable, Share, load_pairs
+from vlcli.shards.pair_table import PairTable, Share
+from vlcli.shards.pairs import load_pairs
 
 _WEIGHTED = re.compile(r"(?P<path>.+):(?P<weight>[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)")
 

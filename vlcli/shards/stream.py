@@ -14,7 +14,8 @@ from vlcli.images.resolve import ImageReader
 from vlcli.records.bad import BadRows
 from vlcli.records.reader import read
 from vlcli.shards.layout import is_shard_directory
-from vlcli.shards.pairs import PairTable, load_pairs
+from vlcli.shards.pair_table import PairTable
+from vlcli.shards.pairs import load_pairs
 from vlcli.shards.rows import Row, rows_of
 from vlcli.shards.whole import whole_directory
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from vlcli.errors import InputError
 from vlcli.records.bad import parse_max_bad
-from vlcli.shards.pairs import Damaged
+from vlcli.shards.pair_table import Damaged
 from vlcli.training.processes import fail, mean, world_size
 
 

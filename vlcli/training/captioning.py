@@ -22,7 +22,7 @@ from vlcli.models.image_tower import ImageFeatures
 from vlcli.models.initial import fill
 from vlcli.objectives.captioning import caption_loss, told
 from vlcli.schemas.pretraining import Recipe
-from vlcli.shards.pairs import PairTable
+from vlcli.shards.pair_table import PairTable
 from vlcli.training.engine import Outcome, Score
 from vlcli.training.features import FeatureStore
 from vlcli.training.finetuning import at_resolution

@@ -13,7 +13,7 @@ from vlcli.errors import UsageError
 from vlcli.images.augment import Augment
 from vlcli.images.preprocess import Preprocess
 from vlcli.schemas.classification import ClassifyDataConfig
-from vlcli.shards.pairs import PairTable
+from vlcli.shards.pair_table import PairTable
 from vlcli.training.bad_pairs import BadPairs
 from vlcli.training.loader import wanted
 from vlcli.training.order import Order, share

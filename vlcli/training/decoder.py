@@ -13,7 +13,7 @@ from vlcli.images.preprocess import Preprocess
 from vlcli.models.checkpoint import load_decoder
 from vlcli.models.decoder import Decoder
 from vlcli.models.diffusion_config import DecoderConfig
-from vlcli.shards.pairs import PairTable
+from vlcli.shards.pair_table import PairTable
 from vlcli.training.diffusion import DiffusionTraining
 from vlcli.training.diffusion_validation import DecoderValidation
 from vlcli.training.loader import Loader, TrainingBatch

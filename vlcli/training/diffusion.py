@@ -17,7 +17,7 @@ from vlcli.generation.noise_process import NoiseProcess
 from vlcli.generation.unclip import as_encoder
 from vlcli.models.dual import DualEncoder, trainable_report
 from vlcli.schemas.text_to_image import DiffusionRecipe
-from vlcli.shards.pairs import PairTable
+from vlcli.shards.pair_table import PairTable
 from vlcli.training.engine import Engine, Outcome, Score
 from vlcli.training.image_embeddings import ImageEmbeddings
 from vlcli.training.loader import Loader, TrainingBatch

@@ -22,7 +22,7 @@ from vlcli.models.decoder import Decoder
 from vlcli.models.dropout import pair_key
 from vlcli.models.dual import DualEncoder, ImageTokens, TextTokens
 from vlcli.models.prior import Prior, TextCondition
-from vlcli.shards.pairs import PairTable
+from vlcli.shards.pair_table import PairTable
 from vlcli.training.image_embeddings import ImageEmbeddings
 from vlcli.training.noisy import chance
 

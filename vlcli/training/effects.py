@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 
 from vlcli.schemas.pretraining import Recipe
-from vlcli.shards.pairs import PairTable
+from vlcli.shards.pair_table import PairTable
 
 LOOK = 100_000  # pairs of which columns are looked at
 IMAGES_ARE_CACHED = "the features of the locked image tower are cached"

@@ -23,7 +23,7 @@ from vlcli.errors import InputError
 from vlcli.images.decode import decode
 from vlcli.models.dual import DualEncoder
 from vlcli.models.image_tower import ImageFeatures
-from vlcli.shards.pairs import PairTable
+from vlcli.shards.pair_table import PairTable
 
 Progress = Callable[[int, int], None]  # images done, images to do
 KEY_BYTES = 32

@@ -19,7 +19,7 @@ from vlcli.models.positions import refuse_partial_patches, resize_positions
 from vlcli.models.r2d2 import Pairs, TextStates, image_states
 from vlcli.objectives.matching import matching_loss
 from vlcli.schemas.pretraining import Recipe
-from vlcli.shards.pairs import PairTable
+from vlcli.shards.pair_table import PairTable
 from vlcli.training.engine import Outcome, Score
 from vlcli.training.loader import TrainingBatch
 from vlcli.training.pretraining import Pretraining

@@ -14,7 +14,7 @@ from vlcli.cache import default_directory
 from vlcli.errors import UsageError
 from vlcli.models.dual import DualEncoder
 from vlcli.schemas.parts import DataConfig
-from vlcli.shards.pairs import PairTable
+from vlcli.shards.pair_table import PairTable
 from vlcli.training.features import FeatureStore, Progress
 from vlcli.training.processes import on_main
 

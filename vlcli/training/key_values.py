@@ -24,7 +24,7 @@ from vlcli.models.dropout import pair_key
 from vlcli.models.dual import trainable_report
 from vlcli.models.key_values import load_key_values, new_key_values
 from vlcli.schemas.key_values import KeyValuesRecipe
-from vlcli.shards.pairs import PairTable
+from vlcli.shards.pair_table import PairTable
 from vlcli.training.engine import Engine, Outcome, Score
 from vlcli.training.loader import Loader, TrainingBatch
 from vlcli.training.meter import Reporter

@@ -22,7 +22,7 @@ from vlcli.models.dropout import pair_key
 from vlcli.models.dual import DualEncoder
 from vlcli.models.image_tower import ImageFeatures
 from vlcli.schemas.parts import DataConfig, PairsConfig
-from vlcli.shards.pairs import PairTable
+from vlcli.shards.pair_table import PairTable
 from vlcli.shards.rows import ZERO_FIELDS
 from vlcli.training.bad_pairs import BadPairs
 from vlcli.training.features import FeatureStore

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from vlcli.errors import UsageError
-from vlcli.shards.pairs import Share
+from vlcli.shards.pair_table import Share
 
 _MIXING, _MIXED = (
     3,

@@ -14,7 +14,7 @@ from vlcli.models.cost import Cost, cost, on_meta
 from vlcli.models.dual import DualEncoder
 from vlcli.models.precision import settled
 from vlcli.schemas.pretraining import Recipe
-from vlcli.shards.pairs import PairTable
+from vlcli.shards.pair_table import PairTable
 from vlcli.training.effects import keys_of, without_effect
 from vlcli.training.features import bytes_of
 from vlcli.training.order import per_epoch

@@ -21,7 +21,7 @@ from vlcli.models.initialise import initialise
 from vlcli.models.recompute import recompute_layers, statistics
 from vlcli.objectives.contrastive import collisions, total_loss
 from vlcli.schemas.pretraining import Recipe
-from vlcli.shards.pairs import PairTable
+from vlcli.shards.pair_table import PairTable
 from vlcli.training.engine import Engine, Outcome, Score
 from vlcli.training.features import FeatureStore
 from vlcli.training.gradient_cache import Encoded, chunked

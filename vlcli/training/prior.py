@@ -11,7 +11,7 @@ from vlcli.generation.unclip import text_condition
 from vlcli.models.checkpoint import load_prior
 from vlcli.models.diffusion_config import PriorConfig
 from vlcli.models.prior import Prior, TextCondition
-from vlcli.shards.pairs import PairTable
+from vlcli.shards.pair_table import PairTable
 from vlcli.training.diffusion import DiffusionTraining
 from vlcli.training.diffusion_validation import PriorValidation
 from vlcli.training.loader import TrainingBatch

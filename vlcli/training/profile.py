@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from vlcli.models.flops import FlopCounter
 from vlcli.schemas.pretraining import Recipe
-from vlcli.shards.pairs import PairTable
+from vlcli.shards.pair_table import PairTable
 from vlcli.training.engine import Outcome
 from vlcli.training.meter import Reporter
 from vlcli.training.pretraining import Pretraining

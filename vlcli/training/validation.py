@@ -19,7 +19,7 @@ from vlcli.evaluation.retrieval import retrieval
 from vlcli.evaluation.truth import column_labels, one_label
 from vlcli.evaluation.zeroshot import zeroshot
 from vlcli.models.dual import DualEncoder, ImageTokens
-from vlcli.shards.pairs import PairTable
+from vlcli.shards.pair_table import PairTable
 from vlcli.text.labels import LabelSet
 from vlcli.text.prompts import PromptSet
 from vlcli.training.features import FeatureStore
